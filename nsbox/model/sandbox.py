@@ -1,0 +1,153 @@
+"""Records of the domain: what a client asks for and what nsbox keeps of it. Pure data, no I/O."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from enum import StrEnum
+
+import msgspec
+
+from nsbox.model.lifecycle import EndReason, State
+
+ID_PREFIX = "sb_"
+_ID_BYTES = 20  # 160 random bits; base32 without padding gives 32 characters
+
+
+def new_sandbox_id() -> str:
+    """``sb_`` and 32 characters of a-z2-7: 160 random bits, fit for a DNS label of a preview URL."""
+    return ID_PREFIX + base64.b32encode(secrets.token_bytes(_ID_BYTES)).decode().lower()
+
+
+def new_command_id() -> str:
+    """An id for one command. Unguessable, so that two api processes never collide."""
+    return "cmd_" + secrets.token_hex(10)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox may use. Units: processors, MiB, MiB, processes."""
+
+    vcpus: int
+    memory_mb: int
+    storage_mb: int
+    pids: int
+
+
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated wish for a sandbox: defaults filled in, bounds checked."""
+
+    limits: Limits
+    timeout_ms: int
+    template: str
+    env: dict[str, str] = {}
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of one sandbox. Times: ``*_at`` are wall-clock seconds since the epoch, for display only;
+    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``."""
+
+    id: str
+    owner: str
+    state: State
+    limits: Limits
+    timeout_ms: int
+    template: str
+    layers: tuple[str, ...]
+    env: dict[str, str]
+    region: str
+    created_at: float
+    expires_at: float
+    deadline: float
+    boot_id: str
+    enforced: tuple[str, ...] = ()
+    ended_at: float | None = None
+    end_reason: EndReason | None = None
+
+
+class Encoding(StrEnum):
+    """How bytes are put into JSON."""
+
+    UTF8 = "utf8"  # bytes that are not UTF-8 become U+FFFD
+    BASE64 = "base64"
+
+
+class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated wish for a command. ``argv`` is what is executed; ``command`` what the client wrote."""
+
+    argv: tuple[str, ...]
+    command: str | list[str]
+    cwd: str | None = None
+    env: dict[str, str] = {}
+    user: str | None = None
+    stdin: bytes = b""
+    timeout_ms: int = 30_000
+    encoding: Encoding = Encoding.UTF8
+
+
+class Outcome(StrEnum):
+    """How a command ended. A result never has an exit code that ``waitpid`` did not report."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    TIMED_OUT = "timedOut"
+    OOM = "oom"
+    SANDBOX_GONE = "sandboxGone"
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What a command wrote to one stream, and whether the end of it was cut off."""
+
+    data: bytes = b""
+    truncated: bool = False
+
+
+class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a command. ``exit_code`` only when it exited, ``signal`` (a name such as ``KILL``) only
+    when a signal ended it."""
+
+    outcome: Outcome
+    stdout: Output
+    stderr: Output
+    duration_ms: int
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A background process. ``pid`` is the one inside the sandbox."""
+
+    id: str
+    pid: int
+    command: str | list[str]
+    cwd: str
+    started_at: float
+    running: bool = True
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+class FileType(StrEnum):
+    """Kinds of directory entries."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    DEVICE = "device"
+    UNKNOWN = "unknown"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a listing. ``name`` is relative to the directory listed, ``mode`` the permission bits,
+    ``mtime`` seconds since the epoch, ``uid`` and ``gid`` as seen inside."""
+
+    name: str
+    path: str
+    type: FileType
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: float
+    target: str | None = None

@@ -1,0 +1,136 @@
+"""Every default and bound of nsbox, and the only reader of its environment and configuration file.
+
+Order, later wins: the defaults below, ``nsbox.toml``, ``NSBOX_*`` in the environment, the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from nsbox.model.errors import HostProblem
+
+ENV_PREFIX = "NSBOX_"
+#: Read apart from the settings, so that no settings object ever holds a secret.
+BOOTSTRAP_KEY_VARIABLE = "NSBOX_BOOTSTRAP_KEY"
+SYSTEM_STATE_DIR = "/var/lib/nsbox"
+SERVICE_USER = "nsbox"
+
+MIB = 1024 * 1024
+
+
+class LimitsMode(StrEnum):
+    """What to do on a host that cannot enforce every limit."""
+
+    REQUIRED = "required"  # refuse to serve
+    BEST_EFFORT = "best-effort"  # serve, and say in every record which limits hold
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """Smallest, largest and default value of a number that a client may choose."""
+
+    low: int
+    high: int
+    default: int
+
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The daemon's settings. The names are those of ``nsbox.toml`` and, in capitals, of the environment."""
+
+    # where
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    state_dir: str = ""
+    region: str = "local"
+    service_user: str = SERVICE_USER
+    # sandboxes: the API's own defaults and bounds
+    vcpus: Bound = Bound(1, 4, 1)
+    memory_mb: Bound = Bound(512, 4096, 512)
+    storage_mb: Bound = Bound(64, 102_400, 1024)
+    timeout_ms: Bound = Bound(1_000, 86_400_000, 1_800_000)
+    exec_timeout_ms: Bound = Bound(1, 86_400_000, 30_000)
+    pids: Positive = 512
+    default_template: str = "default"
+    limits: LimitsMode = LimitsMode.REQUIRED
+    max_sandboxes: Positive = 1_000
+    pool_size: Annotated[int, Meta(ge=0, le=256)] = 8
+    keep_records_s: Positive = 7 * 86_400
+    # commands
+    output_limit_bytes: Positive = 10 * MIB
+    max_commands: Positive = 256
+    # HTTP
+    max_json_bytes: Positive = 16 * MIB
+    max_json_file_bytes: Positive = 10 * MIB
+    max_upload_bytes: Positive = 10_240 * MIB
+    max_connections: Positive = 2_000
+    max_list_entries: Positive = 100_000
+    header_timeout_s: Positive = 15
+    keep_alive_s: Positive = 75
+    shutdown_grace_s: Positive = 5
+
+
+def default_state_dir(environment: Mapping[str, str]) -> str:
+    """Where an ordinary user's daemon keeps its state: ``$XDG_STATE_HOME/nsbox`` or ``~/.local/state/nsbox``."""
+    base = environment.get("XDG_STATE_HOME") or os.path.join(
+        environment.get("HOME") or os.path.expanduser("~"), ".local", "state"
+    )
+    return os.path.join(base, "nsbox")
+
+
+def load(
+    environment: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+    config_file: str | None = None,
+) -> Settings:
+    """The settings in force.
+
+    ``overrides`` are values from the command line; ``None`` among them means "not given".
+    Raises ``HostProblem`` that names the offending setting and where it came from.
+    """
+    values: dict[str, Any] = {}
+    path = config_file or environment.get("NSBOX_CONFIG")
+    if path:
+        values |= _from_toml(path)
+    values |= _from_environment(environment)
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    if not values.get("state_dir"):
+        values["state_dir"] = default_state_dir(environment)
+    values["state_dir"] = os.path.abspath(values["state_dir"])
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise HostProblem(f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds") from error
+
+
+def _from_toml(path: str) -> dict[str, Any]:
+    try:
+        return msgspec.toml.decode(Path(path).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise HostProblem(f"the configuration file {path} cannot be read: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """``NSBOX_POOL_SIZE=4`` sets ``pool_size``; ``NSBOX_VCPUS=1,8,2`` sets a bound (low, high, default)."""
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        text = environment.get(ENV_PREFIX + field.name.upper())
+        if text is None:
+            continue
+        if field.type is Bound:
+            numbers = text.split(",")
+            if len(numbers) != 3:
+                raise HostProblem(f"{ENV_PREFIX}{field.name.upper()} wants low,high,default, not {text!r}")
+            values[field.name] = dict(zip(("low", "high", "default"), numbers, strict=True))
+        else:
+            values[field.name] = text
+    return values
