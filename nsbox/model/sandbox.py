@@ -151,3 +151,22 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     gid: int
     mtime: float
     target: str | None = None
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Entries of a directory; ``truncated`` when there were more than the bound. Names and paths that are
+    not UTF-8 carry their bytes as lone surrogates (``surrogateescape``)."""
+
+    entries: list[Entry]
+    truncated: bool = False
+
+
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox is made from: layers, topmost first, and what an image's config says."""
+
+    name: str
+    layers: tuple[str, ...]
+    env: dict[str, str] = {}
+    workdir: str = "/"
+    user: str = ""
+    shell: tuple[str, ...] = ("/bin/sh", "-c")

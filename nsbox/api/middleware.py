@@ -1,0 +1,105 @@
+"""The gate before every route: who asks, how much they send, and what becomes of errors.
+
+Keys are checked before routes are looked up, so without a key nobody learns which routes exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from nsbox.api.auth import authenticate
+from nsbox.api.bodies import JsonBodies
+from nsbox.api.exchange import ClientLeftError, Exchange, Receive, Scope, Send
+from nsbox.api.services import Services
+from nsbox.model.errors import Code, Problem
+
+BASE = "/api/v1"
+#: Where a handler finds its ``Call``.
+CALL = "nsbox.call"
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What a handler knows of a request besides its path."""
+
+    owner: str
+    query: bytes
+    body: bytes
+
+
+class RawRoute(msgspec.Struct, frozen=True):
+    """A route beside Quart: it streams, or must be quick. ``takes`` tells whether a request is for it."""
+
+    takes: Callable[[Exchange], bool]
+    handle: Callable[[Exchange, str], Awaitable[None]]
+
+
+class Gate:
+    """The outer ASGI application."""
+
+    def __init__(
+        self,
+        routes: Callable[[Scope, Receive, Send], Awaitable[None]],
+        raw_routes: list[RawRoute],
+        services: Services,
+        bodies: JsonBodies,
+    ) -> None:
+        self._routes = routes
+        self._raw_routes = raw_routes
+        self._services = services
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await self._routes(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(Exchange(scope, receive, send))
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _http(self, exchange: Exchange) -> None:
+        try:
+            await self._route(exchange)
+        except* ClientLeftError:
+            pass
+        except* Exception as errors:
+            await exchange.fail(errors)
+
+    async def _route(self, exchange: Exchange) -> None:
+        path = exchange.scope["raw_path"].decode("ascii")
+        if path in ("/healthz", f"{BASE}/healthz"):
+            await self._health(exchange)
+            return
+        if path != BASE and not path.startswith(f"{BASE}/"):
+            raise Problem(Code.ROUTE_NOT_FOUND, f"the API is under {BASE}")
+        owner = authenticate(exchange.scope["headers"], self._services.keys).owner
+        if "%" in path:
+            # Nothing in a route or an id needs encoding, and %2e or %2f would be read twice.
+            raise Problem(Code.ROUTE_NOT_FOUND, "no route has a % in its path")
+        for raw in self._raw_routes:
+            if raw.takes(exchange):
+                await raw.handle(exchange, owner)
+                return
+        await self._through_quart(exchange, owner)
+
+    async def _health(self, exchange: Exchange) -> None:
+        if exchange.scope["method"] not in ("GET", "HEAD"):
+            raise Problem(Code.METHOD_NOT_ALLOWED, "health is asked with GET", allowed=["GET", "HEAD"])
+        fine, facts = self._services.health.health()
+        status = {"status": "ok" if fine else "unavailable"}
+        await exchange.answer_json(status | facts, 200 if fine else 503)
+
+    async def _through_quart(self, exchange: Exchange, owner: str) -> None:
+        """Quart gets the request when its body is complete: given the connection, it would take in all that
+        comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
+        body = await self._bodies.read(exchange)
+        exchange.scope[CALL] = Call(owner, exchange.scope["query_string"], body)
+        pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            return pending.pop() if pending else await exchange.receive()
+
+        await self._routes(exchange.scope, receive, exchange.send)

@@ -1,0 +1,169 @@
+"""THE table: which HTTP status an error becomes, and how it is told (RFC 9457).
+
+``docs/errors.md`` is generated from it (``python -m nsbox.api.problems``), and a test holds the two
+together.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any, NamedTuple
+
+import msgspec
+
+from nsbox.model.errors import Code, HostProblem, Problem
+
+MEDIA_TYPE = b"application/problem+json"
+_logger = logging.getLogger(__name__)
+_ENCODER = msgspec.json.Encoder()
+_DETAIL_LENGTH = 1_000
+_CHALLENGE = 'Bearer realm="nsbox"'
+
+
+class Row(NamedTuple):
+    """How one code is told."""
+
+    status: int
+    title: str
+
+
+TABLE: dict[Code, Row] = {
+    Code.INVALID_JSON: Row(400, "The body is not valid JSON"),
+    Code.INVALID_REQUEST: Row(400, "The request cannot be read"),
+    Code.UNSUPPORTED_MEDIA_TYPE: Row(415, "The body has a type that is not taken here"),
+    Code.BODY_TOO_LARGE: Row(413, "The request is too large"),
+    Code.INVALID_FIELD: Row(422, "A value is wrong"),
+    Code.TEMPLATE_NOT_AVAILABLE: Row(422, "There is no such template here"),
+    Code.IMAGE_NOT_AVAILABLE: Row(422, "There is no such image here"),
+    Code.MISSING_KEY: Row(401, "An API key is needed"),
+    Code.INVALID_KEY: Row(401, "The API key is not known, or is revoked"),
+    Code.OUT_OF_QUOTA: Row(402, "The quota is used up"),
+    Code.ROUTE_NOT_FOUND: Row(404, "There is no such route"),
+    Code.METHOD_NOT_ALLOWED: Row(405, "The route has no such method"),
+    Code.SANDBOX_NOT_FOUND: Row(404, "There is no such sandbox"),
+    Code.PROCESS_NOT_FOUND: Row(404, "There is no such process"),
+    Code.FILE_NOT_FOUND: Row(404, "There is no such file"),
+    Code.WRONG_STATE: Row(409, "The sandbox is not in a state for this"),
+    Code.SANDBOX_GONE: Row(409, "The sandbox ended meanwhile"),
+    Code.SANDBOX_EXHAUSTED: Row(409, "The sandbox has used up one of its limits"),
+    Code.IS_A_DIRECTORY: Row(409, "It is a directory"),
+    Code.NOT_A_DIRECTORY: Row(409, "It is not a directory"),
+    Code.NOT_A_REGULAR_FILE: Row(409, "It is not a regular file"),
+    Code.DIRECTORY_NOT_EMPTY: Row(409, "The directory is not empty"),
+    Code.TOO_MANY_LINKS: Row(409, "The path has too many symbolic links"),
+    Code.PERMISSION_DENIED: Row(403, "The sandbox's user may not do this"),
+    Code.READ_ONLY: Row(403, "The file system is read-only there"),
+    Code.NO_SPACE: Row(409, "The sandbox's storage is full"),
+    Code.FILE_TOO_LARGE: Row(413, "The file is too large for this form of answer"),
+    Code.RANGE_NOT_SATISFIABLE: Row(416, "The file does not have this range"),
+    Code.TOO_MANY_SANDBOXES: Row(429, "Too many sandboxes are running"),
+    Code.TOO_MANY_COMMANDS: Row(429, "Too many commands are running in the sandbox"),
+    Code.SANDBOX_UNRESPONSIVE: Row(504, "The sandbox does not answer"),
+    Code.HOST_LACKS: Row(503, "The host cannot do this at the moment"),
+    Code.CREATE_FAILED: Row(503, "The sandbox could not be made"),
+    Code.SHUTTING_DOWN: Row(503, "The server is shutting down"),
+    Code.INTERNAL: Row(500, "A fault of nsbox"),
+}
+
+
+class Told(NamedTuple):
+    """A problem as it goes out."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def tell(error: BaseException) -> Told:
+    """Any error, as an answer. What is no ``Problem`` is logged with its traceback and told by a number."""
+    problem = _as_problem(error)
+    row = TABLE[problem.code]
+    headers = [(b"content-type", MEDIA_TYPE)]
+    headers += [(name, value.encode("latin-1")) for name, value in _headers(problem)]
+    return Told(row.status, headers, _ENCODER.encode(_document(problem, row)))
+
+
+def _document(problem: Problem, row: Row) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "type": f"urn:nsbox:problem:{problem.code.value}",
+        "title": row.title,
+        "status": row.status,
+        "detail": _clean(problem.detail),
+        "code": problem.code.value,
+    }
+    if problem.field is not None:
+        document["field"] = _clean(problem.field)
+    if problem.remedy is not None:
+        document["remedy"] = _clean(problem.remedy)
+    for name, value in problem.facts.items():
+        document.setdefault(name, _clean(value) if isinstance(value, str) else value)
+    return document
+
+
+def _clean(text: str) -> str:
+    """Sentences quote what a client or a sandbox wrote: bounded, and without lone surrogates, which JSON
+    cannot carry."""
+    return text[:_DETAIL_LENGTH].encode("utf-8", "replace").decode()
+
+
+def _headers(problem: Problem) -> list[tuple[bytes, str]]:
+    match problem.code:
+        case Code.MISSING_KEY:
+            return [(b"www-authenticate", _CHALLENGE)]
+        case Code.INVALID_KEY:
+            return [(b"www-authenticate", f'{_CHALLENGE}, error="invalid_token"')]
+        case Code.METHOD_NOT_ALLOWED:
+            return [(b"allow", ", ".join(problem.facts.get("allowed", [])))]
+        case Code.RANGE_NOT_SATISFIABLE if "size" in problem.facts:
+            return [(b"content-range", f"bytes */{problem.facts['size']}")]
+        case Code.SHUTTING_DOWN | Code.TOO_MANY_SANDBOXES | Code.TOO_MANY_COMMANDS:
+            return [(b"retry-after", "1")]
+        case _:
+            return []
+
+
+def _as_problem(error: BaseException) -> Problem:
+    found = _first(error, Problem)
+    if isinstance(found, Problem):
+        return found
+    incident = secrets.token_hex(6)
+    lacking = _first(error, HostProblem)
+    if isinstance(lacking, HostProblem):
+        # Its sentence names paths of the host: for the operator's log, not for a tenant.
+        _logger.error("incident %s: %s", incident, lacking, exc_info=error)
+        code, detail = Code.HOST_LACKS, "The host lacks something; the operator's log tells what."
+    else:
+        _logger.error("incident %s", incident, exc_info=error)
+        code, detail = Code.INTERNAL, "Something unforeseen happened; the operator's log tells what."
+    return Problem(code, detail, remedy=f"tell the operator the incident: {incident}", incident=incident)
+
+
+def _first(error: BaseException, kind: type[Exception]) -> BaseException | None:
+    """The first error of this kind, also inside the groups that trio's nurseries make."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for part in error.exceptions if (found := _first(part, kind))), None)
+    return error if isinstance(error, kind) else None
+
+
+def page() -> str:
+    """The generated page ``docs/errors.md``."""
+    lines = [
+        "# Errors",
+        "",
+        "Generated from `nsbox/api/problems.py` by `python -m nsbox.api.problems`; do not edit.",
+        "",
+        "Every error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, `code`,",
+        "and where there is one `field` (the part of the request that is wrong, as the client wrote it) and",
+        "`remedy`. Rely on `code`; sentences may change. A 500 or a 503 `host_lacks` has an `incident`: the",
+        "operator finds the cause under it in the log.",
+        "",
+        "| code | status | meaning |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{code.value}` | {row.status} | {row.title} |" for code, row in TABLE.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,289 @@
+"""JSON bodies of requests → what the services take. Strict: unknown and doubled members, wrong types and
+values out of bounds are refused, and the member at fault is named as the client spelled it.
+
+An optional member that is ``null`` counts as absent. The known shapes are flat, so nesting is bounded by
+the types: a value of any other depth is refused where it begins, before it is built.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from nsbox.api.query import check_path, mode
+from nsbox.model.errors import Code, Problem
+from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
+from nsbox.settings import Bound, Settings
+
+# execve(2): one string is at most 32 pages with its NUL (MAX_ARG_STRLEN).
+MAX_STRING_BYTES = 131_071
+MAX_ARGUMENTS = 4_096
+# Our own bound for all strings of a command together; what is longer belongs in a file.
+MAX_COMMAND_BYTES = 256 * 1024
+MAX_ENV_BYTES = 64 * 1024
+_MAX_REFERENCE = 512
+
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}"
+_USER = re.compile(f"{_NAME}(?::{_NAME})?")
+_HIGHEST_ID = 65_535  # all that a sandbox's user namespace maps
+_WHERE = re.compile(r" - at `\$\.?(.*)`$")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes``."""
+
+    vcpus: int | None = None
+    memory_mb: int | None = None
+    storage_mb: int | None = None
+    timeout_ms: int | None = None
+    template_id: str | None = None
+    image: str | None = None
+    env_vars: dict[str, str] | None = None
+
+    def limits(self, settings: Settings) -> Limits:
+        """Bounds checked, defaults filled in."""
+        return Limits(
+            vcpus=_bounded(self.vcpus, settings.vcpus, "vcpus"),
+            memory_mb=_bounded(self.memory_mb, settings.memory_mb, "memoryMb"),
+            storage_mb=_bounded(self.storage_mb, settings.storage_mb, "storageMb"),
+            pids=settings.pids,
+        )
+
+    def check_references(self) -> None:
+        """What names a template is short, visible text; whether it exists is asked elsewhere."""
+        for field, value in (("templateId", self.template_id), ("image", self.image)):
+            if value is not None and not (0 < len(value) <= _MAX_REFERENCE and value.isprintable()):
+                raise _wrong(f"{field} has 1 to {_MAX_REFERENCE} visible characters", field)
+
+    def spec(self, settings: Settings, template: str) -> SandboxSpec:
+        """The wish, complete."""
+        return SandboxSpec(
+            limits=self.limits(settings),
+            timeout_ms=_bounded(self.timeout_ms, settings.timeout_ms, "timeoutMs"),
+            template=template,
+            env=check_env(self.env_vars, "envVars"),
+        )
+
+
+class RunCommand(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/exec``."""
+
+    command: str | list[str]
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    user: str | None = None
+    stdin: str | None = None
+    stdin_base64: str | None = None
+    timeout_ms: int | None = None
+    encoding: Encoding | None = None
+
+    def spec(self, settings: Settings) -> CommandSpec:
+        """The wish, complete but for the shell of a string command."""
+        if self.stdin is not None and self.stdin_base64 is not None:
+            raise _wrong("give stdin or stdinBase64, not both", "stdinBase64")
+        stdin = _base64(self.stdin_base64 or "", "stdinBase64") or (self.stdin or "").encode()
+        return msgspec.structs.replace(
+            _command(self.command, self.cwd, self.env, self.user),
+            stdin=stdin,
+            timeout_ms=_bounded(self.timeout_ms, settings.exec_timeout_ms, "timeoutMs"),
+            encoding=self.encoding or Encoding.UTF8,
+        )
+
+
+class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/processes``."""
+
+    command: str | list[str]
+    cwd: str | None = None
+    env: dict[str, str] | None = None
+    user: str | None = None
+
+    def spec(self) -> CommandSpec:
+        """The wish, complete but for the shell of a string command."""
+        return _command(self.command, self.cwd, self.env, self.user)
+
+
+class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``PUT /sandboxes/:id/files`` with JSON."""
+
+    content: str
+    encoding: Encoding | None = None
+    mode: str | None = None
+
+    def data(self, limit: int) -> bytes:
+        """The bytes of the file."""
+        base64 = self.encoding is Encoding.BASE64
+        data = _base64(self.content, "content") if base64 else self.content.encode()
+        if len(data) > limit:
+            raise Problem(
+                Code.BODY_TOO_LARGE,
+                f"content has {len(data)} bytes; JSON takes files of up to {limit}",
+                field="content",
+                remedy="send the bytes themselves, with Content-Type: application/octet-stream",
+                limit=limit,
+            )
+        return data
+
+    def permissions(self) -> int | None:
+        """``mode`` as a number."""
+        return mode(self.mode)
+
+
+class Reader(Generic[S]):
+    """Reads one kind of body."""
+
+    def __init__(self, kind: type[S]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def read(self, body: bytes) -> S:
+        """The body as its struct. No body at all is ``{}``: that is how people post to /sandboxes."""
+        body = body or b"{}"
+        try:
+            value = self._decoder.decode(body)
+            # msgspec lets the last of two equal members win; a proxy before us might read the first.
+            # The second pass is after the first, so it meets known, flat shapes only.
+            _NO_DOUBLES.decode(body.decode())
+        except msgspec.ValidationError as error:
+            raise _named(str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Problem(Code.INVALID_JSON, f"the body is not JSON in UTF-8: {error}") from error
+        except _DoubledMemberError as error:
+            field = str(error)
+            raise Problem(Code.INVALID_JSON, f"the member {field!r} is given twice", field=field) from error
+        return value
+
+
+class _DoubledMemberError(Exception):
+    pass
+
+
+def _refuse_doubles(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > 1:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _DoubledMemberError(name)
+            seen.add(name)
+
+
+_NO_DOUBLES = json.JSONDecoder(object_pairs_hook=_refuse_doubles)
+
+
+def _named(message: str) -> Problem:
+    """msgspec's sentence, with the member at fault taken out of it: ``command[0]``, ``env``, ``vcpus``."""
+    where = _WHERE.search(message)
+    field = where[1].removesuffix("[...]") if where else None
+    sentence = message[: where.start()] if where else message
+    for pattern in (_UNKNOWN, _MISSING):
+        if found := pattern.search(sentence):
+            field = f"{field}.{found[1]}" if field else found[1]
+    if field is not None:
+        field = field[:200]
+    return Problem(Code.INVALID_FIELD, sentence[:300], field=field)
+
+
+def _wrong(detail: str, field: str, **facts: Any) -> Problem:
+    return Problem(Code.INVALID_FIELD, detail, field=field, **facts)
+
+
+def _too_long(detail: str, field: str, limit: int) -> Problem:
+    remedy = "write a file and run that, or send the text as stdin"
+    return Problem(Code.BODY_TOO_LARGE, detail, field=field, remedy=remedy, limit=limit)
+
+
+def _bounded(value: int | None, bound: Bound, field: str) -> int:
+    if value is None:
+        return bound.default
+    if not bound.low <= value <= bound.high:
+        raise _wrong(
+            f"{field} must be between {bound.low} and {bound.high}",
+            field,
+            minimum=bound.low,
+            maximum=bound.high,
+        )
+    return value
+
+
+def _command(
+    command: str | list[str], cwd: str | None, env: dict[str, str] | None, user: str | None
+) -> CommandSpec:
+    argv = (command,) if isinstance(command, str) else tuple(command)
+    length = _check_argv(argv, is_list=not isinstance(command, str))
+    variables = check_env(env, "env")
+    length += sum(len(name.encode()) + len(value.encode()) + 2 for name, value in variables.items())
+    if length > MAX_COMMAND_BYTES:
+        raise _too_long(
+            f"command and env have more than {MAX_COMMAND_BYTES} bytes together", "command", MAX_COMMAND_BYTES
+        )
+    if cwd is not None:
+        check_path(cwd.encode(), "cwd")
+    if user is not None:
+        _check_user(user)
+    return CommandSpec(
+        argv=argv if isinstance(command, list) else (), command=command, cwd=cwd, env=variables, user=user
+    )
+
+
+def _check_argv(argv: tuple[str, ...], *, is_list: bool) -> int:
+    """Returns how many bytes they are for execve, NULs included."""
+    if not 1 <= len(argv) <= MAX_ARGUMENTS:
+        raise _wrong(f"a command in list form has 1 to {MAX_ARGUMENTS} strings", "command")
+    if not argv[0].strip():
+        raise _wrong("the command is empty", "command[0]" if is_list else "command")
+    total = 0
+    for index, argument in enumerate(argv):
+        field = f"command[{index}]" if is_list else "command"
+        if "\0" in argument:
+            raise _wrong("a command cannot have a NUL", field)
+        length = len(argument.encode())
+        if length > MAX_STRING_BYTES:
+            raise _too_long(
+                f"{field} has {length} bytes; the kernel takes {MAX_STRING_BYTES}", field, MAX_STRING_BYTES
+            )
+        total += length + 1
+    return total
+
+
+def check_env(env: dict[str, str] | None, field: str) -> dict[str, str]:
+    """Variables that execve can carry."""
+    total = 0
+    for name, value in (env or {}).items():
+        # A name is quoted in the answer, its value never: values are secrets.
+        shown = f"{field}.{name[:100]}"
+        if not name or "=" in name or "\0" in name:
+            raise _wrong("the name of a variable is not empty and has no = and no NUL", shown)
+        if "\0" in value:
+            raise _wrong("the value of a variable cannot have a NUL", shown)
+        total += len(name.encode()) + len(value.encode()) + 2
+    if total > MAX_ENV_BYTES:
+        raise Problem(
+            Code.BODY_TOO_LARGE,
+            f"{field} has more than {MAX_ENV_BYTES} bytes",
+            field=field,
+            remedy="write a file and read the values from it",
+            limit=MAX_ENV_BYTES,
+        )
+    return env or {}
+
+
+def _check_user(user: str) -> None:
+    if not _USER.fullmatch(user):
+        raise _wrong("user is a name or a number, and may have :group behind it", "user")
+    for part in user.split(":"):
+        if part.isdigit() and int(part) > _HIGHEST_ID:
+            raise _wrong(f"the ids of a sandbox end at {_HIGHEST_ID}", "user", maximum=_HIGHEST_ID)
+
+
+def _base64(text: str, field: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise _wrong(f"{field} is not base64: {error}", field) from error

@@ -1,0 +1,149 @@
+"""What the HTTP layer asks of the rest of nsbox. It knows these shapes and nothing behind them.
+
+``owner`` is always the owner of the key that was presented; whatever belongs to somebody else does not
+exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a client can be told.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from nsbox.model.lifecycle import State
+from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec
+from nsbox.store.keys import KeyRecord
+
+
+
+
+class OpenFile(Protocol):
+    """A regular file of a sandbox, open for reading."""
+
+    @property
+    def size(self) -> int:
+        """Bytes at the time of opening; 0 for files that do not know (``/proc``)."""
+        ...
+
+    @property
+    def mtime(self) -> float:
+        """Seconds since the epoch. The sandbox chooses it: any float."""
+        ...
+
+    async def read_at(self, offset: int, n: int) -> bytes:
+        """At most ``n`` bytes from ``offset``; none at the end."""
+        ...
+
+
+class Upload(Protocol):
+    """A file being written beside its final name."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Append. Returning means the chunk is taken, so a slow disk slows the client down."""
+        ...
+
+
+class SandboxesService(Protocol):
+    """Sandboxes and their lives."""
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        """A running sandbox; when it raises, nothing of it is left."""
+        ...
+
+    async def get(self, owner: str, sandbox_id: str) -> Sandbox:
+        """The record as it is now."""
+        ...
+
+    async def list(self, owner: str, states: frozenset[State]) -> list[Sandbox]:
+        """The owner's sandboxes in one of these states, oldest first."""
+        ...
+
+    async def kill(self, owner: str, sandbox_id: str) -> Sandbox:
+        """Idempotent: returning means nothing of it runs any more."""
+        ...
+
+
+class TemplatesService(Protocol):
+    """What a sandbox can be made from."""
+
+    def resolve(self, template_id: str | None, image: str | None) -> str:
+        """The template's name. Raises ``TEMPLATE_NOT_AVAILABLE`` or ``IMAGE_NOT_AVAILABLE``, field set."""
+        ...
+
+
+class CommandsService(Protocol):
+    """Commands in a sandbox. ``spec.argv`` is empty for a string: the service adds the template's shell."""
+
+    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
+        """Run to the end and give the result."""
+        ...
+
+    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
+        """Start in the background."""
+        ...
+
+    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
+        """Background processes."""
+        ...
+
+    async def kill_all(self, owner: str, sandbox_id: str) -> int:
+        """End all background processes; how many there were."""
+        ...
+
+
+class FilesService(Protocol):
+    """Files of a sandbox. Paths are absolute, as bytes: a file's name need not be UTF-8."""
+
+    async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
+        """The whole file; ``FILE_TOO_LARGE`` above ``limit``."""
+        ...
+
+    def open(self, owner: str, sandbox_id: str, path: bytes) -> AbstractAsyncContextManager[OpenFile]:
+        """Open a regular file for reading."""
+        ...
+
+    async def write(self, owner: str, sandbox_id: str, path: bytes, data: bytes, mode: int | None) -> int:
+        """Replace the file at once; the number of bytes written."""
+        ...
+
+    def upload(
+        self, owner: str, sandbox_id: str, path: bytes, mode: int | None
+    ) -> AbstractAsyncContextManager[Upload]:
+        """Leaving the block cleanly renames the new file into place; an exception leaves the old one."""
+        ...
+
+    async def list(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> Listing:
+        """The entries of a directory."""
+        ...
+
+    async def remove(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> None:
+        """Remove a file, or a directory with all in it when ``recursive``."""
+        ...
+
+
+class HealthService(Protocol):
+    """Whether sandboxes can be made now."""
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """Fine or not, and facts that anyone may read."""
+        ...
+
+
+class Keys(Protocol):
+    """The keys in force."""
+
+    def find(self, presented: str) -> KeyRecord | None:
+        """The key, unless it is unknown or revoked."""
+        ...
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the HTTP layer needs."""
+
+    sandboxes: SandboxesService
+    templates: TemplatesService
+    commands: CommandsService
+    files: FilesService
+    health: HealthService
+    keys: Keys

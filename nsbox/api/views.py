@@ -1,0 +1,151 @@
+"""What the services give → the JSON of answers. Members are in the order the documentation shows them."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime, timedelta
+from math import isnan
+from typing import Any
+
+from nsbox.model.sandbox import Listing
+from nsbox.model.sandbox import CommandResult, Encoding, Entry, Outcome, Process, Sandbox
+
+#: The limits of a sandbox, as ``Sandbox.enforced`` and clients name them.
+LIMITS = ("vcpus", "memoryMb", "storageMb", "pids")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = -62_135_596_800.0  # 0001-01-01
+_LAST = 253_402_300_799.0  # 9999-12-31T23:59:59
+
+JSON = dict[str, Any]
+
+
+def iso(seconds: float) -> str:
+    """``2026-03-13T12:30:00.000Z``. A sandbox sets the times of its files at will: they are clamped."""
+    clamped = min(max(seconds, _FIRST), _LAST) if not isnan(seconds) else 0.0
+    moment = _EPOCH + timedelta(milliseconds=round(clamped * 1000))
+    # Not strftime: glibc does not pad years below 1000.
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def sandbox(record: Sandbox) -> JSON:
+    """A sandbox. Its environment is never given back: it holds secrets."""
+    view: JSON = {
+        "id": record.id,
+        "status": record.state.value,
+        "vcpus": record.limits.vcpus,
+        "memoryMb": record.limits.memory_mb,
+        "storageMb": record.limits.storage_mb,
+        "timeoutMs": record.timeout_ms,
+        "templateId": record.template,
+        "region": record.region,
+        "createdAt": iso(record.created_at),
+        "expiresAt": iso(record.expires_at),
+        "limits": {
+            "enforced": list(record.enforced),
+            "notEnforced": [name for name in LIMITS if name not in record.enforced],
+        },
+    }
+    if record.ended_at is not None:
+        view["endedAt"] = iso(record.ended_at)
+    if record.end_reason is not None:
+        view["endReason"] = record.end_reason.value
+    return view
+
+
+def killed(record: Sandbox) -> JSON:
+    """The answer to DELETE."""
+    return {"id": record.id, "status": record.state.value}
+
+
+def result(outcome: CommandResult, encoding: Encoding) -> JSON:
+    """A finished command: ``exitCode`` only when it exited, ``signal`` only when a signal ended it."""
+    return {
+        "stdout": _output(outcome.stdout.data, encoding),
+        "stderr": _output(outcome.stderr.data, encoding),
+        "exitCode": outcome.exit_code,
+        "durationMs": outcome.duration_ms,
+        "timedOut": outcome.outcome is Outcome.TIMED_OUT,
+        "signal": outcome.signal,
+        "outcome": outcome.outcome.value,
+        "truncated": outcome.stdout.truncated or outcome.stderr.truncated,
+        "stdoutTruncated": outcome.stdout.truncated,
+        "stderrTruncated": outcome.stderr.truncated,
+        "encoding": encoding.value,
+    }
+
+
+def _output(data: bytes, encoding: Encoding) -> str:
+    if encoding is Encoding.BASE64:
+        return base64.b64encode(data).decode()
+    return data.decode("utf-8", "replace")
+
+
+def process(record: Process) -> JSON:
+    """A background process."""
+    view: JSON = {
+        "pid": record.pid,
+        "command": record.command,
+        "id": record.id,
+        "cwd": record.cwd,
+        "startedAt": iso(record.started_at),
+        "status": "running" if record.running else "exited",
+    }
+    if not record.running:
+        view |= {"exitCode": record.exit_code, "signal": record.signal}
+    return view
+
+
+def file_content(path: bytes, data: bytes, wanted: Encoding | None) -> JSON:
+    """A file. Without a wish it is text where the bytes are UTF-8 and base64 where they are not: a file
+    that is read and written back must stay the same."""
+    if wanted is None:
+        try:
+            content, encoding = data.decode(), Encoding.UTF8
+        except UnicodeDecodeError:
+            content, encoding = _output(data, Encoding.BASE64), Encoding.BASE64
+    else:
+        content, encoding = _output(data, wanted), wanted
+    return {**path_view(path), "content": content, "encoding": encoding.value}
+
+
+def path_view(path: bytes, member: str = "path") -> JSON:
+    """A path or name. One that is not UTF-8 shows U+FFFD, and its bytes in ``<member>Base64``."""
+    try:
+        return {member: path.decode()}
+    except UnicodeDecodeError:
+        return {
+            member: path.decode("utf-8", "replace"),
+            f"{member}Base64": base64.b64encode(path).decode(),
+        }
+
+
+def _text_view(text: str, member: str) -> JSON:
+    return path_view(text.encode("utf-8", "surrogateescape"), member)
+
+
+def listing(path: bytes, found: Listing) -> JSON:
+    """A directory: ``files`` for a quick look, ``entries`` for the rest."""
+    entries = [_entry(entry) for entry in found.entries]
+    return {
+        **path_view(path),
+        "files": [entry["name"] for entry in entries],
+        "entries": entries,
+        "truncated": found.truncated,
+    }
+
+
+def _entry(entry: Entry) -> JSON:
+    view: JSON = {
+        **_text_view(entry.name, "name"),
+        **_text_view(entry.path, "path"),
+        "type": entry.type.value,
+        "size": entry.size,
+        "mode": f"{entry.mode & 0o7777:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime": iso(entry.mtime),
+    }
+    if entry.target is not None:
+        view |= _text_view(entry.target, "target")
+    return view

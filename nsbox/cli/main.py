@@ -1,0 +1,98 @@
+"""The command ``nsbox``. A subcommand's module is imported only when that subcommand is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import click
+
+from nsbox import __version__
+from nsbox.cli.output import report
+from nsbox.model.errors import HostProblem
+
+
+class _Entry(NamedTuple):
+    """Where a subcommand is. ``as_service_user``: started by root, it becomes the service user first.
+
+    ``service_state``: it means the service's own state folder then, and not one for throw-away daemons.
+    """
+
+    module: str
+    summary: str
+    as_service_user: bool = True
+    service_state: bool = False
+
+
+_COMMANDS = {
+    "serve": _Entry("nsbox.cli.serve", "Run the daemon.", service_state=True),
+    "demo": _Entry("nsbox.cli.demo", "Show a sandbox at work, over the real API."),
+    "run": _Entry("nsbox.cli.run", "Run one command in a throw-away sandbox."),
+    "keys": _Entry("nsbox.cli.keys", "Make, list and revoke API keys.", service_state=True),
+    "doctor": _Entry("nsbox.cli.doctor", "Say what this host offers and how to mend it.", service_state=True),
+    "setup": _Entry("nsbox.cli.setup", "Prepare this host (as root).", as_service_user=False),
+}
+
+
+class _LazyGroup(click.Group):
+    """``nsbox --version`` and ``nsbox --help`` import no subcommand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(entry.module), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in _COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # Before the subcommand reads its arguments: what it opens and makes is the service user's.
+        if args and not ctx.resilient_parsing and os.geteuid() == 0 and not _asks_for_help(args):
+            _leave_root(args)
+        return super().resolve_command(ctx, args)
+
+
+def _asks_for_help(args: Sequence[str]) -> bool:
+    options = args[: args.index("--")] if "--" in args else args
+    return "--help" in options
+
+
+def _leave_root(args: Sequence[str]) -> None:
+    entry = _COMMANDS.get(args[0])
+    if entry is None or not entry.as_service_user:
+        return
+    from nsbox import settings
+    from nsbox.host import account
+
+    defaults = {"NSBOX_STATE_DIR": settings.SYSTEM_STATE_DIR} if entry.service_state else {}
+    account.drop_to(settings.load(os.environ).service_user, args, defaults)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["--help"]})
+@click.version_option(__version__, prog_name="nsbox")
+def cli() -> None:
+    """Isolated Linux environments over a plain REST API, on one host, without root.
+
+    Started by root, every command but setup becomes the service user first (`nsbox setup` makes it).
+    """
+
+
+def main() -> None:
+    """The entry point. A host that lacks something gets advice, not a traceback."""
+    try:
+        cli(prog_name="nsbox")
+    except HostProblem as problem:
+        report(problem)
+        sys.exit(1)

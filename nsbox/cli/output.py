@@ -1,0 +1,27 @@
+"""How the commands speak to a person: a little colour on a terminal, plain text anywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+import click
+
+from nsbox.model.errors import HostProblem
+
+
+def has_colour(stream: TextIO) -> bool:
+    """NO_COLOR (no-color.org) counts when set to anything; a dumb terminal prints escapes as rubbish."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: str, *, stream: TextIO | None = None, bold: bool = False) -> str:
+    return click.style(text, fg=colour, bold=bold) if has_colour(stream or sys.stdout) else text
+
+
+def report(problem: HostProblem) -> None:
+    """One message on stderr, with what mends it."""
+    click.echo(f"{paint('nsbox:', 'red', stream=sys.stderr, bold=True)} {problem.detail}", err=True)
+    if problem.remedy:
+        click.echo(f"  remedy: {problem.remedy}", err=True)

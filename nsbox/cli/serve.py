@@ -1,0 +1,56 @@
+"""``nsbox serve``: from the command line to a supervisor that runs as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from nsbox import settings as settings_module
+from nsbox.host import account, cgroups, facts
+from nsbox.settings import LimitsMode
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks one.  [default: 8080]"
+)
+@click.option(
+    "--state-dir", type=click.Path(file_okay=False), help="Where layers, records and sandboxes lie."
+)
+@click.option(
+    "--limits",
+    type=click.Choice([mode.value for mode in LimitsMode]),
+    help="Refuse to serve where a limit cannot be enforced, or do what the host can.  [default: required]",
+)
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False), help="A file of settings, nsbox.toml."
+)
+@click.option("--service-user", help="Who to become when started as root.  [default: nsbox]")
+def serve(config: str | None, **options: str | int | None) -> None:
+    """Serve the API until told to stop."""
+    environment = dict(os.environ)
+    settings = settings_module.load(environment, options, config)
+    arguments = _arguments(options, config)
+    if os.geteuid() == 0:
+        cgroups.delegate_as_root(settings.service_user)
+        account.drop_to(
+            settings.service_user, arguments, {"NSBOX_STATE_DIR": settings_module.SYSTEM_STATE_DIR}
+        )
+    command, child = account.self_command(arguments, environment)
+    scoped = cgroups.scope_command(command, environment, facts.systemd(environment, os.getuid()))
+    if scoped is not None:
+        os.execvpe(scoped[0], scoped, child)  # noqa: S606
+    from nsbox import supervisor  # late: everything above may end in an exec
+
+    raise SystemExit(supervisor.run(settings, environment.get(settings_module.BOOTSTRAP_KEY_VARIABLE)))
+
+
+def _arguments(options: dict[str, str | int | None], config: str | None) -> list[str]:
+    """The same command line again, for the exec that drops privileges or enters a scope."""
+    given = {**options, "config": config}
+    return [
+        "serve",
+        *(f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None),
+    ]

@@ -1,0 +1,186 @@
+"""The composition root of api: ``main(LISTENING-DESCRIPTOR)``, its orders as JSON on standard input.
+
+Everything is acquired in order and released in reverse. Started by the supervisor, and again when it dies:
+sandboxes and their commands outlive it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+
+import msgspec
+import prctl
+import trio
+
+from nsbox.api.app import create_app
+from nsbox.api.server import serve
+from nsbox.api.services import Services
+from nsbox.host.endpoint import Closed
+from nsbox.host.keeper import KeeperLink
+from nsbox.model.errors import HostProblem
+from nsbox.service.commands import Commands
+from nsbox.service.embedding import default_template
+from nsbox.service.files import Files
+from nsbox.service.health import Health
+from nsbox.service.registry import Registry
+from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.templates import Templates
+from nsbox.settings import Settings
+from nsbox.store.database import Database
+from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.sandboxes import SandboxStore
+
+_log = logging.getLogger(__name__)
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What the supervisor writes to standard input."""
+
+    settings: Settings
+    bootstrap_key: str | None = None
+
+
+def main(arguments: list[str]) -> int:
+    """Run api until told to stop; the exit status."""
+    prctl.set_pdeathsig(signal.SIGKILL)
+    prctl.set_no_new_privs(1)
+    prctl.set_name("nsbox-api")
+    os.umask(0o077)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
+    _raise_descriptor_limit()
+    listener = socket.socket(fileno=int(arguments[0]))
+    status = 0
+    try:
+        trio.run(_run, orders, listener)
+    except* (HostProblem, Closed) as group:
+        status = 1
+        for problem in _leaves(group):
+            print(f"nsbox: {problem}", file=sys.stderr, flush=True)
+    return status
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """trio wraps an error once for every nursery it passes."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _raise_descriptor_limit() -> None:
+    """Each sandbox takes two descriptors and each command three; the soft limit of 1024 is for select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(orders: Orders, listener: socket.socket) -> None:
+    settings = orders.settings
+    first_key = _first_key(settings, orders.bootstrap_key)
+    run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    database = Database(settings.state_dir)
+    keys = KeyRing(settings.state_dir)
+    try:
+        async with trio.open_nursery() as nursery:
+            await _serve(settings, database, keys, run_dir, listener, nursery, first_key)
+            nursery.cancel_scope.cancel()
+    finally:
+        keys.close()
+        database.close()
+        os.close(run_dir)
+
+
+async def _serve(
+    settings: Settings,
+    database: Database,
+    keys: KeyRing,
+    run_dir: int,
+    listener: socket.socket,
+    nursery: trio.Nursery,
+    first_key: str | None,
+) -> None:
+    registry = Registry(SandboxStore(database))
+    templates = Templates()
+    keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))
+    sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery)
+    alive = await keeper.greet()
+    nursery.start_soon(keeper.listen)
+    templates.add(await default_template(settings.state_dir, keeper))
+    await sandboxes.reconcile(alive)
+    health = Health(registry, keeper.enforced)
+    services = Services(
+        sandboxes=sandboxes,
+        templates=templates,
+        commands=Commands(registry, templates, settings, nursery),
+        files=Files(registry, settings),
+        health=health,
+        keys=keys,
+    )
+    for task in (sandboxes.expire, sandboxes.keep_house):
+        nursery.start_soon(task)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        async with trio.open_nursery() as serving:
+            await serving.start(serve, create_app(services, settings), listener, settings)
+            health.ready = True
+            _announce(settings, listener, first_key)
+            received = await anext(aiter(signals))
+            health.ready = False
+            if received is signal.SIGTERM:
+                sandboxes.refuse_new()
+            serving.cancel_scope.cancel()
+        if received is signal.SIGTERM:
+            with trio.move_on_after(settings.shutdown_grace_s):
+                await sandboxes.end_all()
+
+
+def _first_key(settings: Settings, preset: str | None) -> str | None:
+    """Make sure that there is a key; the plaintext of one that was made just now, to be shown once."""
+    with KeyTable(settings.state_dir) as table:
+        if preset is not None:
+            table.import_key(preset, "bootstrap")
+            return None
+        if table.list():
+            return None
+        return table.create("first")[1]
+
+
+def _announce(settings: Settings, listener: socket.socket, first_key: str | None) -> None:
+    """The one line that says sandboxes can be made now, and the first key, if there is one to show.
+
+    A key goes to a terminal only. Elsewhere standard output ends up in a log, which is no place for it.
+    """
+    host, port = listener.getsockname()[:2]
+    if first_key is not None:
+        _show(first_key, settings.state_dir)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"nsbox ready: http://{shown}:{port}", flush=True)
+    _notify_systemd("READY=1")
+
+
+def _show(key: str, state_dir: str) -> None:
+    if sys.stdout.isatty():
+        print(f"nsbox key (shown once): {key}", flush=True)
+        return
+    path = os.path.join(state_dir, "first-key")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(key + "\n")
+    print(f"nsbox key: in {path}; read it, then delete the file", flush=True)
+
+
+def _notify_systemd(message: str) -> None:
+    """sd_notify(3): Type=notify units are up only when sandboxes can be made."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(message.encode(), address)
+        except OSError as error:
+            _log.warning("systemd cannot be told: %s", error)

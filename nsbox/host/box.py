@@ -1,0 +1,195 @@
+"""api's side of the conversation with a sandbox's init, which may have been taken over by what runs inside."""
+
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
+from nsbox.wire.messages import (
+    FROM_AGENT,
+    FROM_INIT,
+    PROTOCOL_VERSION,
+    Agent,
+    AgentReady,
+    Attach,
+    Attached,
+    Exec,
+    Exited,
+    Forget,
+    Kill,
+    KillAll,
+    Killed,
+    Message,
+    Refused,
+    Running,
+    Started,
+)  # fmt: skip
+
+#: init answers at once unless something is wrong with it, in seconds.
+_PATIENCE = 10.0
+
+
+class Refusal(Exception):  # noqa: N818 - said of a request
+    """init or an agent could not do what it was asked."""
+
+    def __init__(self, answer: Refused) -> None:
+        super().__init__(f"{answer.stage}: {answer.detail}")
+        self.stage, self.errno, self.detail = answer.stage, answer.errno, answer.detail
+
+
+class Unresponsive(Exception):  # noqa: N818 - said of the other side
+    """init or an agent did not answer in time, or hung up."""
+
+
+class RunningCommand:
+    """A command that was started: its pid inside, and the slot where its end will be told."""
+
+    def __init__(self, key: str, pid: int, exited: Slot) -> None:
+        self.key, self.pid, self._exited = key, pid, exited
+
+    async def wait(self) -> Exited:
+        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that."""
+        try:
+            message, _ = await self._exited.wait()
+        except Closed as error:
+            raise Unresponsive(str(error)) from error
+        assert isinstance(message, Exited)
+        return message
+
+
+class Box:
+    """One sandbox's init."""
+
+    def __init__(self, run_dir: int, sandbox_id: str) -> None:
+        self._endpoint = Endpoint.connect(run_dir, f"{sandbox_id}.sock", FROM_INIT)
+        self._answers: dict[str, Slot] = {}
+        self._exits: dict[str, Slot] = {}
+        self.closed = False
+
+    async def attach(self) -> list[RunningCommand]:
+        """Take over; the commands that run or ended since the api process before. Before ``listen``."""
+        adopted: list[RunningCommand] = []
+        try:
+            with trio.fail_after(_PATIENCE):
+                await self._endpoint.send(Attach(PROTOCOL_VERSION))
+                first, descriptors = await self._endpoint.receive()
+                close_all(descriptors)
+                if not isinstance(first, Attached) or first.version != PROTOCOL_VERSION:
+                    raise Unresponsive("init is of another version")
+                for _ in range(min(first.commands, 100_000)):
+                    adopted.append(await self._adopt())
+        except (Closed, trio.TooSlowError) as error:
+            raise Unresponsive(str(error)) from error
+        return adopted
+
+    async def _adopt(self) -> RunningCommand:
+        message, descriptors = await self._endpoint.receive()
+        close_all(descriptors)
+        if isinstance(message, Exited):
+            slot = Slot()
+            slot.fill(message, [])
+            return RunningCommand(message.key, 0, slot)
+        if not isinstance(message, Running):
+            raise Unresponsive(f"init sent {type(message).__name__} where a command was expected")
+        slot = self._exits[message.key] = Slot()
+        return RunningCommand(message.key, message.pid, slot)
+
+    async def listen(self) -> None:
+        """Take in messages until init hangs up or says what it must not; then everybody who waits is told."""
+        try:
+            while True:
+                message, descriptors = await self._endpoint.receive()
+                if not self._dispatch(message, descriptors):
+                    close_all(descriptors)
+        except Closed:
+            pass
+        finally:
+            self.closed = True
+            for slot in (*self._answers.values(), *self._exits.values()):
+                slot.fail()
+            self._endpoint.close()
+
+    def _dispatch(self, message: Message, descriptors: list[int]) -> bool:
+        """Hand a message to who waits for it; whether somebody took its descriptors."""
+        if isinstance(message, Exited):
+            slot = self._exits.pop(message.key, None)
+        elif isinstance(message, Started | Refused | Killed | AgentReady):
+            slot = self._answers.pop(message.key, None)
+        else:
+            slot = None
+        if slot is None:
+            return False  # an answer that nobody waits for any more, or an invented one
+        slot.fill(message, descriptors)
+        return True
+
+    async def _ask(
+        self, key: str, message: Message, descriptors: Sequence[int] = ()
+    ) -> tuple[Message, list[int]]:
+        if self.closed:
+            raise Unresponsive("the sandbox is gone")
+        slot = self._answers[key] = Slot()
+        try:
+            with trio.fail_after(_PATIENCE):
+                await self._endpoint.send(message, descriptors)
+                answer, received = await slot.wait()
+        except (Closed, trio.TooSlowError) as error:
+            raise Unresponsive(str(error) or "no answer in time") from error
+        finally:
+            self._answers.pop(key, None)
+        if isinstance(answer, Refused):
+            close_all(received)
+            raise Refusal(answer)
+        return answer, received
+
+    async def exec(self, order: Exec, descriptors: Sequence[int]) -> RunningCommand:
+        """Start a command. The descriptors stay the caller's. Raises ``Refusal``, ``Unresponsive``."""
+        exited = self._exits[order.key] = Slot()
+        try:
+            answer, received = await self._ask(order.key, order, descriptors)
+            close_all(received)
+            if not isinstance(answer, Started):
+                raise Unresponsive(f"init answered {type(answer).__name__} to Exec")
+        except BaseException:
+            self._exits.pop(order.key, None)
+            raise
+        return RunningCommand(order.key, answer.pid, exited)
+
+    async def kill(self, key: str) -> None:
+        """End a command's tree. Its end is told through its slot."""
+        await self._tell(Kill(key))
+
+    async def forget(self, key: str) -> None:
+        """Nothing more is wanted of a command."""
+        await self._tell(Forget(key))
+
+    async def _tell(self, message: Message) -> None:
+        try:
+            await self._endpoint.send(message)
+        except Closed as error:
+            raise Unresponsive(str(error)) from error
+
+    async def kill_all(self, key: str) -> int:
+        """End every process; how many there were."""
+        answer, received = await self._ask(key, KillAll(key))
+        close_all(received)
+        return answer.ended if isinstance(answer, Killed) else 0
+
+    async def open_agent(self, key: str, user: str) -> Endpoint:
+        """A new file agent for ``user``. Raises ``Refusal``, ``Unresponsive``."""
+        answer, received = await self._ask(key, Agent(key, user))
+        if not isinstance(answer, AgentReady) or len(received) != 1:
+            close_all(received)
+            raise Unresponsive("init sent no agent")
+        return _agent_endpoint(received[0])
+
+    def close(self) -> None:
+        self._endpoint.close()
+
+
+def _agent_endpoint(descriptor: int) -> Endpoint:
+    sock = socket.socket(fileno=descriptor)
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
+        sock.close()
+        raise Unresponsive("init sent something else for an agent")
+    return Endpoint(sock, FROM_AGENT)

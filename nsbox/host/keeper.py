@@ -1,0 +1,136 @@
+"""api's side of the conversation with keeper."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import trio
+
+from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
+from nsbox.model.errors import Code, HostProblem, Problem
+from nsbox.wire.messages import (
+    FROM_KEEPER,
+    PROTOCOL_VERSION,
+    Create,
+    Created,
+    Destroy,
+    Destroyed,
+    Failed,
+    Gone,
+    Hello,
+    Message,
+    Task,
+    TaskDone,
+    Welcome,
+)  # fmt: skip
+
+#: keeper gives a box 20 s; beyond that it is keeper that is stuck.
+_PATIENCE = 30.0
+_ADVICE = {
+    "cgroup": "nsbox doctor",
+    "overlay": "nsbox doctor; the template's layers may be damaged",
+    "folder": "free space on the state folder's disk",
+    "clone": "nsbox doctor; the host may have run out of processes or namespaces",
+}
+
+
+class KeeperLink:
+    """One connection to keeper. ``on_gone`` hears of sandboxes that ended by themselves."""
+
+    def __init__(self, run_dir: int, on_gone: Callable[[str], None]) -> None:
+        try:
+            self._endpoint = Endpoint.connect(run_dir, "keeper.sock", FROM_KEEPER)
+        except OSError as error:
+            raise HostProblem(f"keeper does not answer: {error}", remedy="restart nsbox") from error
+        self._on_gone = on_gone
+        self._slots: dict[tuple[str, str], Slot] = {}
+        self.enforced: tuple[str, ...] = ()
+
+    async def greet(self) -> tuple[str, ...]:
+        """Exchange versions; the ids of the sandboxes that live. Before ``listen``."""
+        await self._endpoint.send(Hello(PROTOCOL_VERSION))
+        message, descriptors = await self._endpoint.receive()
+        close_all(descriptors)
+        if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
+            raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
+        self.enforced = message.enforced
+        return message.sandboxes
+
+    async def listen(self) -> None:
+        """Take in answers until keeper hangs up, which ends api too. Raises ``Closed``."""
+        try:
+            while True:
+                message, descriptors = await self._endpoint.receive()
+                close_all(descriptors)
+                self._dispatch(message)
+        finally:
+            for slot in self._slots.values():
+                slot.fail()
+
+    def _dispatch(self, message: Message) -> None:
+        match message:
+            case Gone(sandbox_id, _):
+                self._on_gone(sandbox_id)
+            case Created() | Failed():
+                self._fill(("create", message.id), message)
+            case Destroyed():
+                self._fill(("destroy", message.id), message)
+            case TaskDone():
+                self._fill(("task", message.key), message)
+
+    def _fill(self, key: tuple[str, str], message: Message) -> None:
+        slot = self._slots.pop(key, None)
+        if slot is not None:
+            slot.fill(message, [])
+
+    async def _ask(self, kind: str, name: str, message: Message, descriptors: Sequence[int] = ()) -> Slot:
+        # Two who ask for the same thing, as two DELETEs of one sandbox do, share the answer.
+        slot = self._slots.get((kind, name))
+        if slot is None:
+            slot = self._slots[kind, name] = Slot()
+            await self._endpoint.send(message, descriptors)
+        return slot
+
+    async def create(self, order: Create) -> Created:
+        """Have a sandbox made. Raises ``Problem(CREATE_FAILED)``; nothing of it is left then."""
+        try:
+            slot = await self._ask("create", order.id, order)
+            with trio.fail_after(_PATIENCE):
+                answer, _ = await slot.wait()
+        except (Closed, trio.TooSlowError) as error:
+            raise Problem(
+                Code.CREATE_FAILED, f"keeper did not answer: {error}", remedy="try again"
+            ) from error
+        if isinstance(answer, Created):
+            return answer
+        assert isinstance(answer, Failed)
+        raise Problem(
+            Code.CREATE_FAILED,
+            f"the sandbox could not be made: {answer.stage}: {os.strerror(answer.errno) if answer.errno else answer.detail}",
+            remedy=_ADVICE.get(answer.stage, "nsbox doctor"),
+            stage=answer.stage,
+        )
+
+    async def destroy(self, sandbox_id: str) -> None:
+        """End a sandbox; returns when nothing of it is left. Idempotent.
+
+        Raises ``Problem(SANDBOX_UNRESPONSIVE)`` when that takes too long; it may be asked for again.
+        """
+        try:
+            slot = await self._ask("destroy", sandbox_id, Destroy(sandbox_id))
+            with trio.fail_after(_PATIENCE):
+                await slot.wait()
+        except (Closed, trio.TooSlowError) as error:
+            self._slots.pop(("destroy", sandbox_id), None)
+            raise Problem(
+                Code.SANDBOX_UNRESPONSIVE, f"the sandbox is still being ended: {error}", remedy="try again"
+            ) from error
+
+    async def task(self, key: str, name: str, argument: str, descriptors: Sequence[int]) -> int:
+        """Run a task in the outer namespace; its status as of waitpid. Raises ``Closed``."""
+        slot = await self._ask("task", key, Task(key, name, argument), descriptors)
+        answer, _ = await slot.wait()
+        assert isinstance(answer, TaskDone)
+        return answer.status
+
+    def close(self) -> None:
+        self._endpoint.close()

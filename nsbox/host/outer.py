@@ -1,0 +1,78 @@
+"""Starting keeper: a process in a new user, mount and pid namespace, with its ids mapped by newuidmap.
+
+Who calls this must be single-threaded (clone3 runs no fork handlers) and must not have no_new_privs, under
+which the kernel ignores newuidmap's set-user-ID bit.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from nsbox.kernel import libc, python
+from nsbox.kernel.namespaces import KEEPER_FLAGS, IdRange, become_root, outer_map_arguments
+from nsbox.model.errors import HostProblem
+
+#: All that keeper's environment holds: it is inherited by every init, and could hold secrets otherwise.
+ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+
+
+def start(module: str, argument: str, uids: IdRange, gids: IdRange, inherited: tuple[int, ...]) -> int:
+    """Run ``main(ARGUMENT)`` of MODULE as root of the outer namespace; its pid.
+
+    ``inherited`` descriptors stay open in it. Raises ``HostProblem`` when the namespace or the maps are
+    refused.
+    """
+    mapped, tell = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            pid = libc.clone3(KEEPER_FLAGS)
+        except OSError as error:
+            raise HostProblem(
+                f"this host refuses user namespaces: {error.strerror}", remedy="nsbox doctor"
+            ) from error
+        if pid == 0:
+            os.close(tell)
+            _become(mapped, module, argument, inherited)
+        try:
+            _map(pid, uids, gids)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        os.write(tell, b"x")
+        return pid
+    finally:
+        os.close(mapped)
+        os.close(tell)
+
+
+def _map(pid: int, uids: IdRange, gids: IdRange) -> None:
+    for program, own, subordinate in (("newuidmap", os.getuid(), uids), ("newgidmap", os.getgid(), gids)):
+        arguments = [program, *outer_map_arguments(pid, own, subordinate)]
+        try:
+            done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=20)
+        except FileNotFoundError as error:
+            raise HostProblem(f"{program} is not installed", remedy="sudo apt-get install uidmap") from error
+        if done.returncode:
+            raise HostProblem(f"{' '.join(arguments)}: {done.stderr.strip()}", remedy="nsbox doctor")
+
+
+def _become(mapped: int, module: str, argument: str, inherited: tuple[int, ...]) -> NoReturn:
+    """In the child: wait for the ids, become root there, exec. The exec makes the outer namespace the owner
+    of the process's memory, and so of that of every init forked from it."""
+    try:
+        if os.read(mapped, 1) == b"x":
+            become_root()
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            for descriptor in inherited:
+                os.set_inheritable(descriptor, True)
+            os.execve(sys.executable, python.command(module, argument), dict(ENVIRONMENT))  # noqa: S606
+    except BaseException as error:
+        os.write(2, f"nsbox: cannot start {module}: {error!r}\n".encode())
+    finally:
+        os._exit(127)

@@ -1,0 +1,245 @@
+"""Process 1 of a sandbox: first a blank, then init.
+
+A blank is in all its namespaces and knows no image and no tenant. It becomes init when its root arrives.
+init reaps, starts commands and hands out sockets of file agents, each on request of api over the listening
+socket it was born with. It is forked from keeper, never exec'd: after the pivot there is nothing to import.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+from typing import NoReturn, TypeVar
+
+from nsbox.inside import agent, channel, privileges, processes, rootfs, users
+from nsbox.inside.commands import CannotStart, Commands
+from nsbox.kernel import libc
+from nsbox.kernel.namespaces import become_root
+from nsbox.wire.framing import WireError
+from nsbox.wire.messages import (
+    PROTOCOL_VERSION,
+    TO_BLANK,
+    TO_INIT,
+    Agent,
+    AgentReady,
+    Attach,
+    Attached,
+    Exec,
+    Failed,
+    Forget,
+    Kill,
+    KillAll,
+    Killed,
+    Launch,
+    Message,
+    Prepare,
+    Ready,
+    Refused,
+    Running,
+    Stage,
+    Started,
+)  # fmt: skip
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+def main(control: socket.socket, listener: socket.socket, cgroup: int | None, program: bytes) -> NoReturn:
+    """Be a blank, then init. ``control`` leads to keeper, ``cgroup`` is the sandbox's own, ``program`` its filter."""
+    stage, sandbox = "fork", ""
+    try:
+        privileges.redirect_standard_streams()
+        kept = {0, 1, 2, control.fileno(), listener.fileno()}
+        privileges.close_all_but(kept if cgroup is None else kept | {cgroup})
+        privileges.name_process("nsbox-init")
+        stage = "prepare"
+        rlimits = _prepare(control)
+        stage = "launch"
+        order, descriptors = _expect(control, Launch)
+        sandbox = order.id
+        stage = "root"
+        rootfs.enter(descriptors[0])
+        channel.close_all(descriptors)
+        socket.sethostname(order.hostname)
+        stage = "privileges"
+        privileges.limit(rlimits)
+        privileges.drop(program)
+        stage = "ready"
+        loop = Init(listener, cgroup)
+        channel.send(control, Ready(sandbox))
+        loop.serve(control)
+    except _KeeperGone:
+        pass
+    except BaseException as error:
+        number = getattr(error, "errno", None) or 0
+        _report(control, Failed(sandbox, stage, number, f"{type(error).__name__}: {error}"))
+    os._exit(1)
+
+
+class _KeeperGone(Exception):  # noqa: N818
+    """The other end of the control socket is closed."""
+
+
+_Order = TypeVar("_Order", Prepare, Launch)
+
+
+def _expect(control: socket.socket, kind: type[_Order]) -> tuple[_Order, list[int]]:
+    received = channel.receive(control, TO_BLANK)
+    if received is None:
+        raise _KeeperGone
+    message, descriptors = received
+    if not isinstance(message, kind):
+        raise WireError(f"got {type(message).__name__}, expected {kind.__name__}")
+    return message, descriptors
+
+
+def _report(control: socket.socket, message: Message) -> None:
+    try:
+        channel.send(control, message)
+    except OSError:
+        pass  # keeper learns of the end from waitpid
+
+
+def _prepare(control: socket.socket) -> tuple[str, ...]:
+    order, _ = _expect(control, Prepare)
+    become_root()
+    privileges.die_with_parent(signal.SIGKILL)
+    libc.unshare(libc.CLONE_NEWCGROUP)
+    os.umask(0)  # the modes of what is made in /dev are meant as written
+    rootfs.stage(order)
+    os.umask(0o022)
+    _bring_up_loopback()
+    channel.send(control, Ready(""))
+    return order.rlimits
+
+
+def _bring_up_loopback() -> None:
+    """By ioctl (netdevice(7)): pyroute2 would cost each keeper 9 MB."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        request = struct.pack("16sH14x", b"lo", 0)
+        _, flags = struct.unpack("16sH14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
+
+
+class Init:
+    """The loop of a sandbox's process 1. Single-threaded, and it never waits for anything but its poll."""
+
+    def __init__(self, listener: socket.socket, cgroup: int | None) -> None:
+        self._listener = listener
+        self._commands = Commands(cgroup)
+        self._api: socket.socket | None = None
+        self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # Process 1 gets from inside only the signals it handles; init handles no others.
+
+    def serve(self, control: socket.socket) -> None:
+        """Until keeper goes away, which it does by killing us."""
+        poll = select.poll()
+        poll.register(control, select.POLLIN)
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        self._poll = poll
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._wakeup:
+                    os.read(self._wakeup, 4096)
+                    for report in self._commands.reap():
+                        self._send(report)
+                elif descriptor == self._listener.fileno():
+                    self._accept()
+                elif self._api is not None and descriptor == self._api.fileno():
+                    self._receive()
+                elif descriptor == control.fileno() and not control.recv(1):
+                    return
+
+    def _accept(self) -> None:
+        """The newest connection takes over: the api process before it is gone or about to be."""
+        connection, _ = self._listener.accept()
+        channel.prepare(connection)
+        # init must never wait for api: one that does not read its socket loses the connection instead.
+        connection.setblocking(False)
+        self._hang_up()
+        self._api = connection
+        self._poll.register(connection, select.POLLIN)
+
+    def _hang_up(self) -> None:
+        if self._api is not None:
+            self._poll.unregister(self._api)
+            self._api.close()
+            self._api = None
+
+    def _receive(self) -> None:
+        assert self._api is not None
+        try:
+            received = channel.receive(self._api, TO_INIT)
+        except BlockingIOError:
+            return
+        except (WireError, OSError):
+            received = None
+        if received is None:
+            self._hang_up()
+            return
+        message, descriptors = received
+        if isinstance(message, Exec):
+            self._exec(message, descriptors)
+            return
+        channel.close_all(descriptors)
+        self._handle(message)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Attach():
+                self._attach()
+            case Kill(key):
+                self._commands.kill(key)
+            case KillAll(key):
+                self._send(Killed(key, processes.kill_all()))
+            case Forget(key):
+                self._commands.forget(key)
+            case Agent(key, user):
+                self._open_agent(key, user)
+
+    def _exec(self, order: Exec, descriptors: list[int]) -> None:
+        try:
+            pid = self._commands.start(order, descriptors)
+        except CannotStart as error:
+            self._send(Refused(order.key, error.stage, error.errno, error.detail))
+        else:
+            self._send(Started(order.key, pid))
+
+    def _attach(self) -> None:
+        running, ended = self._commands.running(), self._commands.ended()
+        self._send(Attached(PROTOCOL_VERSION, len(running) + len(ended)))
+        for command in running:
+            self._send(Running(command.key, command.pid), command.kept)
+        for report in ended:
+            self._send(report)
+
+    def _open_agent(self, key: str, user: str) -> None:
+        try:
+            who = users.lookup(user)
+        except users.UnknownUser as error:
+            self._send(Refused(key, Stage.USER, errno.ENOENT, str(error)))
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.prepare(ours)
+        try:
+            if libc.clone3() == 0:
+                agent.run(ours, who)
+            self._send(AgentReady(key), [theirs.fileno()])
+        except OSError as error:
+            self._send(Refused(key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0)))
+        finally:
+            ours.close()
+            theirs.close()
+
+    def _send(self, message: Message, descriptors: tuple[int, ...] | list[int] = ()) -> None:
+        if self._api is None:
+            return
+        try:
+            channel.send(self._api, message, descriptors)
+        except OSError:
+            self._hang_up()

@@ -1,0 +1,60 @@
+"""Giving up, for good, what a sandbox's init and its commands must not have."""
+
+import os
+import resource
+from collections.abc import Iterable
+
+import prctl
+
+from nsbox.kernel import capabilities, libc
+
+
+def limit(rlimits: Iterable[str]) -> None:
+    """Apply ``NUMBER=SOFT:HARD`` pairs. A hard limit of the host that is lower stays."""
+    for pair in rlimits:
+        number, values = pair.split("=")
+        soft, hard = (int(value) for value in values.split(":"))
+        _, highest = resource.getrlimit(int(number))
+        if highest != resource.RLIM_INFINITY:
+            hard = min(hard, highest)
+        resource.setrlimit(int(number), (min(soft, hard), hard))
+
+
+def drop(program: bytes) -> None:
+    """Keep the capabilities commands may have, promise no new ones, load the system call filter.
+
+    The order is forced: reducing the bounding set needs CAP_SETPCAP, and the filter comes last since it
+    refuses some of what the steps before it call.
+    """
+    capabilities.drop_to(capabilities.KEPT)
+    prctl.set_no_new_privs(1)
+    libc.seccomp_filter(program)
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Ask for ``signal_number`` when the parent dies. After every change of ids, which clears it."""
+    prctl.set_pdeathsig(signal_number)
+
+
+def name_process(name: str) -> None:
+    """What ps shows."""
+    prctl.set_name(name)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor that is not in ``kept``, known to Python or not (CVE-2024-21626)."""
+    first = 0
+    for descriptor in sorted(kept):
+        if descriptor > first:
+            libc.close_range(first, descriptor - 1)
+        first = descriptor + 1
+    libc.close_range(first)
+
+
+def redirect_standard_streams() -> None:
+    """0, 1 and 2 become /dev/null, so that no stray write reaches the daemon's log or terminal."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    if null > 2:
+        os.close(null)

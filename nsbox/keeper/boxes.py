@@ -1,0 +1,201 @@
+"""One sandbox as keeper sees it: a process, a cgroup, a socket, a directory, and how each comes and goes."""
+
+import enum
+import os
+import socket
+import sys
+from typing import NamedTuple
+
+from nsbox.inside import channel
+from nsbox.inside import init as inside_init
+from nsbox.keeper import layout
+from nsbox.kernel import libc, mounts, namespaces
+from nsbox.kernel.cgroup import Cgroup
+from nsbox.plan import baseline
+from nsbox.wire.messages import Create, Launch
+
+
+class Phase(enum.Enum):
+    """How far a box has come."""
+
+    PREPARING = enum.auto()  # cloned; making its namespaces ready
+    BLANK = enum.auto()  # waits for an image and a tenant
+    LAUNCHING = enum.auto()  # has its root; pivots and drops privileges
+    RUNNING = enum.auto()
+    ENDING = enum.auto()  # killed; not yet reaped
+
+
+class Host(NamedTuple):
+    """What all boxes share: the delegated cgroup (or None), its controllers, the system call filter."""
+
+    cgroup: Cgroup | None
+    controllers: tuple[str, ...]
+    program: bytes
+
+    @property
+    def enforced(self) -> tuple[str, ...]:
+        """The limits, by their API names, that hold here."""
+        names = {"cpu": "vcpus", "memory": "memoryMb", "pids": "pids"}
+        return tuple(sorted(names[one] for one in self.controllers if one in names))
+
+
+class StageError(Exception):
+    """A step of making a box failed."""
+
+    def __init__(self, stage: str, error: OSError) -> None:
+        super().__init__(f"{stage}: {error}")
+        self.stage, self.error = stage, error
+
+
+class Box:
+    """A blank, and later a sandbox."""
+
+    def __init__(self, number: int, host: Host) -> None:
+        self.name = f"box-{number}"
+        self.host = host
+        self.phase = Phase.PREPARING
+        self.order: Create | None = None
+        self.destroy_asked = False
+        self.cgroup = host.cgroup.child(self.name) if host.cgroup else None
+        self.pid = 0
+        self.control: socket.socket | None = None
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id; empty while it has none."""
+        return self.order.id if self.order else ""
+
+    @property
+    def _first_socket(self) -> str:
+        """Where a blank listens until it has an id. No sandbox id has a dash, so no two names collide."""
+        return f"{layout.RUN}/{self.name}.sock"
+
+    @property
+    def folder(self) -> str:
+        return f"{layout.SANDBOXES}/{self.id}"
+
+    def clone(self) -> None:
+        """Fork the process into its namespaces and cgroup, and give it its ids. Raises ``StageError``."""
+        stage = "cgroup"
+        cgroup_fd = None
+        try:
+            cgroup_fd = self._make_cgroup()
+            stage = "socket"
+            with _listen(self._first_socket) as listener:
+                stage = "clone"
+                self._clone(listener, cgroup_fd)
+        except OSError as error:
+            raise StageError(stage, error) from error
+        finally:
+            if cgroup_fd is not None:
+                os.close(cgroup_fd)
+
+    def _make_cgroup(self) -> int | None:
+        if self.cgroup is None:
+            return None
+        self.cgroup.create()
+        self.cgroup.delegate(namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
+        return self.cgroup.open()
+
+    def _clone(self, listener: socket.socket, cgroup_fd: int | None) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.prepare(ours)
+        with theirs:
+            self.pid = libc.clone3(namespaces.SANDBOX_FLAGS, cgroup_fd)
+            if self.pid == 0:
+                inside_init.main(theirs, listener, cgroup_fd, self.host.program)
+        self.control = ours
+        namespaces.write_sandbox_maps(self.pid)
+        channel.send(ours, baseline.prepare())
+
+    def launch(self) -> None:
+        """Set the limits, mount the root and hand it over. The box must be a blank with an order.
+
+        Raises ``StageError``; the caller destroys the box then.
+        """
+        assert self.order is not None
+        assert self.control is not None
+        self.phase = Phase.LAUNCHING
+        stage = "limits"
+        try:
+            self._limit(self.order)
+            stage = "folder"
+            self._make_folder()
+            os.rename(self._first_socket, layout.sandbox_socket(self.id))
+            stage = "overlay"
+            root = self._mount(self.order)
+            try:
+                stage = "launch"
+                channel.send(self.control, Launch(self.order.id, self.order.hostname), [root])
+            finally:
+                os.close(root)
+        except OSError as error:
+            raise StageError(stage, error) from error
+
+    def _limit(self, order: Create) -> None:
+        if self.cgroup is None:
+            return
+        files = self.cgroup.files
+        if "cpu" in self.host.controllers:
+            files.cpu_max = order.cpu_quota_us or None
+        if "memory" in self.host.controllers:
+            files.memory_max = order.memory_bytes or None
+            # Swap on top of memory, as much again: bounded, yet enough for a pause to page a sandbox out.
+            files.memory_swap_max = order.memory_bytes or None
+        if "pids" in self.host.controllers:
+            files.pids_max = order.pids or None
+
+    def _make_folder(self) -> None:
+        os.mkdir(self.folder, 0o700)
+        for name, mode in (("upper", 0o755), ("work", 0o700)):
+            os.mkdir(f"{self.folder}/{name}", mode)
+            os.chown(f"{self.folder}/{name}", namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
+
+    def _mount(self, order: Create) -> int:
+        """The sandbox's root, as a detached mount.
+
+        Mounted here and not by the sandbox: keeper can traverse the 0700 state folder and the sandbox cannot.
+        The layers' folder is the current directory meanwhile, since old kernels cap mount options at a page.
+        """
+        os.chdir(layout.LAYERS)
+        try:
+            return mounts.overlay(order.layers, f"../{self.folder}/upper", f"../{self.folder}/work")
+        finally:
+            os.chdir("..")
+
+    def kill(self) -> None:
+        """End every process of the box. What is left is removed when waitpid has reported its init."""
+        self.phase = Phase.ENDING
+        try:
+            if self.cgroup is not None:
+                self.cgroup.kill()
+        except OSError as error:
+            print(f"nsbox keeper: {self.name}: cgroup.kill: {error}", file=sys.stderr, flush=True)
+        # The end of its init ends a pid namespace, so this alone is enough where there is no cgroup.
+        if self.pid:
+            try:
+                os.kill(self.pid, 9)
+            except ProcessLookupError:
+                pass
+
+    def close(self) -> None:
+        """Remove its socket. Its process is gone."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+        for path in (self._first_socket, *([layout.sandbox_socket(self.id)] if self.id else [])):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(path)
+        listener.listen(8)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,266 @@
+"""keeper's state and rules: orders from api, news from boxes, the dead, the stock of blanks.
+
+Nothing here waits. Every order is answered when its box says so; the loop in ``__main__`` feeds in what
+happened.
+"""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from nsbox.inside import channel
+from nsbox.keeper import layout, tasks
+from nsbox.keeper.boxes import Box, Host, Phase, StageError
+from nsbox.keeper.pool import Pool
+from nsbox.keeper.trash import Sweeper
+from nsbox.kernel.cgroup import Cgroup
+from nsbox.wire.framing import WireError
+from nsbox.wire.messages import (
+    FROM_BLANK,
+    PROTOCOL_VERSION,
+    Create,
+    Created,
+    Destroy,
+    Destroyed,
+    Failed,
+    Gone,
+    Hello,
+    Message,
+    Ready,
+    Task,
+    TaskDone,
+    Welcome,
+)  # fmt: skip
+
+#: How long a box may take to prepare or to launch before it is given up, in seconds.
+_PATIENCE = 20.0
+
+
+class Watcher(Protocol):
+    """What the loop offers: watch a box's control socket."""
+
+    def watch(self, box: Box) -> None: ...
+    def unwatch(self, box: Box) -> None: ...
+
+
+class Keeper:
+    """All boxes. ``answer`` sends a message to api, if one is connected."""
+
+    def __init__(self, host: Host, pool: Pool, watcher: Watcher, answer: Callable[[Message], None]) -> None:
+        self._host, self.pool, self._watcher, self._answer = host, pool, watcher, answer
+        self.sweeper = Sweeper()
+        self._boxes: dict[int, Box] = {}  # by pid
+        self._by_id: dict[str, Box] = {}
+        self._tasks: dict[int, str] = {}
+        self._since: dict[int, float] = {}  # when a box began to prepare or launch, by pid
+        self._cgroups: list[Cgroup] = []  # of dead boxes, not yet removable
+        self.failures = 0  # boxes that failed to prepare, since the last that did not
+
+    # ---- orders from api
+
+    def obey(self, message: Message, descriptors: list[int]) -> None:
+        """Carry out one message of api."""
+        match message:
+            case Hello():
+                ids = tuple(box.id for box in self._by_id.values() if box.phase is Phase.RUNNING)
+                self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids))
+            case Create():
+                self._create(message)
+            case Destroy(sandbox_id):
+                self._destroy(sandbox_id)
+            case Task():
+                self._start_task(message, descriptors)
+
+    def _create(self, order: Create) -> None:
+        if order.id in self._by_id or not layout.is_order(order):
+            self._answer(
+                Failed(order.id, "order", errno.EINVAL, "a bad order, or a second sandbox of one id")
+            )
+            return
+        box = self.pool.take()
+        if box is None:
+            try:
+                box = self.new_box()
+            except StageError as failed:
+                self._answer(Failed(order.id, failed.stage, failed.error.errno or 0, str(failed.error)))
+                return
+        box.order = order
+        self._by_id[order.id] = box
+        if box.phase is Phase.BLANK:
+            self._launch(box)
+
+    def _launch(self, box: Box) -> None:
+        self._since[box.pid] = time.monotonic()
+        try:
+            box.launch()
+        except StageError as failed:
+            self._fail(box, failed.stage, failed.error.errno or 0, str(failed.error))
+
+    def _fail(self, box: Box, stage: str, number: int, detail: str) -> None:
+        """A box that was to become a sandbox will not. The answer is given now; removal follows its death."""
+        if box.order is not None:
+            self._by_id.pop(box.id, None)
+            self._answer(Failed(box.id, stage, number, detail))
+        box.destroy_asked = False
+        box.kill()
+
+    def _destroy(self, sandbox_id: str) -> None:
+        box = self._by_id.get(sandbox_id)
+        if box is None:
+            self._answer(Destroyed(sandbox_id))
+            return
+        if box.phase in (Phase.PREPARING, Phase.LAUNCHING):
+            self._answer(
+                Failed(sandbox_id, "destroyed", errno.ECANCELED, "destroyed while it was being created")
+            )
+        box.destroy_asked = True
+        box.kill()
+
+    def _start_task(self, task: Task, descriptors: list[int]) -> None:
+        try:
+            self._tasks[tasks.start(task, descriptors)] = task.key
+        except (tasks.BadTask, OSError) as error:
+            _log(f"task {task.name}: {error}")
+            self._answer(TaskDone(task.key, 127 << 8))
+
+    # ---- boxes
+
+    def preparing(self) -> bool:
+        """Whether some box is not yet a blank."""
+        return any(box.phase is Phase.PREPARING for box in self._boxes.values())
+
+    def new_box(self) -> Box:
+        """Clone a box and watch it. Raises ``StageError``; nothing of it is left then."""
+        box = self.pool.make()
+        try:
+            box.clone()
+        except StageError:
+            if box.pid > 0:
+                self._boxes[box.pid] = box
+                box.kill()
+            else:
+                self._remove(box)
+            self.pool.rest()
+            raise
+        self._boxes[box.pid] = box
+        self._since[box.pid] = time.monotonic()
+        self._watcher.watch(box)
+        return box
+
+    def refill(self) -> None:
+        """Put one more blank in stock."""
+        try:
+            self.pool.stock(self.new_box())
+        except StageError as failed:
+            self.failures += 1
+            _log(f"cannot make a blank: {failed}")
+
+    def hear(self, box: Box) -> None:
+        """A box's control socket is readable."""
+        assert box.control is not None
+        try:
+            received = channel.receive(box.control, FROM_BLANK)
+        except (WireError, OSError) as error:
+            received = None
+            _log(f"{box.name}: {error}")
+        if received is None:
+            self._watcher.unwatch(box)  # waitpid tells the rest
+            return
+        message, descriptors = received
+        channel.close_all(descriptors)
+        if isinstance(message, Failed):
+            _log(f"{box.name} failed at {message.stage}: {message.detail}")
+            self.failures += box.phase is Phase.PREPARING
+            self._fail(box, message.stage, message.errno, message.detail)
+        elif isinstance(message, Ready):
+            self._ready(box)
+
+    def _ready(self, box: Box) -> None:
+        self._since.pop(box.pid, None)
+        if box.phase is Phase.PREPARING:
+            box.phase = Phase.BLANK
+            self.failures = 0
+            if box.order is not None:
+                self._launch(box)
+        elif box.phase is Phase.LAUNCHING:
+            box.phase = Phase.RUNNING
+            self._answer(Created(box.id, self._host.enforced))
+
+    def reap(self) -> None:
+        """Take in every dead child: boxes, tasks, the sweeper, orphans of the pid namespace."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._boxes:
+                self._bury(self._boxes.pop(pid), status)
+            elif pid in self._tasks:
+                self._answer(TaskDone(self._tasks.pop(pid), status))
+            elif pid == self.sweeper.pid:
+                self.sweeper.start()
+
+    def _bury(self, box: Box, status: int) -> None:
+        """Remove what is left of a box whose init is dead, then tell."""
+        expected, phase = box.destroy_asked, box.phase
+        self._watcher.unwatch(box)
+        self._since.pop(box.pid, None)
+        self.pool.drop(box)
+        self._remove(box)
+        if self._by_id.get(box.id) is not box:
+            return
+        del self._by_id[box.id]
+        if expected:
+            self._answer(Destroyed(box.id))
+        elif phase is Phase.RUNNING:
+            self._answer(Gone(box.id, status))
+        else:
+            self._answer(Failed(box.id, "init", 0, f"init ended with status {status} before it was ready"))
+
+    def _remove(self, box: Box) -> None:
+        box.close()
+        if box.order is not None:
+            self.sweeper.discard(box.folder)
+        if box.cgroup is not None:
+            self._cgroups.append(box.cgroup)
+            self.remove_cgroups()
+
+    def remove_cgroups(self) -> bool:
+        """Remove the cgroups of the dead; whether some are left to try again."""
+        self._cgroups = [one for one in self._cgroups if not _removed(one)]
+        return bool(self._cgroups)
+
+    def give_up_stuck(self) -> None:
+        """End boxes that have been preparing or launching for too long."""
+        horizon = time.monotonic() - _PATIENCE
+        for pid in [pid for pid, since in self._since.items() if since < horizon]:
+            box = self._boxes[pid]
+            del self._since[pid]
+            self._fail(
+                box, "time", errno.ETIMEDOUT, f"not ready after {_PATIENCE:.0f} s ({box.phase.name.lower()})"
+            )
+
+    def end_all(self) -> int:
+        """Kill every box; how many there still are."""
+        for box in self._boxes.values():
+            if box.phase is not Phase.ENDING:
+                box.destroy_asked = True
+                box.kill()
+        return len(self._boxes)
+
+
+def _removed(cgroup: Cgroup) -> bool:
+    try:
+        return cgroup.remove()
+    except OSError as error:
+        _log(f"{cgroup}: {error}")
+        return True
+
+
+def _log(text: str) -> None:
+    print(f"nsbox keeper: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,256 @@
+"""All of nsbox's ctypes: system calls that Python's standard library does not offer.
+
+Every wrapper raises ``OSError`` with the call's name and the arguments that matter, so that a failed
+set-up step can say what it was. Numbers that differ between machines are in ``_NUMBERS``.
+
+``PyDLL`` keeps the interpreter's lock during the call: ``clone3`` copies the process, and a child that
+was copied without the lock held would wait for it for ever. None of the other calls here block for long.
+"""
+
+import ctypes
+import os
+import signal
+import struct
+from typing import Final
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+# These numbers are the same on every machine that got its table after Linux 5.1 unified them;
+# x86_64 and aarch64 differ only in the older calls.
+_UNIFIED = {
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+}
+_NUMBERS: dict[str, dict[str, int]] = {
+    "x86_64": {**_UNIFIED, "pivot_root": 155, "seccomp": 317},
+    "aarch64": {**_UNIFIED, "pivot_root": 41, "seccomp": 277},
+}
+
+AT_FDCWD: Final = -100
+AT_EMPTY_PATH: Final = 0x1000
+AT_RECURSIVE: Final = 0x8000
+
+CLONE_NEWNS: Final = 0x0002_0000
+CLONE_NEWCGROUP: Final = 0x0200_0000
+CLONE_NEWUTS: Final = 0x0400_0000
+CLONE_NEWIPC: Final = 0x0800_0000
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWPID: Final = 0x2000_0000
+CLONE_NEWNET: Final = 0x4000_0000
+CLONE_INTO_CGROUP: Final = 0x2_0000_0000
+
+MS_RDONLY: Final = 0x1
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
+MS_REMOUNT: Final = 0x20
+MS_BIND: Final = 0x1000
+MS_MOVE: Final = 0x2000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x4_0000
+MNT_DETACH: Final = 2
+
+OPEN_TREE_CLONE: Final = 0x1
+OPEN_TREE_CLOEXEC: Final = 0x8_0000
+MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+MOVE_MOUNT_T_EMPTY_PATH: Final = 0x40
+FSOPEN_CLOEXEC: Final = 0x1
+FSMOUNT_CLOEXEC: Final = 0x1
+FSCONFIG_SET_FLAG: Final = 0
+FSCONFIG_SET_STRING: Final = 1
+FSCONFIG_CMD_CREATE: Final = 6
+MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NOSUID: Final = 0x2
+MOUNT_ATTR_NODEV: Final = 0x4
+MOUNT_ATTR_NOEXEC: Final = 0x8
+
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NO_NEW_PRIVS: Final = 38
+
+_SECCOMP_SET_MODE_FILTER: Final = 1
+
+# f_type values of statfs(2) that nsbox tells apart.
+PROC_SUPER_MAGIC: Final = 0x9FA0
+SYSFS_MAGIC: Final = 0x6265_6572
+CGROUP2_SUPER_MAGIC: Final = 0x6367_7270
+
+
+def _number(name: str) -> int:
+    machine = os.uname().machine
+    try:
+        return _NUMBERS[machine][name]
+    except KeyError:
+        raise OSError(0, f"nsbox does not know the number of {name} on {machine}") from None
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"{what}: {os.strerror(error)}")
+    return result
+
+
+def _call(name: str, *arguments: object, about: str = "") -> int:
+    return _checked(_syscall(ctypes.c_long(_number(name)), *arguments), f"{name}({about})" if about else name)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+def clone3(flags: int = 0, cgroup: int | None = None) -> int:
+    """Fork into new namespaces and, with ``cgroup`` (a directory's descriptor), straight into a cgroup.
+
+    Returns the child's pid, or 0 in the child. Starting in the cgroup rather than moving there later
+    spares the write lock that every migration takes, and leaves no moment outside the limits.
+    Only for single-threaded processes: no fork handler of libc or of Python runs.
+    """
+    arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
+    if cgroup is not None:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    size = ctypes.c_size_t(ctypes.sizeof(arguments))
+    return _call("clone3", ctypes.byref(arguments), size, about=f"flags={flags:#x}")
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). Python has it from 3.12 on only."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
+
+
+def mount(
+    source: bytes | None, target: bytes, kind: bytes | None, flags: int = 0, data: bytes | None = None
+) -> None:
+    """mount(2), the old call: still the shortest way to bind, to move and to change propagation."""
+    result = _libc.mount(source, target, kind, ctypes.c_ulong(flags), data)
+    _checked(result, f"mount({_text(source)} on {_text(target)}, {_text(kind)}, {flags:#x})")
+
+
+def umount(target: bytes, flags: int = MNT_DETACH) -> None:
+    """umount2(2), lazily by default."""
+    _checked(_libc.umount2(target, ctypes.c_int(flags)), f"umount2({_text(target)})")
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """pivot_root(2). With ``.`` for both, the old root lies over the new one and is unmounted there."""
+    _call("pivot_root", new_root, put_old, about=f"{_text(new_root)}, {_text(put_old)}")
+
+
+def open_tree(dirfd: int, path: bytes, flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) -> int:
+    """open_tree(2): a mount as a descriptor; with OPEN_TREE_CLONE a detached copy of it."""
+    return _call("open_tree", dirfd, path, ctypes.c_uint(flags), about=_text(path))
+
+
+def move_mount(from_fd: int, from_path: bytes, to_fd: int, to_path: bytes, flags: int) -> None:
+    """move_mount(2): attach a detached mount, or move one that is attached."""
+    _call("move_mount", from_fd, from_path, to_fd, to_path, ctypes.c_uint(flags), about=_text(to_path))
+
+
+def fsopen(kind: bytes) -> int:
+    """fsopen(2): begin to configure a new file system instance."""
+    return _call("fsopen", kind, ctypes.c_uint(FSOPEN_CLOEXEC), about=_text(kind))
+
+
+def fsconfig(fd: int, command: int, key: bytes | None = None, value: bytes | None = None) -> None:
+    """fsconfig(2), for flags, strings and the create command."""
+    about = f"{_text(key)}={_text(value)}" if key else f"command {command}"
+    try:
+        _call("fsconfig", fd, ctypes.c_uint(command), key, value, 0, about=about)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}{_context_message(fd)}") from None
+
+
+def _context_message(fd: int) -> str:
+    """What the kernel wrote about the failure: reading a file-system context gives its log, a line a read."""
+    try:
+        return " (" + os.read(fd, 4096).decode("utf-8", "replace").strip() + ")"
+    except OSError:
+        return ""
+
+
+def fsmount(fd: int, attributes: int = 0) -> int:
+    """fsmount(2): the configured instance as a detached mount."""
+    return _call("fsmount", fd, ctypes.c_uint(FSMOUNT_CLOEXEC), ctypes.c_uint(attributes))
+
+
+def mount_setattr(dirfd: int, path: bytes, set_: int, clear: int = 0, flags: int = 0) -> None:
+    """mount_setattr(2): change a mount's attributes, recursively with AT_RECURSIVE in ``flags``."""
+    attributes = struct.pack("QQQQ", set_, clear, 0, 0)
+    size = ctypes.c_size_t(len(attributes))
+    _call("mount_setattr", dirfd, path, ctypes.c_uint(flags), attributes, size, about=_text(path))
+
+
+def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2): open a path that may not leave ``dirfd`` or pass symlinks, as ``resolve`` says."""
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    return _call("openat2", dirfd, path, how, ctypes.c_size_t(len(how)), about=_text(path))
+
+
+def close_range(first: int, last: int = 0xFFFF_FFFF) -> None:
+    """close_range(2): close every descriptor from ``first`` on, also those Python does not know of."""
+    _call("close_range", ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0))
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2), for the options that python-prctl does not know."""
+    words = [ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5)]
+    return _checked(_libc.prctl(ctypes.c_int(option), *words), f"prctl({option}, {arg2:#x})")
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+def seccomp_filter(program: bytes) -> None:
+    """Install a classic BPF program (packed ``struct sock_filter``, eight bytes each) for this process."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = _FilterProgram(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    about = f"{header.len} instructions"
+    _call(
+        "seccomp",
+        ctypes.c_uint(_SECCOMP_SET_MODE_FILTER),
+        ctypes.c_uint(0),
+        ctypes.byref(header),
+        about=about,
+    )
+
+
+def filesystem_type(fd: int) -> int:
+    """``f_type`` of fstatfs(2), which ``os.fstatvfs`` does not tell."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs has 120 bytes on both machines
+    _checked(_libc.fstatfs(ctypes.c_int(fd), buffer), f"fstatfs({fd})")
+    return int(struct.unpack_from("q", buffer)[0])
+
+
+def _text(value: bytes | None) -> str:
+    return "none" if value is None else value.decode("utf-8", "backslashreplace")

@@ -1,0 +1,116 @@
+"""Mounts in terms of descriptors and small verbs. Mechanism only: what is mounted where is decided in plan/."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+from nsbox.kernel import libc
+
+
+def make_private() -> None:
+    """Cut this mount namespace off: nothing mounted here shows outside, nor the reverse."""
+    libc.mount(None, b"/", None, libc.MS_REC | libc.MS_PRIVATE)
+
+
+def new_filesystem(
+    kind: str, options: Iterable[tuple[str, str | None]] = (), attributes: int = 0, source: str | None = None
+) -> int:
+    """A new file system instance as a detached mount. An option with the value None is a flag."""
+    context = libc.fsopen(kind.encode())
+    try:
+        if source is not None:
+            libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"source", source.encode())
+        for name, value in options:
+            if value is None:
+                libc.fsconfig(context, libc.FSCONFIG_SET_FLAG, name.encode())
+            else:
+                libc.fsconfig(context, libc.FSCONFIG_SET_STRING, name.encode(), os.fsencode(value))
+        libc.fsconfig(context, libc.FSCONFIG_CMD_CREATE)
+        return libc.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def mount_new(
+    kind: str, target: str, options: Iterable[tuple[str, str | None]] = (), attributes: int = 0
+) -> None:
+    """Mount a new file system instance on ``target``, a path no sandbox can change."""
+    mount = new_filesystem(kind, options, attributes)
+    try:
+        attach(mount, target)
+    finally:
+        os.close(mount)
+
+
+def attach(mount: int, target: str) -> None:
+    """Attach a detached mount to the path ``target``."""
+    libc.move_mount(mount, b"", libc.AT_FDCWD, os.fsencode(target), libc.MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def move_onto(source: str, directory: int) -> None:
+    """Move the mount at ``source``, with all below it, onto the directory behind a descriptor."""
+    libc.move_mount(libc.AT_FDCWD, os.fsencode(source), directory, b"", libc.MOVE_MOUNT_T_EMPTY_PATH)
+
+
+def bind(source: str, target: str) -> None:
+    """Bind ``source`` on ``target``."""
+    libc.mount(os.fsencode(source), os.fsencode(target), None, libc.MS_BIND)
+
+
+def set_attributes(target: str, attributes: int) -> None:
+    """Add attributes (MOUNT_ATTR_*) to the mount at ``target``."""
+    libc.mount_setattr(libc.AT_FDCWD, os.fsencode(target), attributes)
+
+
+def make_readonly(path: str) -> None:
+    """Turn ``path``, a file or directory within a mount, into a read-only mount of itself."""
+    bind(path, path)
+    set_attributes(path, libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV)
+
+
+def mask(path: str, null: str) -> None:
+    """Hide ``path``: a directory under an empty read-only tmpfs, a file under ``null``, a null device."""
+    if os.path.isdir(path):
+        attributes = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
+        mount_new("tmpfs", path, [("size", "0"), ("nr_inodes", "1")], attributes)
+    else:
+        bind(null, path)
+
+
+def overlay(lower: Sequence[str], upper: str, work: str) -> int:
+    """A writable overlay as a detached mount; paths are taken from the current directory.
+
+    ``userxattr``: trusted.* attributes need real root. ``volatile``: skip the syncs that would only matter
+    after a power cut, which no sandbox survives. ``nodev``: device nodes of an image mean nothing here.
+    Legacy option parsing (before Linux 6.5) puts all options into one page; short relative paths go far.
+    """
+    options = [
+        ("lowerdir", ":".join(lower)),
+        ("upperdir", upper),
+        ("workdir", work),
+        ("userxattr", None),
+        ("volatile", None),
+    ]
+    return new_filesystem("overlay", options, libc.MOUNT_ATTR_NODEV, source="overlay")
+
+
+def pivot_into(root: int) -> None:
+    """Make the directory ``root`` the root of this mount namespace and let go of the old one."""
+    os.fchdir(root)
+    libc.pivot_root(b".", b".")
+    libc.umount(b".")
+    os.chdir("/")
+
+
+def open_mount_point(root: int, name: str) -> int:
+    """The directory ``name`` below ``root``, made if missing, as a descriptor to mount on.
+
+    An image that made it a symlink is refused: mounting through one is how CVE-2021-30465 and its kin
+    left the root. Raises ``OSError`` (ELOOP, ENOTDIR).
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+    resolve = libc.RESOLVE_NO_SYMLINKS | libc.RESOLVE_BENEATH
+    try:
+        return libc.openat2(root, name.encode(), flags, resolve=resolve)
+    except FileNotFoundError:
+        os.mkdir(name, 0o755, dir_fd=root)
+        return libc.openat2(root, name.encode(), flags, resolve=resolve)

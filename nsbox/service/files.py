@@ -1,0 +1,229 @@
+"""Files of a sandbox, by way of its file agent: what is opened there is streamed here."""
+
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+from nsbox.host.agents import Agents, Conversation, plain_file
+from nsbox.host.box import Refusal, Unresponsive
+from nsbox.host.endpoint import close_all
+from nsbox.model.errors import Code, Problem
+from nsbox.model.lifecycle import Action
+from nsbox.model.sandbox import Entry, FileType, Listing
+from nsbox.service import refusals
+from nsbox.service.registry import Registry
+from nsbox.settings import Settings
+from nsbox.wire.messages import (
+    Abort,
+    Commit,
+    Done,
+    Entries,
+    Message,
+    Opened,
+    Put,
+    Read,
+    Remove,
+    Scan,
+    Write,
+    Writing,
+)  # fmt: skip
+
+#: Up to here a file's contents travel in the message itself, in bytes: one round trip.
+_INLINE = 128 * 1024
+#: Reads up to here are done at once, since a worker thread costs more than they do.
+_DIRECT = 64 * 1024
+
+_TYPES = {
+    stat.S_IFREG: FileType.FILE,
+    stat.S_IFDIR: FileType.DIRECTORY,
+    stat.S_IFLNK: FileType.SYMLINK,
+    stat.S_IFIFO: FileType.FIFO,
+    stat.S_IFSOCK: FileType.SOCKET,
+    stat.S_IFCHR: FileType.DEVICE,
+    stat.S_IFBLK: FileType.DEVICE,
+}
+
+
+class Files:
+    """Files of all sandboxes. Paths are bytes, as the kernel has them."""
+
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._registry, self._settings = registry, settings
+
+    async def _agents(self, owner: str, sandbox_id: str) -> Agents:
+        return (await self._registry.usable(owner, sandbox_id, Action.FILES))[2]
+
+    async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
+        """The contents of a file of at most ``limit`` bytes. Raises ``Problem``."""
+        async with self.open(owner, sandbox_id, path) as file:
+            data = await file.read_at(0, limit + 1)
+            while len(data) <= limit and (more := await file.read_at(len(data), limit + 1 - len(data))):
+                data += more
+        if len(data) > limit:
+            raise Problem(
+                Code.FILE_TOO_LARGE,
+                f"{os.fsdecode(path)} has more than {limit} bytes",
+                field="path",
+                remedy="read it with raw=true, which streams files of any size",
+            )
+        return data
+
+    @asynccontextmanager
+    async def open(self, owner: str, sandbox_id: str, path: bytes) -> AsyncIterator["OpenFile"]:
+        """A regular file, open for reading while the block lasts. The agent is free again at once."""
+        agents = await self._agents(owner, sandbox_id)
+        with _translated(path):
+            async with agents.use() as agent:
+                answer, descriptors = await agent.ask(Read(os.fsdecode(path)))
+            if not isinstance(answer, Opened):
+                close_all(descriptors)
+                raise Unresponsive("the sandbox answered something else")
+            descriptor = plain_file(descriptors)
+        try:
+            yield OpenFile(descriptor)
+        finally:
+            os.close(descriptor)
+
+    async def write(self, owner: str, sandbox_id: str, path: bytes, data: bytes, mode: int | None) -> int:
+        """Replace a file atomically; the number of bytes."""
+        if len(data) > _INLINE:
+            async with self.upload(owner, sandbox_id, path, mode) as upload:
+                await upload.write(data)
+            return len(data)
+        agents = await self._agents(owner, sandbox_id)
+        with _translated(path):
+            async with agents.use() as agent:
+                await _done(agent, Put(os.fsdecode(path), -1 if mode is None else mode, data))
+        return len(data)
+
+    @asynccontextmanager
+    async def upload(
+        self, owner: str, sandbox_id: str, path: bytes, mode: int | None
+    ) -> AsyncIterator["Upload"]:
+        """A file that takes the place of ``path`` when the block ends well, and leaves nothing if not."""
+        agents = await self._agents(owner, sandbox_id)
+        with _translated(path):
+            async with agents.use() as agent:
+                answer, descriptors = await agent.ask(Write(os.fsdecode(path), -1 if mode is None else mode))
+                if not isinstance(answer, Writing):
+                    close_all(descriptors)
+                    raise Unresponsive("the sandbox answered something else")
+                descriptor = plain_file(descriptors)
+                try:
+                    yield Upload(descriptor)
+                    await _done(agent, Commit(""))
+                except BaseException:
+                    # Hanging up makes the agent throw its file away; asking for it keeps the agent.
+                    with trio.move_on_after(5) as limit:
+                        limit.shield = True
+                        if agent.clean:
+                            await _done(agent, Abort(""))
+                    raise
+                finally:
+                    os.close(descriptor)
+
+    async def list(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> Listing:
+        """What is in a directory, and with ``recursive`` in those below it."""
+        agents = await self._agents(owner, sandbox_id)
+        text = os.fsdecode(path)
+        rows: list[str] = []
+        with _translated(path):
+            async with agents.use() as agent:
+                answer, descriptors = await agent.ask(Scan(text, recursive, self._settings.max_list_entries))
+                while True:
+                    close_all(descriptors)
+                    if not isinstance(answer, Entries) or len(rows) > self._settings.max_list_entries:
+                        agent.clean = False
+                        raise Unresponsive("the sandbox answered something else")
+                    rows += answer.rows
+                    if not answer.more:
+                        break
+                    answer, descriptors = await agent.more()
+            entries = [_entry(row, text) for row in rows]
+        return Listing(entries, bool(answer.truncated))
+
+    async def remove(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> None:
+        """Remove a file, an empty directory or, with ``recursive``, all of one."""
+        agents = await self._agents(owner, sandbox_id)
+        with _translated(path):
+            async with agents.use() as agent:
+                await _done(agent, Remove(os.fsdecode(path), recursive))
+
+
+async def _done(agent: Conversation, message: Message) -> None:
+    answer, descriptors = await agent.ask(message)
+    close_all(descriptors)
+    if not isinstance(answer, Done):
+        agent.clean = False
+        raise Unresponsive("the sandbox answered something else")
+
+
+@contextmanager
+def _translated(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except Refusal as refusal:
+        raise refusals.of_file(refusal, path.decode("utf-8", "replace")) from refusal
+    except Unresponsive as error:
+        raise Problem(
+            Code.SANDBOX_UNRESPONSIVE, f"the sandbox does not answer: {error}", remedy="try again"
+        ) from error
+
+
+class OpenFile:
+    """A regular file of a sandbox, by its descriptor. It may grow and shrink while it is read."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        found = os.fstat(descriptor)
+        self.size = found.st_size
+        self.mtime = found.st_mtime
+
+    async def read_at(self, offset: int, n: int) -> bytes:
+        """At most ``n`` bytes from ``offset``; none at the end."""
+        if min(n, self.size - offset) <= _DIRECT:
+            return os.pread(self._descriptor, min(n, _DIRECT), offset)
+        return await trio.to_thread.run_sync(os.pread, self._descriptor, n, offset)
+
+
+class Upload:
+    """A file being written."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    async def write(self, chunk: bytes) -> None:
+        """Append. Waits for the disk, so that a fast client cannot fill memory. Raises ``Problem``."""
+        try:
+            await trio.to_thread.run_sync(_write_all, self._descriptor, chunk)
+        except OSError as error:
+            raise Problem(Code.NO_SPACE, f"the sandbox cannot take the file: {error.strerror}") from error
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _entry(row: str, top: str) -> Entry:
+    """Raises ``Unresponsive`` for what no agent of ours writes."""
+    try:
+        name, kind, size, mode, uid, gid, mtime_ns, target = json.loads(row)
+        return Entry(
+            name=str(name),
+            path=f"{top.rstrip('/')}/{name}",
+            type=_TYPES.get(kind, FileType.UNKNOWN),
+            size=int(size),
+            mode=int(mode) & 0o7777,
+            uid=int(uid),
+            gid=int(gid),
+            mtime=int(mtime_ns) / 1e9,
+            target=None if target is None else str(target),
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise Unresponsive("the sandbox sent a listing that cannot be read") from error

@@ -1,0 +1,113 @@
+"""The sandboxes that live: their records and the connections to their inits, in memory.
+
+The record on disk is the truth that survives; this is the part of it that is in use. Only this module moves a
+sandbox from one state to the next, and only by the transition table.
+"""
+
+import msgspec
+
+from nsbox.host.agents import Agents
+from nsbox.host.box import Box
+from nsbox.model.errors import Code, Problem
+from nsbox.model.lifecycle import Action, EndReason, State, after
+from nsbox.model.sandbox import Sandbox
+from nsbox.service import clock
+from nsbox.store.sandboxes import SandboxStore
+
+
+class Live:
+    """A sandbox that is not ended. ``box`` and ``agents`` are there while it runs."""
+
+    def __init__(self, record: Sandbox) -> None:
+        self.record = record
+        self.box: Box | None = None
+        self.agents: Agents | None = None
+
+    def connect(self, box: Box) -> None:
+        self.box = box
+        self.agents = Agents(box)
+
+    def disconnect(self) -> None:
+        if self.agents is not None:
+            self.agents.close()
+        if self.box is not None and not self.box.closed:
+            self.box.close()
+
+
+class Registry:
+    """Who lives, and what the record says of the rest."""
+
+    def __init__(self, store: SandboxStore) -> None:
+        self.store = store
+        self._live: dict[str, Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def all(self) -> list[Live]:
+        return list(self._live.values())
+
+    def find(self, sandbox_id: str) -> Live | None:
+        return self._live.get(sandbox_id)
+
+    async def add(self, record: Sandbox) -> Live:
+        """Write the intent down, before anything of it exists."""
+        await self.store.insert(record)
+        return self.adopt(record)
+
+    def adopt(self, record: Sandbox) -> Live:
+        """Take over a sandbox that the record already has."""
+        live = self._live[record.id] = Live(record)
+        return live
+
+    async def move(
+        self, live: Live, action: Action, reason: EndReason | None = None, **changes: object
+    ) -> Sandbox:
+        """Do what the transition table says ``action`` leads to, in memory and on disk.
+
+        Raises ``Problem(WRONG_STATE)``, and changes nothing then.
+        """
+        state = after(live.record.state, action)
+        if reason is not None and live.record.end_reason is None:
+            changes["end_reason"] = reason
+        if state.final:
+            changes["ended_at"] = clock.wall()
+        live.record = msgspec.structs.replace(live.record, state=state, **changes)
+        if state.final:
+            self._live.pop(live.record.id, None)
+            live.disconnect()
+        await self.store.update(live.record)
+        return live.record
+
+    async def record(self, owner: str, sandbox_id: str) -> Sandbox:
+        """The record as it is now. Raises ``Problem(SANDBOX_NOT_FOUND)``, also for another owner's."""
+        live = self._live.get(sandbox_id)
+        found = live.record if live is not None else await self.store.get(sandbox_id)
+        if found is None or found.owner != owner:
+            raise not_found(sandbox_id)
+        return found
+
+    async def usable(self, owner: str, sandbox_id: str, action: Action) -> tuple[Sandbox, Box, Agents]:
+        """A sandbox on which ``action`` is allowed now. Raises ``Problem``."""
+        record = await self.record(owner, sandbox_id)
+        after(record.state, action)
+        live = self._live.get(sandbox_id)
+        if live is None or live.box is None or live.agents is None or live.box.closed:
+            raise Problem(Code.SANDBOX_GONE, "the sandbox is no longer there", remedy="create a new sandbox")
+        return record, live.box, live.agents
+
+    async def records(self, owner: str, states: frozenset[State]) -> list[Sandbox]:
+        """The owner's sandboxes in any of ``states``, oldest first."""
+        if all(state.alive for state in states):
+            found = [one.record for one in self._live.values()]
+            return [one for one in found if one.owner == owner and one.state in states]
+        return await self.store.list(owner, states)
+
+
+def not_found(sandbox_id: str) -> Problem:
+    """The same for what never was and for what is somebody else's."""
+    return Problem(
+        Code.SANDBOX_NOT_FOUND,
+        f"there is no sandbox {sandbox_id[:64]!r}",
+        remedy="list yours with GET /api/v1/sandboxes",
+    )

@@ -1,0 +1,270 @@
+"""The life of sandboxes: made, found, ended on request or on time, never half."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from nsbox.host.box import Box, Unresponsive
+from nsbox.host.keeper import KeeperLink
+from nsbox.model.errors import Code, Problem
+from nsbox.model.lifecycle import Action, EndReason, State
+from nsbox.model.sandbox import Sandbox, SandboxSpec, Template, new_sandbox_id
+from nsbox.plan import launch
+from nsbox.service import clock
+from nsbox.service.registry import Live, Registry
+from nsbox.service.templates import Templates
+from nsbox.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+#: How often agents that are not used are let go and ended records are looked at, in seconds.
+_HOUSEKEEPING = 5.0
+_PRUNING = 3600.0
+
+
+class Sandboxes:
+    """All sandboxes of this daemon. ``nursery`` is the daemon's: what is begun for a client is finished even
+    when the client leaves."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        keeper: KeeperLink,
+        templates: Templates,
+        settings: Settings,
+        run_dir: int,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._registry, self._keeper, self._templates = registry, keeper, templates
+        self._settings, self._run_dir, self._nursery = settings, run_dir, nursery
+        self._boot_id = clock.boot_id()
+        self._closing = False
+        self._deadlines_changed = trio.Event()
+
+    # ---- create
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left."""
+        if self._closing:
+            raise Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again in a few seconds")
+        if len(self._registry) >= self._settings.max_sandboxes:
+            raise Problem(
+                Code.TOO_MANY_SANDBOXES,
+                f"{self._settings.max_sandboxes} sandboxes are alive already",
+                remedy="delete some, or raise max_sandboxes",
+            )
+        record = self._new_record(owner, spec, self._templates.get(spec.template))
+        making = _Making()
+        self._nursery.start_soon(self._make, record, making)
+        try:
+            await making.done.wait()
+        except trio.Cancelled:
+            making.abandoned = True
+            raise
+        if making.problem is not None:
+            raise making.problem
+        assert making.record is not None
+        return making.record
+
+    def _new_record(self, owner: str, spec: SandboxSpec, template: Template) -> Sandbox:
+        now, seconds = clock.wall(), spec.timeout_ms / 1000
+        return Sandbox(
+            id=new_sandbox_id(),
+            owner=owner,
+            state=State.CREATING,
+            limits=spec.limits,
+            timeout_ms=spec.timeout_ms,
+            template=template.name,
+            layers=template.layers,
+            env=spec.env,
+            region=self._settings.region,
+            created_at=now,
+            expires_at=now + seconds,
+            deadline=clock.boottime() + seconds,
+            boot_id=self._boot_id,
+        )
+
+    async def _make(self, record: Sandbox, making: "_Making") -> None:
+        try:
+            live = await self._registry.add(record)
+            try:
+                making.record = await self._launch(live)
+            except BaseException:
+                await self._roll_back(live)
+                raise
+            self._deadlines_changed.set()
+            if making.abandoned:
+                await self._end(live, EndReason.KILLED)
+        except Problem as problem:
+            making.problem = problem
+        except Exception:
+            _log.exception("a sandbox could not be made")
+            making.problem = Problem(
+                Code.CREATE_FAILED, "the sandbox could not be made", remedy="see the log"
+            )
+        finally:
+            making.done.set()
+
+    async def _launch(self, live: Live) -> Sandbox:
+        created = await self._keeper.create(launch.order(live.record))
+        try:
+            box = Box(self._run_dir, live.record.id)
+            await box.attach()
+        except (OSError, Unresponsive) as error:
+            raise Problem(Code.CREATE_FAILED, f"the sandbox's init does not answer: {error}") from error
+        live.connect(box)
+        self._nursery.start_soon(box.listen)
+        return await self._registry.move(live, Action.READY, enforced=created.enforced)
+
+    async def _roll_back(self, live: Live) -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await self._keeper.destroy(live.record.id)
+            except Problem:
+                await self._registry.move(live, Action.KILL, EndReason.FAILED)  # house-keeping tries again
+                return
+            if live.record.state is State.CREATING:
+                await self._registry.move(live, Action.FAIL, EndReason.FAILED)
+
+    # ---- look
+
+    async def get(self, owner: str, sandbox_id: str) -> Sandbox:
+        """The record, of the living and, for a while, of the ended."""
+        return await self._registry.record(owner, sandbox_id)
+
+    async def list(self, owner: str, states: frozenset[State]) -> list[Sandbox]:
+        """The owner's sandboxes in any of ``states``."""
+        return await self._registry.records(owner, states)
+
+    # ---- end
+
+    async def kill(self, owner: str, sandbox_id: str) -> Sandbox:
+        """End a sandbox; returns when nothing of it runs. Ending one that is ended is no error."""
+        record = await self._registry.record(owner, sandbox_id)
+        live = self._registry.find(sandbox_id)
+        if live is None:
+            return record
+        return await self._end(live, EndReason.KILLED)
+
+    async def _end(self, live: Live, reason: EndReason) -> Sandbox:
+        """By way of the tombstone STOPPING. Shielded: a DELETE whose client leaves is still carried out."""
+        with trio.CancelScope(shield=True):
+            await self._registry.move(live, Action.KILL, reason)
+            await self._keeper.destroy(live.record.id)
+            if live.record.state is State.STOPPING:  # nobody else has seen to it meanwhile
+                await self._registry.move(live, Action.GONE)
+            return live.record
+
+    def gone(self, sandbox_id: str) -> None:
+        """keeper says that a sandbox ended by itself."""
+        live = self._registry.find(sandbox_id)
+        if live is not None:
+            self._nursery.start_soon(self._bury, live)
+
+    async def _bury(self, live: Live) -> None:
+        if live.record.state.alive:
+            await self._registry.move(live, Action.KILL, EndReason.CRASHED)
+            await self._registry.move(live, Action.GONE)
+
+    # ---- time
+
+    async def expire(self) -> None:
+        """End what is over its time, for ever."""
+        while True:
+            self._deadlines_changed = trio.Event()
+            now = clock.boottime()
+            due = [one for one in self._registry.all() if one.record.deadline <= now]
+            for live in due:
+                if live.record.state in (State.RUNNING, State.PAUSED):
+                    self._nursery.start_soon(self._expire, live)
+            later = [one.record.deadline for one in self._registry.all() if one.record.deadline > now]
+            # trio's clock stands still while the host sleeps and CLOCK_BOOTTIME does not: look often.
+            with trio.move_on_after(min([1.0, *(deadline - now for deadline in later)])):
+                await self._deadlines_changed.wait()
+
+    async def _expire(self, live: Live) -> None:
+        if live.record.state not in (State.RUNNING, State.PAUSED):
+            return
+        await self._reported(lambda: self._end(live, EndReason.EXPIRED), f"ending {live.record.id} on time")
+
+    async def keep_house(self) -> None:
+        """Retry tombstones, let go of idle agents, forget old records, for ever."""
+        next_pruning = 0.0
+        while True:
+            for live in self._registry.all():
+                if live.agents is not None:
+                    live.agents.let_go()
+                if live.record.state is State.STOPPING:
+                    self._nursery.start_soon(self._retry, live)
+            if trio.current_time() >= next_pruning:
+                next_pruning = trio.current_time() + _PRUNING
+                await self._reported(self._prune, "forgetting old records")
+            await trio.sleep(_HOUSEKEEPING)
+
+    async def _prune(self) -> None:
+        await self._registry.store.prune(clock.wall() - self._settings.keep_records_s)
+
+    async def _retry(self, live: Live) -> None:
+        await self._reported(lambda: self._end(live, EndReason.KILLED), f"ending {live.record.id} again")
+
+    async def _reported(self, work: Callable[[], Awaitable[object]], what: str) -> None:
+        """Nobody waits for this: a failure is logged, and the next round tries again."""
+        try:
+            await work()
+        except Exception:
+            _log.exception("%s failed", what)
+
+    # ---- start and stop
+
+    async def reconcile(self, alive: tuple[str, ...]) -> None:
+        """At the start: make the record and the host agree, both ways. Idempotent.
+
+        A row without a sandbox is lost; a sandbox without a row, or one that was never announced, is ended;
+        where both are there, it is adopted.
+        """
+        rows = {record.id: record for record in await self._registry.store.all_alive()}
+        for sandbox_id in alive:
+            if sandbox_id not in rows:
+                await self._keeper.destroy(sandbox_id)
+        for record in rows.values():
+            live = self._registry.adopt(record)
+            if record.id not in alive:
+                await self._registry.move(live, Action.LOSE, EndReason.LOST)
+            elif record.state is State.CREATING or not await self._reattach(live):
+                await self._end(live, EndReason.CRASHED)
+
+    async def _reattach(self, live: Live) -> bool:
+        if live.record.state is State.STOPPING:
+            return False
+        try:
+            box = Box(self._run_dir, live.record.id)
+            await box.attach()
+        except (OSError, Unresponsive) as error:
+            _log.warning("%s cannot be adopted: %s", live.record.id, error)
+            return False
+        live.connect(box)
+        self._nursery.start_soon(box.listen)
+        return True
+
+    def refuse_new(self) -> None:
+        """The daemon is being stopped: no sandbox is made any more."""
+        self._closing = True
+
+    async def end_all(self) -> None:
+        """The daemon is being stopped: end every sandbox, and say so in its record."""
+        async with trio.open_nursery() as nursery:
+            for live in self._registry.all():
+                nursery.start_soon(
+                    self._reported, lambda one=live: self._end(one, EndReason.SHUTDOWN), "stopping"
+                )
+
+
+class _Making:
+    """A sandbox being made on behalf of a client that may leave."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.abandoned = False
+        self.record: Sandbox | None = None
+        self.problem: Problem | None = None

@@ -1,0 +1,95 @@
+"""The tables of the record, and how an older record becomes one of today.
+
+``PRAGMA user_version`` counts the migrations applied. A migration is never edited once released: a new
+one is added below it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from nsbox.model.errors import HostProblem
+
+# Sandboxes: `body` is the whole record; the columns beside it exist to be searched and sorted by, and
+# are written by the same statement, so the two cannot disagree.
+# Keys: `key_changes` moves only when a key is made, revoked or deleted. Every write anywhere in the file
+# moves `PRAGMA data_version`; the second counter spares the API re-reading all keys for each sandbox row.
+_TABLES = """
+CREATE TABLE sandboxes (
+    id         TEXT PRIMARY KEY,
+    owner      TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    ended_at   REAL,
+    deadline   REAL NOT NULL,
+    body       BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sandboxes_by_owner ON sandboxes (owner, state, created_at);
+CREATE INDEX sandboxes_by_state ON sandboxes (state);
+
+CREATE TABLE keys (
+    id           TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    owner        TEXT NOT NULL,
+    hash         BLOB NOT NULL UNIQUE,
+    prefix       TEXT NOT NULL,
+    created_at   REAL NOT NULL,
+    revoked_at   REAL,
+    last_used_at REAL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key_changes (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), count INTEGER NOT NULL) STRICT;
+INSERT INTO key_changes VALUES (1, 0);
+CREATE TRIGGER key_made AFTER INSERT ON keys
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER key_changed AFTER UPDATE OF name, owner, hash, revoked_at ON keys
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER key_deleted AFTER DELETE ON keys
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES,)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the record up to date. Success means ``user_version`` equals ``len(MIGRATIONS)``.
+
+    Two processes may get here at once (``nsbox serve`` and ``nsbox keys``): the version is read again
+    under the write lock, so that each migration runs once.
+    """
+    if _version(connection) == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)
+        if version > len(MIGRATIONS):
+            raise HostProblem(
+                f"the record has version {version}; this nsbox knows versions up to {len(MIGRATIONS)}",
+                remedy="start the newer nsbox, or use another --state-dir",
+            )
+        for script in MIGRATIONS[version:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back when the disk is full
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _statements(script: str) -> list[str]:
+    """Split a script. Not ``executescript``: that commits first, and a migration must be atomic."""
+    statements: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending)
+            pending = ""
+    return statements

@@ -1,0 +1,346 @@
+"""The closed set of messages that api, keeper, init and the file agent speak.
+
+    api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
+     │                 │             Task → TaskDone; unasked: Gone
+     │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
+     └──── init ◀──────┘             Attach → Attached, Running*, Exited*; Exec + 3 pipes → Started | Refused,
+            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady + socket
+            └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
+                                     Scan → Entries*, Remove → Done; each may answer Refused
+
+One message is one packet of a SOCK_SEQPACKET socket; descriptors travel with the packet they belong to.
+Both sides of every socket treat a message that is not in its set as the peer's fault and hang up.
+Fields are ints, strings, tuples and dictionaries of strings, and at most one ``blob`` of raw bytes.
+Strings hold bytes that are not UTF-8 as lone surrogates (``os.fsdecode``): file names need not be text.
+
+``typing.NamedTuple`` rather than dataclasses: importing those costs every keeper and init 2 MiB.
+"""
+
+import enum
+from typing import NamedTuple
+
+#: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
+PROTOCOL_VERSION = 1
+
+
+# ---- api and keeper
+
+
+class Hello(NamedTuple):
+    """The first message of an api process to keeper."""
+
+    version: int
+
+
+class Welcome(NamedTuple):
+    """keeper's answer: what it can enforce, and which sandboxes live."""
+
+    version: int
+    enforced: tuple[str, ...]
+    sandboxes: tuple[str, ...]
+
+
+class Create(NamedTuple):
+    """Make a sandbox. ``layers`` are names of folders in ``layers/``, topmost first. Limits: 0 means none.
+    ``cpu_quota_us`` is microseconds of processor time per 100 ms."""
+
+    id: str
+    layers: tuple[str, ...]
+    hostname: str
+    cpu_quota_us: int
+    memory_bytes: int
+    pids: int
+    storage_bytes: int
+
+
+class Created(NamedTuple):
+    """The sandbox runs; its init listens on ``run/ID.sock``."""
+
+    id: str
+    enforced: tuple[str, ...]
+
+
+class Failed(NamedTuple):
+    """A step of create failed; everything before it has been undone."""
+
+    id: str
+    stage: str
+    errno: int
+    detail: str
+
+
+class Destroy(NamedTuple):
+    """End a sandbox and everything of it. Idempotent."""
+
+    id: str
+
+
+class Destroyed(NamedTuple):
+    """No process, mount, cgroup or socket of the sandbox is left."""
+
+    id: str
+
+
+class Gone(NamedTuple):
+    """A sandbox's init died by itself; what was left of it has been removed. ``status`` is waitpid's."""
+
+    id: str
+    status: int
+
+
+class Task(NamedTuple):
+    """Run one of keeper's known tasks in the outer namespace; the descriptors sent along are its 0, 1, 2."""
+
+    key: str
+    name: str
+    argument: str
+
+
+class TaskDone(NamedTuple):
+    """``status`` is waitpid's."""
+
+    key: str
+    status: int
+
+
+# ---- keeper and a blank
+
+
+class Prepare(NamedTuple):
+    """What a blank makes ready before it knows its image or tenant. Sent once its id maps are written.
+
+    ``devices``: names in /dev to bind from the host. ``masked``, ``readonly``: paths below /proc and /sys.
+    ``budgets``: ``NAME=NUMBER`` for /proc/sys/user. ``rlimits``: ``NUMBER=SOFT:HARD`` for setrlimit.
+    """
+
+    devices: tuple[str, ...]
+    masked: tuple[str, ...]
+    readonly: tuple[str, ...]
+    budgets: tuple[str, ...]
+    rlimits: tuple[str, ...]
+    shm_bytes: int
+
+
+class Launch(NamedTuple):
+    """What turns a blank into a sandbox's init. The root mount comes along as a descriptor."""
+
+    id: str
+    hostname: str
+
+
+class Ready(NamedTuple):
+    """The blank is prepared (``id`` empty), or init stands in its root without needless privileges, and listens."""
+
+    id: str
+
+
+# ---- api and init
+
+
+class Attach(NamedTuple):
+    """The first message of an api process to an init. The newest connection takes over."""
+
+    version: int
+
+
+class Attached(NamedTuple):
+    """init's answer; ``commands`` many Running and Exited messages follow."""
+
+    version: int
+    commands: int
+
+
+class Running(NamedTuple):
+    """A command that was started for an earlier api process, with the read ends of its output."""
+
+    key: str
+    pid: int
+
+
+class Exec(NamedTuple):
+    """Start a command. Descriptors: stdin, stdout, stderr, and the read ends of the last two to keep.
+    An empty ``user`` is root, an empty ``cwd`` the root directory. ``environ`` holds ``NAME=value``."""
+
+    key: str
+    argv: tuple[str, ...]
+    environ: tuple[str, ...]
+    cwd: str
+    user: str
+
+
+class Started(NamedTuple):
+    """The command runs; ``pid`` is the one in the sandbox."""
+
+    key: str
+    pid: int
+
+
+class Refused(NamedTuple):
+    """A request could not be met. ``stage`` is the step that failed, ``errno`` the system's word on it."""
+
+    key: str
+    stage: str
+    errno: int
+    detail: str
+
+
+class Exited(NamedTuple):
+    """What waitpid said of a command; times are microseconds, ``peak_kib`` its largest resident size."""
+
+    key: str
+    status: int
+    user_us: int
+    system_us: int
+    peak_kib: int
+    oom: int
+
+
+class Kill(NamedTuple):
+    """End a command's whole tree."""
+
+    key: str
+
+
+class KillAll(NamedTuple):
+    """End every process of the sandbox but init."""
+
+    key: str
+
+
+class Killed(NamedTuple):
+    """How many processes were ended by KillAll."""
+
+    key: str
+    ended: int
+
+
+class Forget(NamedTuple):
+    """The api process has the result and the output: init may drop what it kept of the command."""
+
+    key: str
+
+
+class Agent(NamedTuple):
+    """Open a file agent that acts as ``user``."""
+
+    key: str
+    user: str
+
+
+class AgentReady(NamedTuple):
+    """The agent; its socket comes along."""
+
+    key: str
+
+
+# ---- api and a file agent
+
+
+class Read(NamedTuple):
+    """Open a regular file for reading."""
+
+    path: str
+
+
+class Opened(NamedTuple):
+    """The file, as a descriptor. ``copied``: it is a copy in memory, since the original is not plain data."""
+
+    size: int
+    mtime_ns: int
+    copied: int
+
+
+class Write(NamedTuple):
+    """Begin to replace a file; ``mode`` -1 keeps what is there, or takes the default for a new file."""
+
+    path: str
+    mode: int
+
+
+class Writing(NamedTuple):
+    """The temporary file that Commit will put in place, as a descriptor."""
+
+    key: str
+
+
+class Commit(NamedTuple):
+    """Put the written file in the place of the old one, atomically."""
+
+    key: str
+
+
+class Abort(NamedTuple):
+    """Throw the written file away."""
+
+    key: str
+
+
+class Put(NamedTuple):
+    """Write, with the contents in the message: one round trip for small files."""
+
+    path: str
+    mode: int
+    blob: bytes
+
+
+class Scan(NamedTuple):
+    """List a directory, at most ``limit`` entries."""
+
+    path: str
+    recursive: int
+    limit: int
+
+
+class Entries(NamedTuple):
+    """A part of a listing. ``rows`` are JSON arrays [name, kind, size, mode, uid, gid, mtime_ns, target]."""
+
+    rows: tuple[str, ...]
+    more: int
+    truncated: int
+
+
+class Remove(NamedTuple):
+    """Remove a file or, with ``recursive``, a directory and all below it."""
+
+    path: str
+    recursive: int
+
+
+class Done(NamedTuple):
+    """It is done. ``size`` where bytes were written."""
+
+    size: int
+
+
+Message = (
+    Hello | Welcome | Create | Created | Failed | Destroy | Destroyed | Gone | Task | TaskDone
+    | Prepare | Launch | Ready
+    | Attach | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
+    | Agent | AgentReady
+    | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
+)  # fmt: skip
+
+
+class Stage(enum.StrEnum):
+    """Steps that can fail inside a sandbox, as named in ``Refused.stage``."""
+
+    USER = "user"
+    CWD = "cwd"
+    FORK = "fork"
+    EXEC = "exec"
+    PATH = "path"
+    TYPE = "type"
+    BUSY = "busy"
+    SIZE = "size"
+    UNKNOWN = "unknown"
+
+
+#: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
+TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task})
+FROM_KEEPER: frozenset[type] = frozenset({Welcome, Created, Failed, Destroyed, Gone, TaskDone})
+TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
+FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
+TO_INIT: frozenset[type] = frozenset({Attach, Exec, Kill, KillAll, Forget, Agent})
+FROM_INIT: frozenset[type] = frozenset({Attached, Running, Started, Refused, Exited, Killed, AgentReady})
+TO_AGENT: frozenset[type] = frozenset({Read, Write, Commit, Abort, Put, Scan, Remove})
+FROM_AGENT: frozenset[type] = frozenset({Opened, Writing, Entries, Done, Refused})

@@ -1,0 +1,300 @@
+"""Services in memory, with the real interface: what the HTTP layer is tested against."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from nsbox.api.services import Listing, Services
+from nsbox.model.errors import Code, Problem
+from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.sandbox import (
+    CommandResult,
+    CommandSpec,
+    Entry,
+    FileType,
+    Outcome,
+    Output,
+    Process,
+    Sandbox,
+    SandboxSpec,
+)
+from nsbox.store.keys import KeyRecord, fingerprint
+
+KEY = "nsbox_" + "k" * 43
+OTHER_KEY = "nsbox_" + "o" * 43
+CREATED = 1_773_403_200.0  # 2026-03-13T12:00:00Z
+
+
+class FakeKeys:
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._keys = {KEY: "ann", OTHER_KEY: "bob"}
+
+    def find(self, presented: str) -> KeyRecord | None:
+        if self.error is not None:
+            raise self.error
+        owner = self._keys.get(presented)
+        if owner is None:
+            return None
+        return KeyRecord(
+            id="key_1",
+            name="k",
+            owner=owner,
+            hash=fingerprint(presented),
+            prefix="nsbox_kkkkkk",
+            created_at=0.0,
+        )
+
+
+class FakeSandboxes:
+    def __init__(self) -> None:
+        self.records: dict[str, Sandbox] = {}
+        self.specs: list[SandboxSpec] = []
+        self.error: BaseException | None = None
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        if self.error is not None:
+            raise self.error
+        self.specs.append(spec)
+        record = Sandbox(
+            id=f"sb_{len(self.records):032d}",
+            owner=owner,
+            state=State.RUNNING,
+            limits=spec.limits,
+            timeout_ms=spec.timeout_ms,
+            template=spec.template,
+            layers=(),
+            env=spec.env,
+            region="local",
+            created_at=CREATED,
+            expires_at=CREATED + spec.timeout_ms / 1000,
+            deadline=0.0,
+            boot_id="b",
+            enforced=("memoryMb", "pids"),
+        )
+        self.records[record.id] = record
+        return record
+
+    async def get(self, owner: str, sandbox_id: str) -> Sandbox:
+        record = self.records.get(sandbox_id)
+        if record is None or record.owner != owner:
+            raise Problem(Code.SANDBOX_NOT_FOUND, f"there is no sandbox {sandbox_id}")
+        return record
+
+    async def list(self, owner: str, states: frozenset[State]) -> list[Sandbox]:
+        return [r for r in self.records.values() if r.owner == owner and r.state in states]
+
+    async def kill(self, owner: str, sandbox_id: str) -> Sandbox:
+        record = await self.get(owner, sandbox_id)
+        ended = msgspec.structs.replace(
+            record, state=State.STOPPED, ended_at=CREATED + 60, end_reason=EndReason.KILLED
+        )
+        self.records[sandbox_id] = ended
+        return ended
+
+
+class FakeTemplates:
+    def resolve(self, template_id: str | None, image: str | None) -> str:
+        if image == "no:such":
+            raise Problem(Code.IMAGE_NOT_AVAILABLE, "there is no image no:such", field="image")
+        if template_id == "nope":
+            raise Problem(Code.TEMPLATE_NOT_AVAILABLE, "there is no template nope", field="templateId")
+        return image or template_id or "default"
+
+
+class FakeCommands:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+        self.specs: list[CommandSpec] = []
+        self.processes: list[Process] = []
+        self.result = CommandResult(
+            outcome=Outcome.EXITED, stdout=Output(b"hello\n"), stderr=Output(), duration_ms=12, exit_code=0
+        )
+        self.error: BaseException | None = None
+        self.hang = False
+        self.running = trio.Event()
+        self.cancelled = trio.Event()
+
+    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
+        await self._sandboxes.get(owner, sandbox_id)
+        self.specs.append(spec)
+        if self.error is not None:
+            raise self.error
+        if self.hang:
+            self.running.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.cancelled.set()
+        return self.result
+
+    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
+        await self._sandboxes.get(owner, sandbox_id)
+        self.specs.append(spec)
+        process = Process(
+            id=f"cmd_{len(self.processes)}",
+            pid=42 + len(self.processes),
+            command=spec.command,
+            cwd=spec.cwd or "/",
+            started_at=CREATED,
+        )
+        self.processes.append(process)
+        return process
+
+    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
+        await self._sandboxes.get(owner, sandbox_id)
+        return self.processes
+
+    async def kill_all(self, owner: str, sandbox_id: str) -> int:
+        await self._sandboxes.get(owner, sandbox_id)
+        killed, self.processes = len(self.processes), []
+        return killed
+
+
+class FakeFile:
+    def __init__(self, data: bytes, mtime: float, size: int | None = None) -> None:
+        self.data = data
+        self.mtime = mtime
+        self.size = len(data) if size is None else size
+        self.reads = 0
+
+    async def read_at(self, offset: int, n: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.reads += 1
+        return self.data[offset : offset + n]
+
+
+class EndlessFile:
+    """A large file that costs no memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.mtime = CREATED
+        self.reads = 0
+
+    async def read_at(self, offset: int, n: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.reads += 1
+        return bytes(max(0, min(n, self.size - offset)))
+
+
+class FakeUpload:
+    def __init__(self, before_chunk: Callable[[], Any] | None) -> None:
+        self.data = bytearray()
+        self.count = 0
+        self.keep = True
+        self._before_chunk = before_chunk
+
+    async def write(self, chunk: bytes) -> None:
+        if self._before_chunk is not None:
+            await self._before_chunk()
+        self.count += len(chunk)
+        if self.keep:
+            self.data += chunk
+
+
+class FakeFiles:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+        self.files: dict[bytes, bytes] = {}
+        self.modes: dict[bytes, int | None] = {}
+        self.removed: list[tuple[bytes, bool]] = []
+        self.listing = Listing(
+            [
+                Entry(
+                    name="index.js",
+                    path="/app/index.js",
+                    type=FileType.FILE,
+                    size=3,
+                    mode=0o100644,
+                    uid=0,
+                    gid=0,
+                    mtime=CREATED,
+                )
+            ]
+        )
+        self.listed: list[tuple[bytes, bool]] = []
+        self.opened: Any = None
+        self.mtime = CREATED
+        self.before_chunk: Callable[[], Any] | None = None
+        self.keep_uploads = True
+        self.aborted = trio.Event()
+        self.uploaded = 0
+
+    def _get(self, path: bytes) -> bytes:
+        if path not in self.files:
+            raise Problem(Code.FILE_NOT_FOUND, f"there is no {path.decode('utf-8', 'surrogateescape')}")
+        return self.files[path]
+
+    async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
+        await self._sandboxes.get(owner, sandbox_id)
+        data = self._get(path)
+        if len(data) > limit:
+            raise Problem(Code.FILE_TOO_LARGE, "the file is too large for JSON", remedy="use ?raw=true")
+        return data
+
+    @asynccontextmanager
+    async def open(self, owner: str, sandbox_id: str, path: bytes) -> AsyncIterator[Any]:
+        await self._sandboxes.get(owner, sandbox_id)
+        yield self.opened or FakeFile(self._get(path), self.mtime)
+
+    async def write(self, owner: str, sandbox_id: str, path: bytes, data: bytes, mode: int | None) -> int:
+        await self._sandboxes.get(owner, sandbox_id)
+        self.files[path], self.modes[path] = data, mode
+        return len(data)
+
+    @asynccontextmanager
+    async def upload(
+        self, owner: str, sandbox_id: str, path: bytes, mode: int | None
+    ) -> AsyncIterator[FakeUpload]:
+        await self._sandboxes.get(owner, sandbox_id)
+        upload = FakeUpload(self.before_chunk)
+        upload.keep = self.keep_uploads
+        try:
+            yield upload
+        except BaseException:
+            self.aborted.set()
+            raise
+        self.uploaded = upload.count
+        self.files[path], self.modes[path] = bytes(upload.data), mode
+
+    async def list(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> Listing:
+        await self._sandboxes.get(owner, sandbox_id)
+        self.listed.append((path, recursive))
+        return self.listing
+
+    async def remove(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> None:
+        await self._sandboxes.get(owner, sandbox_id)
+        self.removed.append((path, recursive))
+
+
+class FakeHealth:
+    fine = True
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        return self.fine, {"sandboxes": 0}
+
+
+class Fakes:
+    """The fakes, and the bundle of them."""
+
+    def __init__(self) -> None:
+        self.sandboxes = FakeSandboxes()
+        self.templates = FakeTemplates()
+        self.commands = FakeCommands(self.sandboxes)
+        self.files = FakeFiles(self.sandboxes)
+        self.health = FakeHealth()
+        self.keys = FakeKeys()
+        self.services = Services(
+            sandboxes=self.sandboxes,
+            templates=self.templates,
+            commands=self.commands,
+            files=self.files,
+            health=self.health,
+            keys=self.keys,
+        )

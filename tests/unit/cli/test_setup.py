@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from nsbox.cli import setup as module
+from nsbox.cli.setup import GiveIds, MakeFolder, WriteFile, execute, plan, setup, unit_text
+from nsbox.model.errors import HostProblem
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+class Counted:
+    def __init__(self, done):
+        self.title = "the thing"
+        self.done = done
+        self.applied = 0
+
+    def is_done(self):
+        return self.done
+
+    def commands(self):
+        return ["do it"]
+
+    def apply(self):
+        self.applied += 1
+
+
+def test_steps_run_only_when_needed(capsys):
+    done, open_ = Counted(True), Counted(False)
+    execute([done, open_], dry_run=False)
+    assert (done.applied, open_.applied) == (0, 1)
+    execute([open_], dry_run=True)
+    assert open_.applied == 1
+    assert capsys.readouterr().out.count("do it") == 2
+
+
+def test_the_plan():
+    def kinds(**wishes):
+        wishes = {"ids_only": False, "profile_only": False, "service": False, "restricted": False} | wishes
+        return [step.title for step in plan("nsbox", "/var/lib/nsbox", **wishes)]
+
+    base = ["the user nsbox", "65536 subordinate uids and gids for nsbox", "the state folder /var/lib/nsbox"]
+    assert kinds() == base
+    assert kinds(ids_only=True) == base[1:2]
+    assert kinds(restricted=True) == [*base, "the AppArmor profile nsbox"]
+    assert kinds(service=True) == [*base, "the systemd unit"]
+    assert kinds(profile_only=True) == ["the AppArmor profile nsbox"]
+
+
+def test_ids_are_given_where_they_lack(tmp_path):
+    (tmp_path / "subuid").write_text("other:100000:65536\n")
+    (tmp_path / "subgid").write_text(f"other:165536:65536\n{ME}:300000:65536\n")
+    step = GiveIds(ME, etc=str(tmp_path))
+    assert not step.is_done()
+    # One number for both, free in both files; gids are there already.
+    assert step.argv() == ["usermod", "--add-subuids=231072-296607", ME]
+    (tmp_path / "subuid").write_text(f"{ME}:231072:65536\n")
+    assert step.is_done()
+
+
+def test_the_state_folder_is_checked_for_owner_and_mode(tmp_path):
+    step = MakeFolder(str(tmp_path / "state"), ME)
+    assert not step.is_done()
+    step.apply()
+    assert step.is_done()
+    os.chmod(step.folder, 0o755)
+    assert not step.is_done()
+    step.apply()
+    assert step.is_done()
+
+
+def test_a_linked_state_folder_is_refused(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "state").symlink_to("real")
+    with pytest.raises(HostProblem, match="symbolic link"):
+        MakeFolder(str(tmp_path / "state"), ME).apply()
+
+
+def test_a_file_is_written_once(tmp_path):
+    step = WriteFile("a file", str(tmp_path / "new" / "file"), "text\n", ["touch", str(tmp_path / "after")])
+    assert not step.is_done()
+    step.apply()
+    assert step.is_done()
+    assert (tmp_path / "after").exists()
+
+
+def test_a_failing_tool_is_advice(tmp_path):
+    step = WriteFile("a file", str(tmp_path / "file"), "x", ["ls", "/nonexistent/x"])
+    with pytest.raises(HostProblem, match="No such file"):
+        step.apply()
+
+
+def test_the_unit_names_this_installation():
+    text = unit_text("boxes", "/srv/boxes")
+    assert "\nUser=boxes\n" in text
+    assert "\nEnvironment=NSBOX_STATE_DIR=/srv/boxes\n" in text
+    assert "/usr/local/bin/nsbox serve" not in text.replace("#", "")
+    assert text.count("\nExecStart=") == 1
+
+
+#: systemd.exec(5) of version 252; the last would mount over /proc.
+IMPLIES_NO_NEW_PRIVS = frozenset(
+    [
+        "DynamicUser",
+        "LockPersonality",
+        "MemoryDenyWriteExecute",
+        "PrivateDevices",
+        "ProtectClock",
+        "ProtectHostname",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "RestrictAddressFamilies",
+        "RestrictNamespaces",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+        "SystemCallArchitectures",
+        "SystemCallFilter",
+        "SystemCallLog",
+        "ProtectProc",
+    ]
+)
+
+
+def test_the_unit_keeps_newuidmap_working():
+    settings = [
+        line.partition("=")[0] for line in unit_text("nsbox", "/s").splitlines() if line[:1].isalpha()
+    ]
+    assert not set(settings) & set(IMPLIES_NO_NEW_PRIVS)
+    assert "Delegate" in settings
+
+
+def test_setup_needs_root_and_a_dry_run_does_not(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(module, "run", lambda argv: pytest.fail(f"ran {argv}"))
+    assert "needs root" in str(CliRunner().invoke(setup, []).exception)
+    result = CliRunner().invoke(
+        setup, ["--user", "nosuchuser", "--state-dir", "/nonexistent/state", "--dry-run"]
+    )
+    assert result.exit_code == 0
+    assert "useradd --system" in result.output
+    assert "--add-subuids=" in result.output
+    assert "install -d -m 0700" in result.output
+
+
+def test_ids_for_nobody(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    result = CliRunner().invoke(setup, ["--user", "nosuchuser", "--ids-only"])
+    assert "there is no user nosuchuser" in str(result.exception)
+
+
+def test_the_shipped_unit_is_the_one_at_the_top():
+    shipped = module._shipped_unit()
+    top = Path(__file__).parents[3] / "nsbox.service"
+    assert shipped == top.read_text()
+
+
+def test_a_service_needs_an_installation(monkeypatch, tmp_path):
+    with pytest.raises(HostProblem, match="runs from its sources") as caught:
+        module.check_installed(str(tmp_path / "unit"))
+    assert "pipx install" in (caught.value.remedy or "")
+    (tmp_path / "unit").write_text("")
+    module.check_installed(str(tmp_path / "unit"))
