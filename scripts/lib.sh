@@ -180,7 +180,9 @@ environment_of_user() {
     if [ -w "$top" ]; then
         environment=$top/.venv
     else
-        environment=$(own_cache)/$(printf '%s' "$top" | sha256sum | cut -c1-12)
+        # On a line of its own: the status of an assignment is that of its last substitution alone.
+        environment=$(own_cache)
+        environment=$environment/$(printf '%s' "$top" | sha256sum | cut -c1-12)
         HYPOTHESIS_STORAGE_DIRECTORY=$environment.hypothesis
         export HYPOTHESIS_STORAGE_DIRECTORY
     fi
@@ -242,8 +244,10 @@ need_account() {
             run_setup --user "$service_user"
         fi
     elif ! has_range /etc/subuid "$(id -un)" || ! has_range /etc/subgid "$(id -un)"; then
-        need_root "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un)"
-        run_setup --user "$(id -un)" --ids-only
+        set -- --user "$(id -un)" --ids-only
+        # What a dry run prints last is the command, with a range that is free on this host.
+        need_root "$("$python" -P -m nsbox setup "$@" --dry-run | tail -n 1 | sed 's/^ *//')"
+        run_setup "$@"
     fi
 }
 

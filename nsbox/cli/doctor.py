@@ -146,16 +146,18 @@ def _ids(host: HostFacts) -> Iterator[Finding]:
             why="it gives the sandboxes user ids other than the daemon's",
             remedy=mend,
         )
-    ranges = (("uids", "/etc/subuid", host.sub_uids), ("gids", "/etc/subgid", host.sub_gids))
-    for what, path, owned in ranges:
+    free = host.free_sub_ids
+    for what, path, owned in (("uid", "/etc/subuid", host.sub_uids), ("gid", "/etc/subgid", host.sub_gids)):
+        by_hand = (
+            f"sudo usermod --add-sub{what}s {free.start}-{free.last} {host.user}" if free else "none free"
+        )
         yield Finding(
-            feature=f"subordinate {what}",
+            feature=f"subordinate {what}s",
             need=Need.REQUIRED,
             ok=widest(owned) >= IDS_NEEDED,
             found=_in_words(owned) or f"{host.user} has none in {path}",
-            why=f"a sandbox has {IDS_NEEDED} {what} of its own, in one piece",
-            remedy=f"sudo nsbox setup --user {host.user} --ids-only   # or, where no other line of {path} "
-            f"overlaps: sudo usermod --add-sub{what} 100000-165535 {host.user}",
+            why=f"a sandbox has {IDS_NEEDED} {what}s of its own, in one piece",
+            remedy=f"{by_hand} (or: sudo nsbox setup --user {host.user} --ids-only)",
         )
 
 

@@ -134,8 +134,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def private_state_dir(environment: Mapping[str, str], fallback: str = "/var/tmp") -> Iterator[str]:  # noqa: S108
     """A state folder apart from the service's, kept between commands so that the images in it are.
 
-    A second command at the same time gets one of its own, removed at the end; so does a user whose home cannot
-    be written to, in ``fallback``, a folder on disk that is everybody's.
+    A second command at the same time gets one of its own, removed at the end; so does a user whose home
+    cannot be written to, in ``fallback``, a folder on disk that is everybody's.
     """
     chosen = environment.get("NSBOX_STATE_DIR")
     folder = os.path.abspath(chosen or default_state_dir(environment)) + "-run"
@@ -174,7 +174,7 @@ def _locked(descriptor: int) -> bool:
 
 @contextlib.contextmanager
 def _temporary(parent: str, prefix: str) -> Iterator[str]:
-    """Never in /tmp: that is a tmpfs on many hosts, which is memory, and no upper layer on older kernels."""
+    """Not in /tmp: that is a tmpfs on many hosts, which is memory, and no upper layer on older kernels."""
     spare = tempfile.mkdtemp(prefix=prefix, dir=parent)
     try:
         yield spare

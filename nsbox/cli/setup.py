@@ -115,10 +115,11 @@ class GiveIds:
         return not self._missing()
 
     def argv(self) -> list[str]:
-        taken = [*facts.all_sub_ids(f"{self.etc}/subuid"), *facts.all_sub_ids(f"{self.etc}/subgid")]
-        # Real users above 100000 (directory services) would otherwise be the same ids as a sandbox's.
-        taken += [IdRange(entry.pw_uid, 1) for entry in pwd.getpwall()]
-        chosen = account.free_range(taken)
+        chosen = facts.free_sub_ids(self.etc)
+        if chosen is None:
+            raise HostProblem(
+                f"no {IDS_NEEDED} subordinate ids in one piece are free in /etc/subuid and subgid"
+            )
         options = [f"--add-sub{kind}s={chosen.start}-{chosen.last}" for kind in self._missing()]
         return ["usermod", *options, self.user]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -13,10 +13,6 @@ import msgspec
 import nsbox
 from nsbox.host.facts import IDS_NEEDED, IdRange, sub_ids, widest
 from nsbox.model.errors import HostProblem
-
-#: Below this number distributions keep ordinary users; useradd's own SUB_UID_MIN is the same.
-_FIRST_SUB_ID = 100_000
-_LAST_SUB_ID = 2**32 - 2
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("TERM", "COLORTERM", "NO_COLOR", "LANG", "LANGUAGE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -61,19 +57,6 @@ def current_name() -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def free_range(taken: Iterable[IdRange], size: int = IDS_NEEDED) -> IdRange:
-    """The lowest range of ``size`` ids that touches none of ``taken``: two users sharing ids could signal and
-    trace each other's processes."""
-    start = _FIRST_SUB_ID
-    for one in sorted(taken, key=lambda item: item.start):
-        if one.start - start >= size:
-            break
-        start = max(start, one.start + one.count)
-    if start + size - 1 > _LAST_SUB_ID:
-        raise HostProblem(f"no {size} subordinate ids in one piece are free in /etc/subuid and /etc/subgid")
-    return IdRange(start, size)
 
 
 def self_command(

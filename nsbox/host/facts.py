@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import pwd
 import re
 import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -22,6 +23,9 @@ import msgspec
 #: One range of this size holds all ids of the sandboxes: 0..65535, mapped in one line.
 IDS_NEEDED = 65536
 _PROBE_TIMEOUT_S = 20
+#: Below this number distributions keep ordinary users; useradd's own SUB_UID_MIN is the same.
+_FIRST_SUB_ID = 100_000
+_LAST_SUB_ID = 2**32 - 2
 
 
 class Mapper(StrEnum):
@@ -101,6 +105,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     no_new_privs: bool
     sub_uids: tuple[IdRange, ...]
     sub_gids: tuple[IdRange, ...]
+    free_sub_ids: IdRange | None
     newuidmap: Mapper
     newgidmap: Mapper
     cgroup: Cgroup
@@ -178,6 +183,26 @@ def all_sub_ids(path: str) -> tuple[IdRange, ...]:
 def widest(ranges: Sequence[IdRange]) -> int:
     """How many ids the largest single range has: sandboxes are mapped to one range, in one piece."""
     return max((one.count for one in ranges), default=0)
+
+
+def free_range(taken: Iterable[IdRange], size: int = IDS_NEEDED) -> IdRange | None:
+    """The lowest range of ``size`` ids that touches none of ``taken``: two users sharing ids could signal and
+    trace each other's processes. ``None``: none is left."""
+    start = _FIRST_SUB_ID
+    for one in sorted(taken, key=lambda item: item.start):
+        if one.start - start >= size:
+            break
+        start = max(start, one.start + one.count)
+    if start + size - 1 > _LAST_SUB_ID:
+        return None
+    return IdRange(start, size)
+
+
+def free_sub_ids(etc: str = "/etc") -> IdRange | None:
+    """A range that is free for uids and for gids. Real users with numbers up there (directory services)
+    would otherwise be the same as a sandbox's."""
+    taken = [*all_sub_ids(f"{etc}/subuid"), *all_sub_ids(f"{etc}/subgid")]
+    return free_range([*taken, *(IdRange(entry.pw_uid, 1) for entry in pwd.getpwall())])
 
 
 def mapper(name: str, path: str | None = None) -> Mapper:
@@ -399,6 +424,7 @@ def gather(user: str, uid: int, state_dir: str, environment: Mapping[str, str]) 
         no_new_privs=no_new_privs(),
         sub_uids=sub_ids("/etc/subuid", user, uid),
         sub_gids=sub_ids("/etc/subgid", user, uid),
+        free_sub_ids=free_sub_ids(),
         newuidmap=mapper("newuidmap"),
         newgidmap=mapper("newgidmap"),
         cgroup=cgroup(user_manager_of=uid if managers.user_manager else None),

@@ -37,8 +37,9 @@ def die_with_parent(signal_number: int) -> None:
 
 
 def name_process(name: str) -> None:
-    """What ps shows."""
+    """What ps shows, in both places where it looks."""
     prctl.set_name(name)
+    libc.set_command_line(name.encode())
 
 
 def close_all_but(kept: Iterable[int]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import prctl
 
-from nsbox.inside import channel
+from nsbox.inside import channel, privileges
 from nsbox.keeper import layout
 from nsbox.keeper.boxes import Box, Host
 from nsbox.keeper.config import Config
@@ -208,7 +208,7 @@ def _clear_leftovers(config: Config) -> None:
 def main(arguments: list[str]) -> int:
     """Set up what needs keeper's place in the namespaces, then run."""
     config = Config.from_json(arguments[0])
-    prctl.set_name("nsbox-keeper")
+    privileges.name_process("nsbox-keeper")
     prctl.set_pdeathsig(signal.SIGKILL)
     # Not readable by anybody but the outer root; every init inherits this with the memory.
     prctl.set_dumpable(0)

@@ -245,6 +245,19 @@ def seccomp_filter(program: bytes) -> None:
     )
 
 
+def set_command_line(title: bytes) -> None:
+    """Replace what /proc/PID/cmdline shows, in place: the kernel reads it from the process's own memory.
+
+    A process that was forked and never exec'd shows its parent's arguments, host paths and all.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end of proc(5), less the first three
+    if start and end > start:
+        room = end - start
+        ctypes.memmove(start, title[: room - 1].ljust(room, b"\0"), room)
+
+
 def filesystem_type(fd: int) -> int:
     """``f_type`` of fstatfs(2), which ``os.fstatvfs`` does not tell."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs has 120 bytes on both machines

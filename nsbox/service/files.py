@@ -133,7 +133,7 @@ class Files:
         rows: list[str] = []
         with _translated(path):
             async with agents.use() as agent:
-                answer, descriptors = await agent.ask(Scan(text, recursive, self._settings.max_list_entries))
+                answer, descriptors = await agent.ask(Scan(text, int(recursive), self._settings.max_list_entries))
                 while True:
                     close_all(descriptors)
                     if not isinstance(answer, Entries) or len(rows) > self._settings.max_list_entries:
@@ -151,7 +151,7 @@ class Files:
         agents = await self._agents(owner, sandbox_id)
         with _translated(path):
             async with agents.use() as agent:
-                await _done(agent, Remove(os.fsdecode(path), recursive))
+                await _done(agent, Remove(os.fsdecode(path), int(recursive)))
 
 
 async def _done(agent: Conversation, message: Message) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote_from_bytes, urlencode
 
 import pytest
@@ -24,10 +25,8 @@ def test_forms_are_read_as_browsers_write_them(text: str) -> None:
 
 @given(st.binary())
 def test_any_query_is_read_or_refused(raw: bytes) -> None:
-    try:
-        query.parse(raw, KNOWN)
-    except Problem as problem:
-        assert problem.code is Code.INVALID_REQUEST
+    with suppress(Problem):  # anything else escapes
+        assert set(query.parse(raw, KNOWN)) <= KNOWN
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,22 @@ json_values = st.recursive(
     max_leaves=10,
 )
 members = st.sampled_from(
-    ["vcpus", "memoryMb", "command", "env", "envVars", "cwd", "user", "stdin", "stdinBase64", "timeoutMs"]
-    + ["encoding", "content", "mode", "image", "templateId"]
+    [
+        "vcpus",
+        "memoryMb",
+        "command",
+        "env",
+        "envVars",
+        "cwd",
+        "user",
+        "stdin",
+        "stdinBase64",
+        "timeoutMs",
+        "encoding",
+        "content",
+        "mode",
+        "image",
+    ]
 )
 
 

@@ -6,36 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import nsbox
 from nsbox.host import account
-from nsbox.host.account import Account, free_range, self_command, service_environment
-from nsbox.host.facts import IdRange
+from nsbox.host.account import Account, self_command, service_environment
 from nsbox.model.errors import HostProblem
 
-ranges = st.builds(IdRange, st.integers(0, 2**31), st.integers(1, 200_000))
 ANN = Account(name="ann", uid=77, gid=78, home="/home/ann", sub_uids=(), sub_gids=())
-
-
-@given(st.lists(ranges))
-def test_a_free_range_touches_no_other(taken):
-    found = free_range(taken)
-    assert found.count == 65536
-    assert found.start >= 100_000
-    assert all(found.last < one.start or one.last < found.start for one in taken)
-
-
-def test_the_lowest_gap_is_taken():
-    assert free_range([]) == IdRange(100_000, 65536)
-    assert free_range([IdRange(165_536, 5), IdRange(0, 1000)]) == IdRange(100_000, 65536)
-    assert free_range([IdRange(165_535, 5)]) == IdRange(165_540, 65536)
-
-
-def test_no_range_is_left():
-    with pytest.raises(HostProblem, match="no 65536 subordinate ids"):
-        free_range([IdRange(100_000, 2**32 - 100_000 - 65536)])
 
 
 def test_find(tmp_path):

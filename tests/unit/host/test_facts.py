@@ -6,9 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nsbox.host import facts
-from nsbox.host.facts import Attempt, Cgroup, IdRange, Mapper
+from nsbox.host.facts import Attempt, Cgroup, IdRange, Mapper, free_range
+
+ranges = st.builds(IdRange, st.integers(0, 2**31), st.integers(1, 200_000))
 
 
 def write(root: Path, files: dict[str, str]) -> str:
@@ -73,6 +77,25 @@ def test_sub_ids_by_name_and_by_number(tmp_path):
     assert len(facts.all_sub_ids(str(path))) == 4
     assert facts.widest(facts.sub_ids(str(path), "ann", 1000)) == 65536
     assert facts.widest(()) == 0
+
+
+@given(st.lists(ranges))
+def test_a_free_range_touches_no_other(taken):
+    found = free_range(taken)
+    assert found is not None
+    assert found.count == 65536
+    assert found.start >= 100_000
+    assert all(found.last < one.start or one.last < found.start for one in taken)
+
+
+def test_the_lowest_gap_is_taken():
+    assert free_range([]) == IdRange(100_000, 65536)
+    assert free_range([IdRange(165_536, 5), IdRange(0, 1000)]) == IdRange(100_000, 65536)
+    assert free_range([IdRange(165_535, 5)]) == IdRange(165_540, 65536)
+
+
+def test_no_range_is_left():
+    assert free_range([IdRange(100_000, 2**32 - 100_000 - 65536)]) is None
 
 
 def test_mapper(tmp_path):
