@@ -128,13 +128,14 @@ ensure_environment() {
     key="$(sha256sum <"$top/pyproject.toml") $("$system_python" -V 2>&1)"
     environment_is_ready "$1" "$2" && return
     mkdir -p "$(dirname "$1")"
-    exec 9>"$1.lock"
+    # The folder around it is the lock: a lock file would be one more thing to ignore and to clear away.
+    exec 9<"$(dirname "$1")"
     flock -n 9 || {
         say "waiting for another script that makes $1"
         flock 9
     }
     environment_is_ready "$1" "$2" || build_environment "$1" "$2"
-    exec 9>&-
+    exec 9<&-
 }
 
 environment_is_ready() {
@@ -148,7 +149,7 @@ build_environment() {
     # From `run` to `dev` packages are only added: something may be running from here.
     if [ "$(cat "$1/nsbox-key" 2>/dev/null)" != "run $key" ]; then
         rm -rf "$1"
-        quietly "$system_python" -I -m venv "$1" 9>&- || fail "no virtual environment could be made in $1"
+        quietly "$system_python" -I -m venv "$1" 9<&- || fail "no virtual environment could be made in $1"
     fi
     "$1/bin/python" -I -c '
 import sys, tomllib
@@ -157,7 +158,7 @@ extra = project["optional-dependencies"]["dev"] if sys.argv[2] == "dev" else []
 print(*project["dependencies"], *extra, sep="\n")' "$top/pyproject.toml" "$2" >"$1/requirements.txt"
     # --use-pep517 because two dependencies are source archives with nothing but a setup.py.
     quietly "$1/bin/python" -I -m pip install --disable-pip-version-check --use-pep517 --no-input \
-        -r "$1/requirements.txt" 9>&- || fail "pip could not install the dependencies of nsbox"
+        -r "$1/requirements.txt" 9<&- || fail "pip could not install the dependencies of nsbox"
     printf '%s\n' "$2 $key" >"$1/nsbox-key"
 }
 
@@ -195,7 +196,7 @@ environment_of_user() {
 # The sources as one stream without owners and times, so that equal sources give equal bytes.
 packed_sources() {
     tar -C "$top" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' \
-        --exclude=./.git --exclude=./.venv --exclude=./.venv.lock --exclude=./dist --exclude=./build \
+        --exclude=./.git --exclude=./.venv --exclude=./dist --exclude=./build \
         --exclude=__pycache__ --exclude='.*_cache' --exclude=.hypothesis --exclude='*.egg-info' -cf - .
 }
 

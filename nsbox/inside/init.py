@@ -12,10 +12,12 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from nsbox.inside import agent, channel, privileges, processes, rootfs, users
-from nsbox.inside.commands import CannotStart, Commands
+from nsbox.inside.commands import Commands
+from nsbox.inside.leaves import Leaves
 from nsbox.kernel import libc
 from nsbox.kernel.namespaces import become_root
 from nsbox.wire.framing import WireError
@@ -40,7 +42,6 @@ from nsbox.wire.messages import (
     Refused,
     Running,
     Stage,
-    Started,
 )  # fmt: skip
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -55,7 +56,9 @@ def main(control: socket.socket, listener: socket.socket, cgroup: int | None, pr
         privileges.close_all_but(kept if cgroup is None else kept | {cgroup})
         privileges.name_process("nsbox-init")
         stage = "prepare"
-        rlimits = _prepare(control)
+        dropped = _prepare(control)
+        loop = Init(listener, cgroup)
+        channel.send(control, Ready(""))
         stage = "launch"
         order, descriptors = _expect(control, Launch)
         sandbox = order.id
@@ -64,10 +67,8 @@ def main(control: socket.socket, listener: socket.socket, cgroup: int | None, pr
         channel.close_all(descriptors)
         socket.sethostname(order.hostname)
         stage = "privileges"
-        privileges.limit(rlimits)
-        privileges.drop(program)
+        privileges.drop(dropped, program)
         stage = "ready"
-        loop = Init(listener, cgroup)
         channel.send(control, Ready(sandbox))
         loop.serve(control)
     except _KeeperGone:
@@ -102,7 +103,11 @@ def _report(control: socket.socket, message: Message) -> None:
         pass  # keeper learns of the end from waitpid
 
 
-def _prepare(control: socket.socket) -> tuple[str, ...]:
+def _prepare(control: socket.socket) -> list[int]:
+    """All that can be done before anything of the tenant is known: nobody waits for it.
+
+    The capabilities that are to be dropped when the root stands.
+    """
     order, _ = _expect(control, Prepare)
     become_root()
     privileges.die_with_parent(signal.SIGKILL)
@@ -111,8 +116,8 @@ def _prepare(control: socket.socket) -> tuple[str, ...]:
     rootfs.stage(order)
     os.umask(0o022)
     _bring_up_loopback()
-    channel.send(control, Ready(""))
-    return order.rlimits
+    privileges.limit(order.rlimits)
+    return privileges.promise()
 
 
 def _bring_up_loopback() -> None:
@@ -128,32 +133,43 @@ class Init:
 
     def __init__(self, listener: socket.socket, cgroup: int | None) -> None:
         self._listener = listener
-        self._commands = Commands(cgroup)
         self._api: socket.socket | None = None
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._commands = Commands(Leaves(cgroup), self._watch, self._unwatch, self._send)
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         # Process 1 gets from inside only the signals it handles; init handles no others.
 
+    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+        self._poll.register(descriptor, select.POLLIN)
+        self._handlers[descriptor] = handler
+
+    def _unwatch(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        del self._handlers[descriptor]
+
     def serve(self, control: socket.socket) -> None:
         """Until keeper goes away, which it does by killing us."""
-        poll = select.poll()
-        poll.register(control, select.POLLIN)
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._wakeup, select.POLLIN)
-        self._poll = poll
+        self._watch(control.fileno(), lambda: self._hear_keeper(control))
+        self._watch(self._listener.fileno(), self._accept)
+        self._watch(self._wakeup, self._woken)
+        self._commands.warm_up()
         while True:
-            for descriptor, _ in poll.poll():
-                if descriptor == self._wakeup:
-                    os.read(self._wakeup, 4096)
-                    for report in self._commands.reap():
-                        self._send(report)
-                elif descriptor == self._listener.fileno():
-                    self._accept()
-                elif self._api is not None and descriptor == self._api.fileno():
-                    self._receive()
-                elif descriptor == control.fileno() and not control.recv(1):
-                    return
+            patience = self._commands.let_go()
+            for descriptor, _ in self._poll.poll(None if patience is None else patience * 1000 + 1):
+                handler = self._handlers.get(descriptor)
+                if handler is not None:  # an earlier one of this turn may have removed it
+                    handler()
+
+    def _hear_keeper(self, control: socket.socket) -> None:
+        if not control.recv(1):
+            raise _KeeperGone
+
+    def _woken(self) -> None:
+        os.read(self._wakeup, 4096)
+        self._commands.reap()
 
     def _accept(self) -> None:
         """The newest connection takes over: the api process before it is gone or about to be."""
@@ -163,11 +179,11 @@ class Init:
         connection.setblocking(False)
         self._hang_up()
         self._api = connection
-        self._poll.register(connection, select.POLLIN)
+        self._watch(connection.fileno(), self._receive)
 
     def _hang_up(self) -> None:
         if self._api is not None:
-            self._poll.unregister(self._api)
+            self._unwatch(self._api.fileno())
             self._api.close()
             self._api = None
 
@@ -184,7 +200,7 @@ class Init:
             return
         message, descriptors = received
         if isinstance(message, Exec):
-            self._exec(message, descriptors)
+            self._commands.start(message, descriptors)
             return
         channel.close_all(descriptors)
         self._handle(message)
@@ -201,14 +217,6 @@ class Init:
                 self._commands.forget(key)
             case Agent(key, user):
                 self._open_agent(key, user)
-
-    def _exec(self, order: Exec, descriptors: list[int]) -> None:
-        try:
-            pid = self._commands.start(order, descriptors)
-        except CannotStart as error:
-            self._send(Refused(order.key, error.stage, error.errno, error.detail))
-        else:
-            self._send(Started(order.key, pid))
 
     def _attach(self) -> None:
         running, ended = self._commands.running(), self._commands.ended()

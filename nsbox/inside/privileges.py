@@ -20,14 +20,22 @@ def limit(rlimits: Iterable[str]) -> None:
         resource.setrlimit(int(number), (min(soft, hard), hard))
 
 
-def drop(program: bytes) -> None:
-    """Keep the capabilities commands may have, promise no new ones, load the system call filter.
+def promise() -> list[int]:
+    """Give up what can be given up while mounts are still to be made: what an exec could bring.
 
-    The order is forced: reducing the bounding set needs CAP_SETPCAP, and the filter comes last since it
-    refuses some of what the steps before it call.
+    The capabilities that ``drop`` is to let go of.
     """
-    capabilities.drop_to(capabilities.KEPT)
     prctl.set_no_new_privs(1)
+    return capabilities.confine()
+
+
+def drop(dropped: list[int], program: bytes) -> None:
+    """Let go of all capabilities but those that commands may have, and load the system call filter.
+
+    The filter comes last, since it refuses what the steps before it call. With no_new_privs it needs no
+    capability; a template without them would have to load it first.
+    """
+    capabilities.release(dropped, capabilities.KEPT)
     libc.seccomp_filter(program)
 
 

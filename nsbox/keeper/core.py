@@ -57,12 +57,14 @@ class Keeper:
         self._tasks: dict[int, str] = {}
         self._since: dict[int, float] = {}  # when a box began to prepare or launch, by pid
         self._cgroups: list[Cgroup] = []  # of dead boxes, not yet removable
+        self._last_order = 0.0
         self.failures = 0  # boxes that failed to prepare, since the last that did not
 
     # ---- orders from api
 
     def obey(self, message: Message, descriptors: list[int]) -> None:
         """Carry out one message of api."""
+        self._last_order = time.monotonic()
         match message:
             case Hello():
                 ids = tuple(box.id for box in self._by_id.values() if box.phase is Phase.RUNNING)
@@ -127,6 +129,10 @@ class Keeper:
             self._answer(TaskDone(task.key, 127 << 8))
 
     # ---- boxes
+
+    def quiet_for(self, seconds: float) -> bool:
+        """Whether no order has come for so long. A launch takes less."""
+        return time.monotonic() - self._last_order >= seconds
 
     def preparing(self) -> bool:
         """Whether some box is not yet a blank."""

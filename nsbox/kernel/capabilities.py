@@ -62,10 +62,18 @@ def drop_to(kept: Collection[int] = KEPT) -> None:
     user namespace. Cannot be undone, and repeating it does no harm as long as SETPCAP is kept. The order
     is forced: bounding set and securebits are changed with CAP_SETPCAP, so what is held goes last.
     """
+    release(confine(kept), kept)
+
+
+def confine(kept: Collection[int] = KEPT) -> list[int]:
+    """The first part of ``drop_to``: nothing but ``kept`` can be gained by an exec any more; what is held stays.
+
+    The capabilities that ``release`` is to give up.
+    """
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     dropped = _drop_from_bounding_all_but(kept)
     libc.prctl(_PR_SET_SECUREBITS, SECUREBITS)
-    _release(dropped, kept)
+    return dropped
 
 
 def _drop_from_bounding_all_but(kept: Collection[int]) -> list[int]:
@@ -87,8 +95,8 @@ def _drop_from_bounding_all_but(kept: Collection[int]) -> list[int]:
     return dropped
 
 
-def _release(dropped: Collection[int], kept: Collection[int]) -> None:
-    """Give up what is held, in all three sets by one capset(2).
+def release(dropped: Collection[int], kept: Collection[int]) -> None:
+    """The second part of ``drop_to``: give up what is held, in all three sets by one capset(2).
 
     ``prctl.set_caps`` refuses numbers above those of its own headers, so this goes to the function it wraps,
     which passes them on to libcap. Its arguments: what to set in effective, permitted and inheritable, and

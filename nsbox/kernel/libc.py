@@ -74,6 +74,7 @@ MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
 
+CLOSE_RANGE_CLOEXEC: Final = 4
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
@@ -90,12 +91,15 @@ SYSFS_MAGIC: Final = 0x6265_6572
 CGROUP2_SUPER_MAGIC: Final = 0x6367_7270
 
 
+_MACHINE = os.uname().machine
+_HERE = _NUMBERS.get(_MACHINE, {})
+
+
 def _number(name: str) -> int:
-    machine = os.uname().machine
     try:
-        return _NUMBERS[machine][name]
+        return _HERE[name]
     except KeyError:
-        raise OSError(0, f"nsbox does not know the number of {name} on {machine}") from None
+        raise OSError(0, f"nsbox does not know the number of {name} on {_MACHINE}") from None
 
 
 def _checked(result: int, what: str) -> int:
@@ -216,9 +220,10 @@ def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0
     return _call("openat2", dirfd, path, how, ctypes.c_size_t(len(how)), about=_text(path))
 
 
-def close_range(first: int, last: int = 0xFFFF_FFFF) -> None:
-    """close_range(2): close every descriptor from ``first`` on, also those Python does not know of."""
-    _call("close_range", ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0))
+def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
+    """close_range(2): close every descriptor from ``first`` on, also those Python does not know of; with
+    CLOSE_RANGE_CLOEXEC, have exec close them."""
+    _call("close_range", ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:

@@ -5,6 +5,7 @@
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attach → Attached, Running*, Exited*; Exec + 3 pipes → Started | Refused,
             │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady + socket
+            ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
                                      Scan → Entries*, Remove → Done; each may answer Refused
 
@@ -342,5 +343,7 @@ TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
 TO_INIT: frozenset[type] = frozenset({Attach, Exec, Kill, KillAll, Forget, Agent})
 FROM_INIT: frozenset[type] = frozenset({Attached, Running, Started, Refused, Exited, Killed, AgentReady})
+TO_SPAWNER: frozenset[type] = frozenset({Exec})
+FROM_SPAWNER: frozenset[type] = frozenset({Started, Refused, Exited})
 TO_AGENT: frozenset[type] = frozenset({Read, Write, Commit, Abort, Put, Scan, Remove})
 FROM_AGENT: frozenset[type] = frozenset({Opened, Writing, Entries, Done, Refused})

@@ -88,9 +88,7 @@ async def ask(
             sent["Content-Length"] = str(len(body))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send, stream, head(method, target, sent, key) + framed)
-        answer = await read_answer(stream, method)
-        nursery.cancel_scope.cancel()
-    return answer
+        return await read_answer(stream, method)
 
 
 def _parts(body: bytes) -> list[bytes]:

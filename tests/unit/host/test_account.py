@@ -60,6 +60,7 @@ def test_roots_environment_is_left_behind(tmp_path):
 def test_the_same_nsbox_starts_again_from_anywhere(tmp_path):
     """Also where the current folder has another package of that name."""
     (tmp_path / "nsbox").mkdir()
+    (tmp_path / "nsbox" / "__init__.py").write_text("")
     (tmp_path / "nsbox" / "__main__.py").write_text("print('an impostor')")
     command, environment = self_command(["--version"], {"PATH": os.environ["PATH"]})
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,0 +1,147 @@
+"""A process that starts commands, one at a time, with one user's credentials, from within its own leaf cgroup.
+
+Why init does not fork commands itself: exec'ing a copy of a Python process costs several times what
+posix_spawn does, which copies nothing (vfork). But posix_spawn cannot change users, load a filter or enter a
+cgroup. A spawner has done all three beforehand, and what it spawns inherits them. It is used again for the
+next command if nothing of the last one is left.
+
+The command is the spawner's child, so its exit status comes from the spawner's waitpid; when the spawner is
+killed, init inherits the command and reaps it.
+"""
+
+import errno
+import os
+import signal
+import socket
+from typing import NoReturn
+
+from nsbox.inside import channel, privileges
+from nsbox.inside.users import Credentials
+from nsbox.kernel import libc
+from nsbox.wire.framing import WireError
+from nsbox.wire.messages import TO_SPAWNER, Exec, Exited, Refused, Stage, Started
+
+#: Exit codes by which shells, env(1) and timeout(1) say that a program could not be run.
+EXIT_CANNOT_RUN = 126
+EXIT_NOT_FOUND = 127
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: What Python ignores or init handles: an ignored signal would stay ignored across exec.
+_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+
+
+def run(sock: socket.socket, who: Credentials, guard: bytes) -> NoReturn:
+    """Start what ``sock`` asks for, as ``who``, until it is closed. Never returns."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _RESET:
+            signal.signal(number, signal.SIG_DFL)
+        privileges.close_all_but({0, 1, 2, sock.fileno()})
+        privileges.name_process("nsbox-spawner")
+        os.setsid()
+        os.umask(0o022)
+        os.setgroups(who.groups)
+        os.setresgid(who.gid, who.gid, who.gid)
+        os.setresuid(who.uid, who.uid, who.uid)
+        libc.seccomp_filter(guard)
+        while received := channel.receive(sock, TO_SPAWNER):
+            _serve(sock, received[0], received[1], who)
+        status = 0
+    except (WireError, OSError):
+        pass  # init is gone, or about to end us
+    finally:
+        os._exit(status)
+
+
+def _serve(sock: socket.socket, order: object, descriptors: list[int], who: Credentials) -> None:
+    assert isinstance(order, Exec)
+    try:
+        try:
+            _enter(order.cwd or "/")
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None) or errno.EINVAL
+            detail = f"cannot use {order.cwd} as the working directory: {os.strerror(number)}"
+            channel.send(sock, Refused(order.key, Stage.CWD, number, detail))
+            return
+        try:
+            pid = _start(order, descriptors, who)
+        except OSError as error:
+            number = error.errno or 0
+            channel.send(sock, Refused(order.key, Stage.FORK, number, os.strerror(number)))
+            return
+    finally:
+        channel.close_all(descriptors)
+        os.chdir("/")
+    channel.send(sock, Started(order.key, pid))
+    _, status, usage = os.wait4(pid, 0)
+    times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
+    channel.send(sock, Exited(order.key, status, *times, usage.ru_maxrss, 0))
+
+
+def _enter(path: str) -> None:
+    """Go to the command's working directory, with its user's rights.
+
+    Without magic links: /proc/self/fd/7 would be a descriptor of ours. And a directory that getcwd cannot
+    name lies outside of our root (both CVE-2024-21626).
+    """
+    flags = os.O_PATH | os.O_DIRECTORY
+    descriptor = libc.openat2(libc.AT_FDCWD, os.fsencode(path), flags, resolve=libc.RESOLVE_NO_MAGICLINKS)
+    try:
+        os.fchdir(descriptor)
+    finally:
+        os.close(descriptor)
+    if not os.getcwd().startswith("/"):
+        raise OSError(errno.EACCES, "outside of the sandbox")
+
+
+def _start(order: Exec, streams: list[int], who: Credentials) -> int:
+    """The command's pid. Raises ``OSError`` when there can be no process at all."""
+    environ = dict(pair.partition("=")[::2] for pair in order.environ)
+    environ.setdefault("PATH", _DEFAULT_PATH)
+    environ.setdefault("HOME", who.home)
+    libc.close_range(3, flags=libc.CLOSE_RANGE_CLOEXEC)  # nothing but the three streams gets through
+    try:
+        return _spawn(order.argv, environ, streams)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            raise
+        return _fail(order.argv[0], error, streams)
+
+
+def _spawn(argv: tuple[str, ...], environ: dict[str, str], streams: list[int]) -> int:
+    """posix_spawn along PATH. Raises the error that tells most: EACCES where something was found."""
+    actions = [(os.POSIX_SPAWN_DUP2, descriptor, wanted) for wanted, descriptor in enumerate(streams)]
+    program = argv[0]
+    places = [""] if "/" in program else [f"{place or '.'}/" for place in environ["PATH"].split(":")]
+    refused: OSError | None = None
+    for place in places:
+        try:
+            return os.posix_spawn(
+                place + program,
+                argv,
+                environ,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_RESET,
+            )
+        except (FileNotFoundError, NotADirectoryError) as error:
+            refused = refused or error
+        except PermissionError as error:
+            if refused is None or isinstance(refused, (FileNotFoundError, NotADirectoryError)):
+                refused = error
+    raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _fail(program: str, error: OSError, streams: list[int]) -> int:
+    """A process that says what is wrong and exits as a shell would: the exit code is a real one."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        text = f"nsbox: cannot run {program}: {os.strerror(error.errno or 0)}\n"
+        os.write(streams[2], text.encode("utf-8", "surrogateescape"))
+    finally:
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        os._exit(EXIT_NOT_FOUND if missing else EXIT_CANNOT_RUN)
