@@ -252,8 +252,9 @@ need_account() {
     fi
 }
 
+# One at a time: setup looks again at what is already done, so the second finds nothing left to do.
 run_setup() {
-    as_root "$python" -P -m nsbox setup "$@" >&2 || fail "nsbox setup failed (see above)"
+    as_root flock /var/lib "$python" -P -m nsbox setup "$@" >&2 || fail "nsbox setup failed (see above)"
 }
 
 # Ubuntu lets an unprivileged program use user namespaces only under an AppArmor profile that allows it.

@@ -25,12 +25,13 @@ class _Entry(NamedTuple):
     summary: str
     as_service_user: bool = True
     service_state: bool = False
+    runs_daemon: bool = False
 
 
 _COMMANDS = {
-    "serve": _Entry("nsbox.cli.serve", "Run the daemon.", service_state=True),
-    "demo": _Entry("nsbox.cli.demo", "Show a sandbox at work, over the real API."),
-    "run": _Entry("nsbox.cli.run", "Run one command in a throw-away sandbox."),
+    "serve": _Entry("nsbox.cli.serve", "Run the daemon.", service_state=True, runs_daemon=True),
+    "demo": _Entry("nsbox.cli.demo", "Show a sandbox at work, over the real API.", runs_daemon=True),
+    "run": _Entry("nsbox.cli.run", "Run one command in a throw-away sandbox.", runs_daemon=True),
     "keys": _Entry("nsbox.cli.keys", "Make, list and revoke API keys.", service_state=True),
     "doctor": _Entry("nsbox.cli.doctor", "Say what this host offers and how to mend it.", service_state=True),
     "setup": _Entry("nsbox.cli.setup", "Prepare this host (as root).", as_service_user=False),
@@ -69,15 +70,28 @@ def _asks_for_help(args: Sequence[str]) -> bool:
     return "--help" in options
 
 
+def _service_user(args: Sequence[str]) -> str | None:
+    """``--service-user`` of serve, which decides before click has read anything."""
+    for option, value in zip(args, [*args[1:], None], strict=True):
+        if option == "--service-user":
+            return value
+        if option.startswith("--service-user="):
+            return option.partition("=")[2]
+    return None
+
+
 def _leave_root(args: Sequence[str]) -> None:
     entry = _COMMANDS.get(args[0])
     if entry is None or not entry.as_service_user:
         return
     from nsbox import settings
-    from nsbox.host import account
+    from nsbox.host import account, cgroups
 
     defaults = {"NSBOX_STATE_DIR": settings.SYSTEM_STATE_DIR} if entry.service_state else {}
-    account.drop_to(settings.load(os.environ).service_user, args, defaults)
+    user = _service_user(args) or settings.load(os.environ).service_user
+    if entry.runs_daemon:
+        cgroups.delegate_as_root(user)
+    account.drop_to(user, args, defaults)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["--help"]})

@@ -1,4 +1,4 @@
-"""``nsbox serve``: from the command line to a supervisor that runs as an ordinary user."""
+"""``nsbox serve``: from the command line to a supervisor. Root has become the service user before this."""
 
 from __future__ import annotations
 
@@ -32,13 +32,7 @@ def serve(config: str | None, **options: str | int | None) -> None:
     """Serve the API until told to stop."""
     environment = dict(os.environ)
     settings = settings_module.load(environment, options, config)
-    arguments = _arguments(options, config)
-    if os.geteuid() == 0:
-        cgroups.delegate_as_root(settings.service_user)
-        account.drop_to(
-            settings.service_user, arguments, {"NSBOX_STATE_DIR": settings_module.SYSTEM_STATE_DIR}
-        )
-    command, child = account.self_command(arguments, environment)
+    command, child = account.self_command(_arguments(options, config), environment)
     scoped = cgroups.scope_command(command, environment, facts.systemd(environment, os.getuid()))
     if scoped is not None:
         os.execvpe(scoped[0], scoped, child)  # noqa: S606
@@ -48,7 +42,7 @@ def serve(config: str | None, **options: str | int | None) -> None:
 
 
 def _arguments(options: dict[str, str | int | None], config: str | None) -> list[str]:
-    """The same command line again, for the exec that drops privileges or enters a scope."""
+    """The same command line again, for the exec that enters a scope."""
     given = {**options, "config": config}
     return [
         "serve",

@@ -7,10 +7,11 @@ made. The read ends are kept as duplicates, so that nobody gets SIGPIPE when api
 
 import errno
 import os
+import resource
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nsbox.inside import channel, processes, spawner, users
 from nsbox.inside.leaves import Leaves
@@ -209,17 +210,17 @@ class Commands:
     # ---- end
 
     def reap(self) -> None:
-        """Take in every child that has ended: spawners, file agents, and what the dead have left to us."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        """Take in every child that has ended: spawners, file agents, and what the dead have left to us.
+
+        Spawners first: a command that died with its spawner is known as ours only when that is buried, and
+        waitpid may name it earlier.
+        """
+        dead = list(_dead_children())
+        for pid, _, _ in dead:
             one = self._spawners.pop(pid, None)
             if one is not None:
                 self._bury(one)
+        for pid, status, usage in dead:
             command = self._orphans.pop(pid, None)
             if command is not None:
                 times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
@@ -266,3 +267,14 @@ class Commands:
             processes.kill_tree(command.pid)
         else:
             os.kill(one.pid, signal.SIGKILL)
+
+
+def _dead_children() -> Iterator[tuple[int, int, resource.struct_rusage]]:
+    while True:
+        try:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status, usage

@@ -88,9 +88,10 @@ class Cgroup:
     def create(self) -> None:
         """Make it; one that is there already is a leftover with the same meaning."""
         try:
-            os.mkdir(self.path, 0o755)
+            os.mkdir(self.path)
         except FileExistsError:
             pass
+        os.chmod(self.path, 0o755)  # whatever the umask: api reads what keeper makes
 
     def open(self) -> int:
         """Its directory as a descriptor, for clone3 and for work on its children."""

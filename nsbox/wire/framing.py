@@ -41,20 +41,32 @@ def _is_strings(value: object) -> bool:
     return type(value) is list and all(type(item) is str for item in value)
 
 
+#: Whole numbers fit 64 bits: JSON has no bound, and what is made of them later (SQLite, msgspec) has.
+_INT_LOW, _INT_HIGH = -(1 << 63), (1 << 63) - 1
+
 _CHECKS = {
-    int: lambda value: type(value) is int,
+    int: lambda value: type(value) is int and _INT_LOW <= value <= _INT_HIGH,
     str: lambda value: type(value) is str,
     tuple[str, ...]: _is_strings,
 }
+#: The same before JSON has made lists of tuples.
+_SENT = {**_CHECKS, tuple[str, ...]: lambda value: type(value) is tuple and _is_strings(list(value))}
 _SHAPES = {kind: tuple(get_type_hints(kind).items()) for kind in _KINDS}
 _HAS_BLOB = frozenset(kind for kind, shape in _SHAPES.items() if shape and shape[-1] == ("blob", bytes))
 
 
 def encode(message: Message) -> bytes:
-    """The packet for ``message``. Raises ``PacketTooLarge``."""
+    """The packet for ``message``. Raises ``PacketTooLarge``, and ``TypeError`` for a field of a wrong type.
+
+    Types are checked here too, since the peer answers a wrong one by hanging up: a mistake of the sender
+    would look like a broken sandbox. mypy does not see it all; to it True is an int.
+    """
     kind = type(message)
     has_blob = kind in _HAS_BLOB
     fields = message[:-1] if has_blob else message
+    for value, (name, wanted) in zip(fields, _SHAPES[kind], strict=False):
+        if not _SENT[wanted](value):
+            raise TypeError(f"{kind.__name__}.{name} is not of type {wanted}: {type(value).__name__}")
     body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     blob = message[-1] if has_blob else b""
     assert isinstance(blob, bytes)
