@@ -39,6 +39,13 @@ class Bound(msgspec.Struct, frozen=True):
     high: int
     default: int
 
+    def __post_init__(self) -> None:
+        """Zero is no value for any of them: to the kernel it would mean "no limit"."""
+        if not 1 <= self.low <= self.default <= self.high:
+            raise ValueError(
+                f"low {self.low}, default {self.default}, high {self.high} are not in order from 1 on"
+            )
+
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -62,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pids: Positive = 512
     default_template: str = "default"
     limits: LimitsMode = LimitsMode.REQUIRED
-    max_sandboxes: Positive = 1_000
+    max_sandboxes: Annotated[int, Meta(ge=1, le=8_000)] = 1_000  # their ids fit into one message
     pool_size: Annotated[int, Meta(ge=0, le=256)] = 8
     keep_records_s: Positive = 7 * 86_400
     # commands
@@ -105,17 +112,19 @@ def load(
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
     if not values.get("state_dir"):
         values["state_dir"] = default_state_dir(environment)
-    values["state_dir"] = os.path.abspath(values["state_dir"])
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise HostProblem(f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds") from error
+        raise HostProblem(
+            f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds"
+        ) from error
+    return msgspec.structs.replace(settings, state_dir=os.path.abspath(settings.state_dir))
 
 
 def _from_toml(path: str) -> dict[str, Any]:
     try:
         return msgspec.toml.decode(Path(path).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HostProblem(f"the configuration file {path} cannot be read: {error}") from error
 
 

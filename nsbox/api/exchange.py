@@ -110,8 +110,8 @@ class Exchange:
         """Pass on a message of the answer.
 
         The last one is shielded: hypercorn tells the application of the end of the connection from
-        within that call, quart-trio then cancels the application, and hypercorn would be cancelled
-        halfway, with no keep-alive deadline set and the connection never closed.
+        within that call, and quart-trio then cancels the application. Our own connection has no
+        checkpoint behind that point, hypercorn's has: there, the keep-alive deadline was never set.
         """
         if message["type"] == "http.response.start":
             self.started = True

@@ -16,8 +16,6 @@ from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sa
 from nsbox.store.keys import KeyRecord
 
 
-
-
 class OpenFile(Protocol):
     """A regular file of a sandbox, open for reading."""
 

@@ -80,7 +80,11 @@ class Box:
                 for _ in range(min(first.commands, 100_000)):
                     adopted.append(await self._adopt())
         except (Closed, trio.TooSlowError) as error:
+            self.close()
             raise Unresponsive(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
         return adopted
 
     async def _adopt(self) -> RunningCommand:
@@ -113,8 +117,11 @@ class Box:
     def _dispatch(self, message: Message, descriptors: list[int]) -> bool:
         """Hand a message to who waits for it; whether somebody took its descriptors."""
         if isinstance(message, Exited):
-            slot = self._exits.pop(message.key, None)
-        elif isinstance(message, Started | Refused | Killed | AgentReady):
+            ended = self._exits.pop(message.key, None)
+            if ended is not None:
+                ended.fill(message, [])
+            return False  # no descriptor belongs to it
+        if isinstance(message, Started | Refused | Killed | AgentReady):
             slot = self._answers.pop(message.key, None)
         else:
             slot = None
@@ -165,9 +172,10 @@ class Box:
 
     async def _tell(self, message: Message) -> None:
         try:
-            await self._endpoint.send(message)
-        except Closed as error:
-            raise Unresponsive(str(error)) from error
+            with trio.fail_after(_PATIENCE):  # one that does not read keeps us waiting for room
+                await self._endpoint.send(message)
+        except (Closed, trio.TooSlowError) as error:
+            raise Unresponsive(str(error) or "no answer in time") from error
 
     async def kill_all(self, key: str) -> int:
         """End every process; how many there were."""
@@ -188,7 +196,11 @@ class Box:
 
 
 def _agent_endpoint(descriptor: int) -> Endpoint:
-    sock = socket.socket(fileno=descriptor)
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        close_all([descriptor])
+        raise Unresponsive("init sent something else for an agent") from error
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
         sock.close()
         raise Unresponsive("init sent something else for an agent")

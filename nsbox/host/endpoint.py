@@ -3,7 +3,7 @@
 import array
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -63,7 +63,7 @@ class Endpoint:
                     self._sock.sendmsg([packet], ancillary)
                     return
                 except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._sock.fileno())
+                    await _until(trio.lowlevel.wait_writable, self._sock)
                 except OSError as error:
                     raise Closed(str(error)) from error
 
@@ -76,7 +76,7 @@ class Endpoint:
                     [_buffer], ANCILLARY_ROOM, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._sock.fileno())
+                await _until(trio.lowlevel.wait_readable, self._sock)
                 continue
             except OSError as error:
                 raise Closed(str(error)) from error
@@ -108,6 +108,14 @@ class Endpoint:
         """Hang up; whoever waits in ``receive`` is told."""
         trio.lowlevel.notify_closing(self._sock.fileno())
         self._sock.close()
+
+
+async def _until(able: Callable[[int], Awaitable[None]], sock: socket.socket) -> None:
+    """Raises ``Closed`` when we ourselves hang up meanwhile."""
+    try:
+        await able(sock.fileno())
+    except trio.ClosedResourceError as error:
+        raise Closed("we hung up") from error
 
 
 def close_all(descriptors: Sequence[int]) -> None:

@@ -90,14 +90,15 @@ class Commands:
         except users.UnknownUser as error:
             return Refused(order.key, Stage.USER, errno.ENOENT, str(error))
         while True:
-            one = self._take(who)
+            one = idle = self._take(who)
             try:
                 one = one or self._fork(who)
                 channel.send(one.sock, order, streams)
             except OSError as error:
                 if one is not None:
-                    self._retire(one)  # it was killed while idle; take another
-                    continue
+                    self._retire(one)
+                if idle is not None:
+                    continue  # it was killed while idle; take another
                 return Refused(order.key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0))
             one.command = Command(order.key, kept)
             self._running[order.key] = one.command, one
@@ -119,10 +120,11 @@ class Commands:
         return None
 
     def _fork(self, who: users.Credentials) -> Spawner:
-        leaf, leaf_fd = self._leaves.make()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        leaf, leaf_fd = "", None
         try:
             channel.prepare(ours)
+            leaf, leaf_fd = self._leaves.make()
             pid = libc.clone3(cgroup=leaf_fd)
             if pid == 0:
                 spawner.run(theirs, who, self._guard)

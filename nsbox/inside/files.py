@@ -77,11 +77,15 @@ def _require_regular(mode: int) -> None:
 
 def _copy(descriptor: int) -> int:
     copy = os.memfd_create("nsbox-copy", os.MFD_CLOEXEC)
-    left = _LARGEST_COPY
-    while left and (data := os.read(descriptor, min(left, 65_536))):
-        os.write(copy, data)
-        left -= len(data)
-    os.lseek(copy, 0, os.SEEK_SET)
+    try:
+        left = _LARGEST_COPY
+        while left and (data := os.read(descriptor, min(left, 65_536))):
+            os.write(copy, data)
+            left -= len(data)
+        os.lseek(copy, 0, os.SEEK_SET)
+    except BaseException:  # some files of /proc open and cannot be read
+        os.close(copy)
+        raise
     return copy
 
 
@@ -161,8 +165,10 @@ def commit(replacement: Replacement, descriptor: int) -> None:
 
 def abort(replacement: Replacement) -> None:
     """Remove the temporary file."""
-    _unlink(replacement)
-    os.close(replacement.directory)
+    try:
+        _unlink(replacement)
+    finally:
+        os.close(replacement.directory)
 
 
 def _unlink(replacement: Replacement) -> None:
@@ -195,7 +201,7 @@ def scan(path: str, recursive: bool, limit: int) -> Iterator[str]:
     top = _open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         pending = [""]
-        while pending and limit > 0:
+        while pending and limit >= 0:  # at 0 too: whether one more follows is what "truncated" says
             below = pending.pop()
             try:
                 directory = top if not below else _open_below(top, below)

@@ -173,7 +173,10 @@ class Init:
 
     def _accept(self) -> None:
         """The newest connection takes over: the api process before it is gone or about to be."""
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # out of descriptors, for now: that must not end the sandbox
         channel.prepare(connection)
         # init must never wait for api: one that does not read its socket loses the connection instead.
         connection.setblocking(False)
@@ -232,17 +235,15 @@ class Init:
         except users.UnknownUser as error:
             self._send(Refused(key, Stage.USER, errno.ENOENT, str(error)))
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel.prepare(ours)
         try:
-            if libc.clone3() == 0:
-                agent.run(ours, who)
-            self._send(AgentReady(key), [theirs.fileno()])
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours, theirs:
+                channel.prepare(ours)
+                if libc.clone3() == 0:
+                    agent.run(ours, who)
+                self._send(AgentReady(key), [theirs.fileno()])
         except OSError as error:
             self._send(Refused(key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0)))
-        finally:
-            ours.close()
-            theirs.close()
 
     def _send(self, message: Message, descriptors: tuple[int, ...] | list[int] = ()) -> None:
         if self._api is None:

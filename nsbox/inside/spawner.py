@@ -74,9 +74,10 @@ def _serve(sock: socket.socket, order: object, descriptors: list[int], who: Cred
         channel.close_all(descriptors)
         os.chdir("/")
     channel.send(sock, Started(order.key, pid))
-    _, status, usage = os.wait4(pid, 0)
-    times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
-    channel.send(sock, Exited(order.key, status, *times, usage.ru_maxrss, 0))
+    # Told before it is reaped. When a command and its spawner are killed together, the kernel may finish a
+    # wait4 and then kill its caller: the status would be gone. A zombie, though, falls to init.
+    channel.send(sock, Exited(order.key, *libc.await_end(pid), 0))
+    os.waitpid(pid, 0)
 
 
 def _enter(path: str) -> None:
@@ -107,6 +108,8 @@ def _start(order: Exec, streams: list[int], who: Credentials) -> int:
         if error.errno in (errno.EAGAIN, errno.ENOMEM):
             raise
         return _fail(order.argv[0], error, streams)
+    except ValueError:  # a NUL, or surrogates that stand for no byte
+        return _fail(order.argv[0], OSError(errno.EINVAL, ""), streams)
 
 
 def _spawn(argv: tuple[str, ...], environ: dict[str, str], streams: list[int]) -> int:

@@ -67,7 +67,8 @@ class Keeper:
         self._last_order = time.monotonic()
         match message:
             case Hello():
-                ids = tuple(box.id for box in self._by_id.values() if box.phase is Phase.RUNNING)
+                # Those still being made too: the api that ordered them is gone, and this one ends them.
+                ids = tuple(box.id for box in self._by_id.values() if box.phase is not Phase.ENDING)
                 self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids))
             case Create():
                 self._create(message)
@@ -78,9 +79,8 @@ class Keeper:
 
     def _create(self, order: Create) -> None:
         if order.id in self._by_id or not layout.is_order(order):
-            self._answer(
-                Failed(order.id, "order", errno.EINVAL, "a bad order, or a second sandbox of one id")
-            )
+            detail = "a bad order, or a second sandbox of one id"
+            self._answer(Failed(order.id[:64], "order", errno.EINVAL, detail))
             return
         box = self.pool.take()
         if box is None:
@@ -106,7 +106,12 @@ class Keeper:
         if box.order is not None:
             self._by_id.pop(box.id, None)
             self._answer(Failed(box.id, stage, number, detail))
-        box.destroy_asked = False
+        self.pool.drop(box)  # now and not at its death, lest an order gets it meanwhile
+        self._end(box)
+
+    def _end(self, box: Box) -> None:
+        """Nothing that a box says counts from now on."""
+        self._since.pop(box.pid, None)
         box.kill()
 
     def _destroy(self, sandbox_id: str) -> None:
@@ -119,7 +124,7 @@ class Keeper:
                 Failed(sandbox_id, "destroyed", errno.ECANCELED, "destroyed while it was being created")
             )
         box.destroy_asked = True
-        box.kill()
+        self._end(box)
 
     def _start_task(self, task: Task, descriptors: list[int]) -> None:
         try:
@@ -177,7 +182,9 @@ class Keeper:
             return
         message, descriptors = received
         channel.close_all(descriptors)
-        if isinstance(message, Failed):
+        if box.phase not in (Phase.PREPARING, Phase.LAUNCHING):
+            self._watcher.unwatch(box)  # tenants' code may speak by now, or the box is being ended
+        elif isinstance(message, Failed):
             _log(f"{box.name} failed at {message.stage}: {message.detail}")
             self.failures += box.phase is Phase.PREPARING
             self._fail(box, message.stage, message.errno, message.detail)

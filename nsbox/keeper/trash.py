@@ -21,6 +21,7 @@ class Sweeper:
         self.pid = 0
         self._wake = -1
         self._serial = 0
+        self._late: list[str] = []  # what could not be moved, as on a full disk: tried again each time
 
     def start(self) -> None:
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -36,11 +37,16 @@ class Sweeper:
 
     def discard(self, path: str) -> None:
         """Move ``path`` out of the way now and delete it soon. One that is not there is no error."""
-        self._serial += 1
-        try:
-            os.rename(path, f"{layout.TRASH}/{os.path.basename(path)}.{os.getpid()}.{self._serial}")
-        except FileNotFoundError:
-            return
+        late, self._late = [*self._late, path], []
+        for one in late:
+            self._serial += 1
+            try:
+                os.rename(one, f"{layout.TRASH}/{os.path.basename(one)}.{os.getpid()}.{self._serial}")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                print(f"nsbox keeper: cannot move {one} away: {error}", file=sys.stderr, flush=True)
+                self._late.append(one)
         self.wake()
 
     def wake(self) -> None:

@@ -6,6 +6,7 @@ levels deep, which a sandbox makes with one line of shell.
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 
 #: Below this depth directories are first moved up to the top of the tree.
 _DEPTH = 64
@@ -22,13 +23,18 @@ def remove_tree(parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)
         return
     top = _open(parent, name)
+    failure: OSError | None = None
     try:
         emptied = _Emptied(top)
-        emptied.empty(top, 0)
-        while emptied.moved:
-            emptied.remove_moved()
+        for step in emptied.steps():
+            try:
+                step()
+            except OSError as error:
+                failure = failure or error
     finally:
         os.close(top)
+    if failure:
+        raise failure
     os.rmdir(name, dir_fd=parent)
 
 
@@ -47,15 +53,17 @@ class _Emptied:
     def __init__(self, top: int) -> None:
         self.top = top
         self.moved: list[str] = []
-        self.count = 0
+
+    def steps(self) -> Iterator[Callable[[], None]]:
+        yield lambda: self.empty(self.top, 0)
+        while self.moved:
+            yield self.remove_moved
 
     def empty(self, directory: int, depth: int) -> None:
         failure: OSError | None = None
         with os.scandir(directory) as entries:
             names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_directory in names:
-            if depth == 0 and name in self.moved:
-                continue
             try:
                 self._remove(directory, name, is_directory, depth)
             except FileNotFoundError:
@@ -76,8 +84,8 @@ class _Emptied:
                 os.close(inner)
             os.rmdir(name, dir_fd=directory)
         else:
-            self.count += 1
-            free = f".nsbox-moved-{os.getpid()}-{self.count}"
+            # Unguessable: whoever filled the tree may have put something in the way.
+            free = f".nsbox-moved-{os.urandom(8).hex()}"
             os.rename(name, free, src_dir_fd=directory, dst_dir_fd=self.top)
             self.moved.append(free)
 

@@ -138,7 +138,10 @@ class Commands:
     async def kill_all(self, owner: str, sandbox_id: str) -> int:
         """End every process of a sandbox, its background processes and commands and all they started."""
         _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
-        return await _answered(lambda: box.kill_all(new_command_id()))
+        try:
+            return await _answered(lambda: box.kill_all(new_command_id()))
+        except Refusal as refusal:
+            raise refusals.of_command(refusal) from refusal
 
 
 class _Place:
@@ -263,7 +266,10 @@ class _Job:
             raise Unresponsive("a killed command was not reaped") from error
 
     def _of(self, exited: Exited) -> CommandResult:
-        code = os.waitstatus_to_exitcode(exited.status & 0xFFFF)
+        status = exited.status
+        if not (os.WIFEXITED(status & 0xFFFF) or os.WIFSIGNALED(status & 0xFFFF)):
+            return self._outcome(Outcome.SANDBOX_GONE)  # no status of an end: init is not itself any more
+        code = os.waitstatus_to_exitcode(status & 0xFFFF)
         if code >= 0:
             return self._outcome(Outcome.EXITED, exit_code=code)
         outcome = Outcome.OOM if exited.oom else Outcome.SIGNALED
@@ -294,9 +300,14 @@ class _Job:
 
 
 async def started(box: Box, order: Exec, descriptors: tuple[int, ...]) -> RunningCommand:
-    """Have init start a command. Raises ``Problem``."""
+    """Have init start a command. Raises ``Problem``.
+
+    Shielded, and bounded by init's patience: a client that leaves now would leave a command behind that
+    nobody sees to.
+    """
     try:
-        return await _answered(lambda: box.exec(order, descriptors))
+        with trio.CancelScope(shield=True):
+            return await _answered(lambda: box.exec(order, descriptors))
     except Refusal as refusal:
         raise refusals.of_command(refusal) from refusal
     except PacketTooLarge as error:

@@ -133,7 +133,9 @@ class Files:
         rows: list[str] = []
         with _translated(path):
             async with agents.use() as agent:
-                answer, descriptors = await agent.ask(Scan(text, int(recursive), self._settings.max_list_entries))
+                answer, descriptors = await agent.ask(
+                    Scan(text, int(recursive), self._settings.max_list_entries)
+                )
                 while True:
                     close_all(descriptors)
                     if not isinstance(answer, Entries) or len(rows) > self._settings.max_list_entries:
@@ -214,6 +216,8 @@ def _entry(row: str, top: str) -> Entry:
     """Raises ``Unresponsive`` for what no agent of ours writes."""
     try:
         name, kind, size, mode, uid, gid, mtime_ns, target = json.loads(row)
+        if not all(abs(int(number)) < 1 << 63 for number in (size, uid, gid)):
+            raise ValueError("a number that no file has")
         return Entry(
             name=str(name),
             path=f"{top.rstrip('/')}/{name}",

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -40,6 +41,7 @@ class Sandboxes:
         self._settings, self._run_dir, self._nursery = settings, run_dir, nursery
         self._boot_id = clock.boot_id()
         self._closing = False
+        self._wanted = 0  # asked for, and not in the registry yet
         self._deadlines_changed = trio.Event()
 
     # ---- create
@@ -48,7 +50,7 @@ class Sandboxes:
         """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left."""
         if self._closing:
             raise Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again in a few seconds")
-        if len(self._registry) >= self._settings.max_sandboxes:
+        if len(self._registry) + self._wanted >= self._settings.max_sandboxes:
             raise Problem(
                 Code.TOO_MANY_SANDBOXES,
                 f"{self._settings.max_sandboxes} sandboxes are alive already",
@@ -56,6 +58,7 @@ class Sandboxes:
             )
         record = self._new_record(owner, spec, self._templates.get(spec.template))
         making = _Making()
+        self._wanted += 1
         self._nursery.start_soon(self._make, record, making)
         try:
             await making.done.wait()
@@ -87,7 +90,10 @@ class Sandboxes:
 
     async def _make(self, record: Sandbox, making: "_Making") -> None:
         try:
-            live = await self._registry.add(record)
+            try:
+                live = await self._registry.add(record)
+            finally:
+                self._wanted -= 1
             try:
                 making.record = await self._launch(live)
             except BaseException:
@@ -126,6 +132,9 @@ class Sandboxes:
                 return
             if live.record.state is State.CREATING:
                 await self._registry.move(live, Action.FAIL, EndReason.FAILED)
+            elif live.record.state is State.RUNNING:  # it ran, and that could not be written down
+                await self._registry.move(live, Action.KILL, EndReason.FAILED)
+                await self._registry.move(live, Action.GONE)
 
     # ---- look
 
@@ -160,12 +169,15 @@ class Sandboxes:
         """keeper says that a sandbox ended by itself."""
         live = self._registry.find(sandbox_id)
         if live is not None:
-            self._nursery.start_soon(self._bury, live)
+            self._nursery.start_soon(
+                self._reported, lambda: self._bury(live), f"recording the end of {sandbox_id}"
+            )
 
     async def _bury(self, live: Live) -> None:
         if live.record.state.alive:
             await self._registry.move(live, Action.KILL, EndReason.CRASHED)
-            await self._registry.move(live, Action.GONE)
+            if live.record.state is State.STOPPING:  # nobody else has seen to it meanwhile
+                await self._registry.move(live, Action.GONE)
 
     # ---- time
 
@@ -226,13 +238,13 @@ class Sandboxes:
         rows = {record.id: record for record in await self._registry.store.all_alive()}
         for sandbox_id in alive:
             if sandbox_id not in rows:
-                await self._keeper.destroy(sandbox_id)
+                await self._reported(partial(self._keeper.destroy, sandbox_id), f"ending {sandbox_id}")
         for record in rows.values():
             live = self._registry.adopt(record)
             if record.id not in alive:
                 await self._registry.move(live, Action.LOSE, EndReason.LOST)
             elif record.state is State.CREATING or not await self._reattach(live):
-                await self._end(live, EndReason.CRASHED)
+                await self._reported(partial(self._end, live, EndReason.CRASHED), f"ending {record.id}")
 
     async def _reattach(self, live: Live) -> bool:
         if live.record.state is State.STOPPING:

@@ -8,7 +8,7 @@ import array
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args, get_type_hints
 
 from nsbox.wire import messages
@@ -44,13 +44,17 @@ def _is_strings(value: object) -> bool:
 #: Whole numbers fit 64 bits: JSON has no bound, and what is made of them later (SQLite, msgspec) has.
 _INT_LOW, _INT_HIGH = -(1 << 63), (1 << 63) - 1
 
-_CHECKS = {
+_CHECKS: dict[object, Callable[[object], bool]] = {
     int: lambda value: type(value) is int and _INT_LOW <= value <= _INT_HIGH,
     str: lambda value: type(value) is str,
     tuple[str, ...]: _is_strings,
 }
-#: The same before JSON has made lists of tuples.
-_SENT = {**_CHECKS, tuple[str, ...]: lambda value: type(value) is tuple and _is_strings(list(value))}
+#: The same on the sender's side, where lists are tuples and an enum's member may stand for its string.
+_SENT: dict[object, Callable[[object], bool]] = {
+    int: _CHECKS[int],
+    str: lambda value: isinstance(value, str),
+    tuple[str, ...]: lambda value: type(value) is tuple and all(isinstance(item, str) for item in value),
+}
 _SHAPES = {kind: tuple(get_type_hints(kind).items()) for kind in _KINDS}
 _HAS_BLOB = frozenset(kind for kind, shape in _SHAPES.items() if shape and shape[-1] == ("blob", bytes))
 

@@ -282,6 +282,27 @@ async def test_a_drained_connection_can_be_used_again() -> None:
         assert (await ask(stream, "POST", "/sandboxes")).status == 201
 
 
+async def test_a_full_queue_does_not_hold_up_the_end() -> None:
+    """An application that does not read, and a reader of the connection that waits for it to."""
+    ended = trio.Event()
+
+    async def app(scope: object, receive: object, send: object, *more: object) -> None:
+        await ended.wait()
+
+    async def send(message: object) -> None:
+        pass
+
+    with trio.fail_after(5):
+        async with connection.Tasks() as tasks:
+            put = await tasks.spawn_app(app, Config(), {}, send)
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(put, {"type": "http.request", "body": b"x", "more_body": True})
+                await trio.testing.wait_all_tasks_blocked()
+                await put({"type": "http.disconnect"})
+                ended.set()
+
+
 async def test_an_endless_body_after_an_early_answer_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither more bytes than are drained, nor bytes that are announced and never come."""
     monkeypatch.setattr(exchange, "DRAIN_BYTES", 1_000_000)
@@ -460,18 +481,24 @@ async def test_at_the_cap_the_longest_idle_connection_goes() -> None:
                     assert b"503" in (await read_to_end(fourth))[:15]
 
 
+# Below, the block that is cancelled swallows what is raised in it: what was seen is judged after it.
+
+
 async def test_stopping_closes_idle_connections_at_once() -> None:
+    seen: list[bytes] = []
+    start = 0.0
     async with running(PATIENT) as server, await server.connect() as idle, await server.connect() as fresh:
         await ask(idle, "GET", "/sandboxes")
         start = trio.current_time()
         server.nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
-            assert await read_to_end(idle) == b""
-            assert await read_to_end(fresh) == b""
-        assert trio.current_time() - start < 2
+            seen.extend([await read_to_end(idle), await read_to_end(fresh)])
+    assert seen == [b"", b""]
+    assert trio.current_time() - start < 2
 
 
 async def test_stopping_lets_requests_finish() -> None:
+    seen: list[object] = []
     async with running(PATIENT) as server:
         opened = trio.Event()
         server.fakes.files.before_chunk = opened.wait
@@ -482,11 +509,14 @@ async def test_stopping_lets_requests_finish() -> None:
             server.nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 await trio.testing.wait_all_tasks_blocked(0.05)
-                with pytest.raises(OSError, match="all attempts to connect"):
+                try:
                     await server.connect()
+                except OSError:
+                    seen.append("refused")
                 opened.set()
-                assert (await read_answer(stream)).status == 200
-                assert await read_to_end(stream) == b""
+                seen.append((await read_answer(stream)).status)
+                seen.append(await read_to_end(stream))
+    assert seen == ["refused", 200, b""]
 
 
 @pytest.mark.parametrize("what", ["stalled reader", "hanging command"])
