@@ -106,7 +106,7 @@ async def _serve(
 ) -> None:
     registry = Registry(SandboxStore(database))
     templates = Templates()
-    keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))
+    keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
     sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery)
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)

@@ -87,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
-    """Where an ordinary user's daemon keeps its state: ``$XDG_STATE_HOME/nsbox`` or ``~/.local/state/nsbox``."""
+    """An ordinary user's state folder: ``$XDG_STATE_HOME/nsbox`` or ``~/.local/state/nsbox``."""
     base = environment.get("XDG_STATE_HOME") or os.path.join(
         environment.get("HOME") or os.path.expanduser("~"), ".local", "state"
     )

@@ -2,8 +2,8 @@
 
 It exists because neither could start the other: keeper lives in a user namespace of its own, from which no
 process gets back out, and api must not have the right to use newuidmap. It stays single-threaded, since a
-threaded process cannot make user namespaces, and holds the listening socket, so that a restart of api loses no
-connection.
+threaded process cannot make user namespaces, and holds the listening socket, so that a restart of api
+loses no connection.
 """
 
 from __future__ import annotations

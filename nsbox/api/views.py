@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Any
 
-from nsbox.model.sandbox import Listing
-from nsbox.model.sandbox import CommandResult, Encoding, Entry, Outcome, Process, Sandbox
+from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 
 #: The limits of a sandbox, as ``Sandbox.enforced`` and clients name them.
 LIMITS = ("vcpus", "memoryMb", "storageMb", "pids")

@@ -1,4 +1,4 @@
-"""api's side of the conversation with a sandbox's init, which may have been taken over by what runs inside."""
+"""api's side of the conversation with a sandbox's init, which what runs inside may have taken over."""
 
 import socket
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from nsbox.wire.messages import (
 _PATIENCE = 10.0
 
 
-class Refusal(Exception):  # noqa: N818 - said of a request
+class Refusal(Exception):
     """init or an agent could not do what it was asked."""
 
     def __init__(self, answer: Refused) -> None:
@@ -38,7 +38,7 @@ class Refusal(Exception):  # noqa: N818 - said of a request
         self.stage, self.errno, self.detail = answer.stage, answer.errno, answer.detail
 
 
-class Unresponsive(Exception):  # noqa: N818 - said of the other side
+class Unresponsive(Exception):
     """init or an agent did not answer in time, or hung up."""
 
 

@@ -27,7 +27,7 @@ class Delegation(msgspec.Struct, frozen=True):
 def scope_command(
     command: list[str], environment: Mapping[str, str], systemd: facts.Systemd
 ) -> list[str] | None:
-    """How an ordinary user gets a delegated cgroup from systemd, or None where that is not needed or possible."""
+    """How a user gets a delegated cgroup from systemd, or None where that is not needed or possible."""
     here = facts.cgroup()
     enough = here.delegated and set(CONTROLLERS.values()) <= set(here.controllers)
     if enough or environment.get(_SCOPED) or not systemd.user_manager or not shutil.which("systemd-run"):
@@ -39,7 +39,7 @@ def scope_command(
 def delegate_as_root(user: str) -> None:
     """Before root becomes ``user``: make a cgroup, give it away and go there.
 
-    Under systemd this is the service's or the shell's scope, whose delegation is systemd's business, so only a
+    Under systemd delegation is systemd's business (the unit's, or a scope's), so only a
     host without systemd is touched: there nobody else manages the tree.
     """
     here = facts.cgroup()
@@ -109,6 +109,6 @@ def require(delegation: Delegation) -> None:
     missing = [limit for limit, name in CONTROLLERS.items() if name not in delegation.controllers]
     if missing:
         raise HostProblem(
-            f"this host cannot enforce {', '.join(missing)}: no cgroup v2 with the needed controllers is delegated",
-            remedy="nsbox doctor says how to mend it; --limits=best-effort serves without, and says so in every record",
+            f"this host cannot enforce {', '.join(missing)}: the controllers are not delegated",
+            remedy="nsbox doctor says how to mend it; --limits=best-effort serves without, and records say so",
         )

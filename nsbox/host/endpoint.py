@@ -22,7 +22,7 @@ from nsbox.wire.messages import Message
 _buffer = bytearray(MAX_PACKET)
 
 
-class Closed(Exception):  # noqa: N818 - a state of the peer, not a fault of the code
+class Closed(Exception):
     """The other side hung up, or sent what it must not."""
 
 

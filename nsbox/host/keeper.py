@@ -103,9 +103,10 @@ class KeeperLink:
         if isinstance(answer, Created):
             return answer
         assert isinstance(answer, Failed)
+        why = os.strerror(answer.errno) if answer.errno else answer.detail
         raise Problem(
             Code.CREATE_FAILED,
-            f"the sandbox could not be made: {answer.stage}: {os.strerror(answer.errno) if answer.errno else answer.detail}",
+            f"the sandbox could not be made: {answer.stage}: {why}",
             remedy=_ADVICE.get(answer.stage, "nsbox doctor"),
             stage=answer.stage,
         )

@@ -1,6 +1,6 @@
 """Commands of a sandbox: started, told apart, waited for, ended with everything they started.
 
-Each is started by a spawner, which was born into a leaf cgroup of its own (clone3 with CLONE_INTO_CGROUP) where
+Each is started by a spawner, born into a leaf cgroup of its own (clone3 with CLONE_INTO_CGROUP) where
 the host delegates cgroups. No byte of a command's output passes through here: it writes into pipes that api
 made. The read ends are kept as duplicates, so that nobody gets SIGPIPE when api is replaced.
 """
@@ -41,7 +41,7 @@ class Spawner:
 
 
 class Commands:
-    """All commands of this sandbox, by key. ``watch`` and ``unwatch`` are init's poll, ``tell`` sends to api."""
+    """All commands of this sandbox. ``watch`` and ``unwatch`` are init's poll, ``tell`` sends to api."""
 
     def __init__(
         self,

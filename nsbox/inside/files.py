@@ -24,7 +24,7 @@ _LONGEST_LINK = 40
 _DEEPEST = 4000
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):
     """A request that cannot be met."""
 
     def __init__(self, stage: Stage, number: int, detail: str = "") -> None:

@@ -48,7 +48,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 def main(control: socket.socket, listener: socket.socket, cgroup: int | None, program: bytes) -> NoReturn:
-    """Be a blank, then init. ``control`` leads to keeper, ``cgroup`` is the sandbox's own, ``program`` its filter."""
+    """Be a blank, then init. ``control`` leads to keeper; ``cgroup`` and the filter are the sandbox's."""
     stage, sandbox = "fork", ""
     try:
         privileges.redirect_standard_streams()
@@ -79,7 +79,7 @@ def main(control: socket.socket, listener: socket.socket, cgroup: int | None, pr
     os._exit(1)
 
 
-class _KeeperGone(Exception):  # noqa: N818
+class _KeeperGone(Exception):
     """The other end of the control socket is closed."""
 
 

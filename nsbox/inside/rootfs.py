@@ -19,7 +19,7 @@ _QUIET = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
 
 
 def stage(order: Prepare) -> None:
-    """Build /dev, /proc and /sys aside. The caller is root of its own namespaces, still in the host's tree."""
+    """Build /dev, /proc and /sys aside. The caller is root of its namespaces, in the host's tree."""
     mounts.make_private()
     mounts.mount_new("tmpfs", STAGING, [("size", "64k"), ("mode", "700")], libc.MOUNT_ATTR_NOSUID)
     for name in (*_TREES, "root"):

@@ -1,4 +1,4 @@
-"""A process that starts commands, one at a time, with one user's credentials, from within its own leaf cgroup.
+"""A process that starts commands, one at a time, as one user, from within its own leaf cgroup.
 
 Why init does not fork commands itself: exec'ing a copy of a Python process costs several times what
 posix_spawn does, which copies nothing (vfork). But posix_spawn cannot change users, load a filter or enter a

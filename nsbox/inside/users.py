@@ -14,7 +14,7 @@ from nsbox.kernel.namespaces import SANDBOX_IDS
 _LARGEST = 1 << 20
 
 
-class UnknownUser(Exception):  # noqa: N818 - said of the request, not of the code
+class UnknownUser(Exception):
     """The user or group asked for is not there."""
 
 
@@ -77,7 +77,7 @@ def _needed(text: str, user: str) -> int:
 
 
 def _number(text: str) -> int | None:
-    """A plain decimal in 0..65535; ``int`` alone would take ``+1``, ``1_0``, spaces and other scripts' digits."""
+    """A decimal in 0..65535; ``int`` alone would take ``+1``, ``1_0``, spaces, other scripts' digits."""
     if not (text.isascii() and text.isdigit() and len(text) <= 5):
         return None
     number = int(text)

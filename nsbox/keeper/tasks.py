@@ -14,12 +14,15 @@ from nsbox.wire.messages import Task
 MODULES = {"embed": "nsbox.oci.embed_worker"}
 
 
-class BadTask(Exception):  # noqa: N818
+class BadTask(Exception):
     """api asked for something that is not a task."""
 
 
 def start(task: Task, descriptors: list[int]) -> int:
-    """Start ``task`` with the three descriptors as its standard streams; its pid. Raises ``BadTask``, ``OSError``."""
+    """Start ``task`` with the three descriptors as its standard streams; its pid.
+
+    Raises ``BadTask``, ``OSError``.
+    """
     if task.name not in MODULES or len(descriptors) != 3 or not layout.LAYER_NAME.fullmatch(task.argument):
         raise BadTask(f"no task {task.name!r} with {task.argument!r}")
     pid = libc.clone3()

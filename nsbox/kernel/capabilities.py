@@ -66,7 +66,7 @@ def drop_to(kept: Collection[int] = KEPT) -> None:
 
 
 def confine(kept: Collection[int] = KEPT) -> list[int]:
-    """The first part of ``drop_to``: nothing but ``kept`` can be gained by an exec any more; what is held stays.
+    """The first part of ``drop_to``: an exec can bring nothing but ``kept``; what is held stays.
 
     The capabilities that ``release`` is to give up.
     """

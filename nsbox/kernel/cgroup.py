@@ -91,14 +91,14 @@ class Cgroup:
             os.mkdir(self.path)
         except FileExistsError:
             pass
-        os.chmod(self.path, 0o755)  # whatever the umask: api reads what keeper makes
+        os.chmod(self.path, 0o755)  # noqa: S103 - whatever the umask: api reads what keeper makes
 
     def open(self) -> int:
         """Its directory as a descriptor, for clone3 and for work on its children."""
         return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def enable(self, controllers: list[str]) -> None:
-        """Give ``controllers`` to the children, each by its own write: one that fails must not undo the rest."""
+        """Give ``controllers`` to the children, each by its own write: a failing one undoes nothing."""
         for name in controllers:
             with open(os.path.join(self.path, "cgroup.subtree_control"), "w", encoding="ascii") as file:
                 file.write("+" + name)

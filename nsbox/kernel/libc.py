@@ -172,10 +172,8 @@ def await_end(pid: int) -> Ended:
             continue
     code, value = struct.unpack_from("8xi12xi", information)  # si_code, si_status
     user_s, user_us, system_s, system_us, peak = struct.unpack_from("qqqqq", usage)
-    if code == os.CLD_EXITED:
-        status = value << 8
-    else:
-        status = value | (_CORE_FLAG if code == os.CLD_DUMPED else 0)
+    core = _CORE_FLAG if code == os.CLD_DUMPED else 0
+    status = value << 8 if code == os.CLD_EXITED else value | core
     return Ended(status, user_s * 1_000_000 + user_us, system_s * 1_000_000 + system_us, peak)
 
 

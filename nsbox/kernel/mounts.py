@@ -1,4 +1,4 @@
-"""Mounts in terms of descriptors and small verbs. Mechanism only: what is mounted where is decided in plan/."""
+"""Mounts in terms of descriptors and small verbs. Mechanism only: plan/ decides what goes where."""
 
 import os
 from collections.abc import Iterable, Sequence

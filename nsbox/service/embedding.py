@@ -25,7 +25,7 @@ async def default_template(state_dir: str, keeper: KeeperLink) -> Template:
     layer = f"default-{embedded.fingerprint()[:20]}"
     path = os.path.join(state_dir, _FOLDER, f"{layer}.json")
     known = _read(path)
-    if known is not None and os.path.isdir(os.path.join(state_dir, "layers", layer)):
+    if known is not None and os.path.isdir(os.path.join(state_dir, "layers", layer)):  # noqa: ASYNC240
         return known
     _log.warning("building the default template from this host's files; this happens once")
     manifest = await trio.to_thread.run_sync(embedded.plan)

@@ -33,7 +33,7 @@ class WireError(Exception):
     """A peer sent what it must not send."""
 
 
-class PacketTooLarge(Exception):  # noqa: N818 - it is the size that is wrong, not the code
+class PacketTooLarge(Exception):
     """A message does not fit into one packet."""
 
 

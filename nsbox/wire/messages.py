@@ -130,7 +130,7 @@ class Launch(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The blank is prepared (``id`` empty), or init stands in its root without needless privileges, and listens."""
+    """The blank is prepared (``id`` empty), or init stands in its root, unprivileged, and listens."""
 
     id: str
 
