@@ -30,12 +30,15 @@ from nsbox.service.health import Health
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
-from nsbox.settings import Settings
+from nsbox.settings import BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
 from nsbox.store.keys import KeyRing, KeyTable
 from nsbox.store.sandboxes import SandboxStore
 
 _log = logging.getLogger(__name__)
+
+#: How often the last use of keys is written down, in seconds.
+_NOTE_USES = 30.0
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -107,7 +110,8 @@ async def _serve(
     registry = Registry(SandboxStore(database))
     templates = Templates()
     keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
-    sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery)
+    commands = Commands(registry, templates, settings, nursery)
+    sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
     templates.add(await default_template(settings.state_dir, keeper))
@@ -116,13 +120,14 @@ async def _serve(
     services = Services(
         sandboxes=sandboxes,
         templates=templates,
-        commands=Commands(registry, templates, settings, nursery),
+        commands=commands,
         files=Files(registry, settings),
         health=health,
         keys=keys,
     )
     for task in (sandboxes.expire, sandboxes.keep_house):
         nursery.start_soon(task)
+    nursery.start_soon(_note_uses, keys, database)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
             await serving.start(serve, create_app(services, settings), listener, settings)
@@ -138,11 +143,24 @@ async def _serve(
                 await sandboxes.end_all()
 
 
+async def _note_uses(keys: KeyRing, database: Database) -> None:
+    """When each key was last used, for ``nsbox keys list``: now and then, not on every request."""
+    while True:
+        await trio.sleep(_NOTE_USES)
+        try:
+            await keys.record_use(database)
+        except HostProblem as problem:
+            _log.warning("the use of keys is not recorded: %s", problem.detail)
+
+
 def _first_key(settings: Settings, preset: str | None) -> str | None:
     """Make sure that there is a key; the plaintext of one that was made just now, to be shown once."""
     with KeyTable(settings.state_dir) as table:
         if preset is not None:
-            table.import_key(preset, "bootstrap")
+            if table.import_key(preset, "bootstrap").revoked_at is not None:
+                raise HostProblem(
+                    f"the key in {BOOTSTRAP_KEY_VARIABLE} has been revoked", remedy="preset another one"
+                )
             return None
         if table.list():
             return None

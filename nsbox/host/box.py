@@ -58,6 +58,14 @@ class RunningCommand:
         return message
 
 
+class Adopted:
+    """A command of an earlier api process that still runs. ``outputs``: read ends, which the taker owns."""
+
+    def __init__(self, running: RunningCommand, told: Running, outputs: list[int]) -> None:
+        self.running, self.outputs = running, outputs
+        self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
+
+
 class Box:
     """One sandbox's init."""
 
@@ -67,9 +75,12 @@ class Box:
         self._exits: dict[str, Slot] = {}
         self.closed = False
 
-    async def attach(self) -> list[RunningCommand]:
-        """Take over; the commands that run or ended since the api process before. Before ``listen``."""
-        adopted: list[RunningCommand] = []
+    async def attach(self) -> list[Adopted]:
+        """Take over; the commands that run since the api process before. Before ``listen``.
+
+        Those that ended meanwhile are forgotten: nobody is left who waits for them.
+        """
+        adopted: list[Adopted] = []
         try:
             with trio.fail_after(_PATIENCE):
                 await self._endpoint.send(Attach(PROTOCOL_VERSION))
@@ -78,26 +89,27 @@ class Box:
                 if not isinstance(first, Attached) or first.version != PROTOCOL_VERSION:
                     raise Unresponsive("init is of another version")
                 for _ in range(min(first.commands, 100_000)):
-                    adopted.append(await self._adopt())
-        except (Closed, trio.TooSlowError) as error:
+                    await self._adopt(adopted)
+        except BaseException as error:
             self.close()
-            raise Unresponsive(str(error)) from error
-        except BaseException:
-            self.close()
+            for one in adopted:
+                close_all(one.outputs)
+            if isinstance(error, Closed | trio.TooSlowError):
+                raise Unresponsive(str(error)) from error
             raise
         return adopted
 
-    async def _adopt(self) -> RunningCommand:
+    async def _adopt(self, adopted: list[Adopted]) -> None:
         message, descriptors = await self._endpoint.receive()
+        if isinstance(message, Running):
+            slot = self._exits[message.key] = Slot()
+            running = RunningCommand(message.key, message.pid, slot)
+            adopted.append(Adopted(running, message, descriptors))
+            return
         close_all(descriptors)
-        if isinstance(message, Exited):
-            slot = Slot()
-            slot.fill(message, [])
-            return RunningCommand(message.key, 0, slot)
-        if not isinstance(message, Running):
+        if not isinstance(message, Exited):
             raise Unresponsive(f"init sent {type(message).__name__} where a command was expected")
-        slot = self._exits[message.key] = Slot()
-        return RunningCommand(message.key, message.pid, slot)
+        await self._endpoint.send(Forget(message.key))
 
     async def listen(self) -> None:
         """Take in messages until init hangs up or says what it must not; then everybody who waits is told."""

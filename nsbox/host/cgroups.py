@@ -110,5 +110,5 @@ def require(delegation: Delegation) -> None:
     if missing:
         raise HostProblem(
             f"this host cannot enforce {', '.join(missing)}: the controllers are not delegated",
-            remedy="nsbox doctor says how to mend it; --limits=best-effort serves without, and records say so",
+            remedy="nsbox doctor says how to mend it; --limits=best-effort serves without and says so",
         )

@@ -27,8 +27,11 @@ _IDLE_KEEP = 10.0
 class Command:
     """A command. ``kept`` are duplicates of the read ends of its output; ``pid`` is 0 until it runs."""
 
-    def __init__(self, key: str, kept: tuple[int, ...]) -> None:
-        self.key, self.kept, self.pid = key, kept, 0
+    def __init__(self, order: Exec, kept: tuple[int, ...]) -> None:
+        # Not the whole order: its environment may hold secrets, which have no business here afterwards.
+        self.key, self.argv, self.cwd = order.key, order.argv, order.cwd
+        self.kept, self.pid = kept, 0
+        self.started_ns = time.time_ns()
 
 
 class Spawner:
@@ -100,7 +103,7 @@ class Commands:
                 if idle is not None:
                     continue  # it was killed while idle; take another
                 return Refused(order.key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0))
-            one.command = Command(order.key, kept)
+            one.command = Command(order, kept)
             self._running[order.key] = one.command, one
             self._kept[order.key] = kept
             return None

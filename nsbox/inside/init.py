@@ -225,7 +225,8 @@ class Init:
         running, ended = self._commands.running(), self._commands.ended()
         self._send(Attached(PROTOCOL_VERSION, len(running) + len(ended)))
         for command in running:
-            self._send(Running(command.key, command.pid), command.kept)
+            told = Running(command.key, command.pid, command.argv, command.cwd, command.started_ns)
+            self._send(told, command.kept)
         for report in ended:
             self._send(report)
 

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from nsbox.host import pipes
-from nsbox.host.box import Box, Refusal, RunningCommand, Unresponsive
+from nsbox.host.box import Adopted, Box, Refusal, RunningCommand, Unresponsive
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action
 from nsbox.model.sandbox import (
@@ -95,7 +95,8 @@ class Commands:
         with self._counted(sandbox_id):
             streams = _Streams.make(spec.stdin)
             try:
-                running = await started(box, order, streams.theirs)
+                # The read ends go along: init keeps them, so that the output outlives this process.
+                running = await started(box, order, (*streams.theirs, streams.stdout, streams.stderr))
             except BaseException:
                 streams.close_ours()
                 raise
@@ -104,18 +105,36 @@ class Commands:
         process = Process(
             id=order.key, pid=running.pid, command=spec.command, cwd=order.cwd, started_at=clock.wall()
         )
-        self._background.setdefault(sandbox_id, {})[process.id] = process
-        self._nursery.start_soon(self._watch, sandbox_id, box, running, streams)
+        self._keep(sandbox_id, box, running, process, [streams.stdout, streams.stderr])
+        self._nursery.start_soon(pipes.feed, streams.stdin, streams.data)
         return process
 
-    async def _watch(self, sandbox_id: str, box: Box, running: RunningCommand, streams: "_Streams") -> None:
+    def adopt(self, sandbox_id: str, box: Box, commands: list[Adopted]) -> None:
+        """Take over what an earlier api process started. Whoever waited for it is gone: it is in the
+        background now."""
+        for one in commands:
+            process = Process(
+                id=one.running.key,
+                pid=one.running.pid,
+                command=list(one.argv),
+                cwd=one.cwd,
+                started_at=one.started_ns / 1e9,
+            )
+            self._keep(sandbox_id, box, one.running, process, one.outputs)
+
+    def _keep(
+        self, sandbox_id: str, box: Box, running: RunningCommand, process: Process, outputs: list[int]
+    ) -> None:
+        self._background.setdefault(sandbox_id, {})[process.id] = process
+        self._nursery.start_soon(self._watch, sandbox_id, box, running, outputs)
+
+    async def _watch(self, sandbox_id: str, box: Box, running: RunningCommand, outputs: list[int]) -> None:
         """Take in a background process's output and its end. Nobody waits: nothing may be raised."""
         with _Place(self._active, sandbox_id):
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(pipes.feed, streams.stdin, streams.data)
-                    nursery.start_soon(pipes.Tail(streams.stdout, _TAIL).pump)
-                    nursery.start_soon(pipes.Tail(streams.stderr, _TAIL).pump)
+                    for descriptor in outputs:
+                        nursery.start_soon(pipes.Tail(descriptor, _TAIL).pump)
                     await running.wait()
                     self._ended(sandbox_id, running.key)
                 await box.forget(running.key)

@@ -6,7 +6,7 @@ from functools import partial
 
 import trio
 
-from nsbox.host.box import Box, Unresponsive
+from nsbox.host.box import Adopted, Box, Unresponsive
 from nsbox.host.keeper import KeeperLink
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action, EndReason, State
@@ -26,7 +26,7 @@ _PRUNING = 3600.0
 
 class Sandboxes:
     """All sandboxes of this daemon. ``nursery`` is the daemon's: what is begun for a client is finished even
-    when the client leaves."""
+    when the client leaves. ``adopt`` takes over the commands of sandboxes that were found alive."""
 
     def __init__(
         self,
@@ -36,7 +36,9 @@ class Sandboxes:
         settings: Settings,
         run_dir: int,
         nursery: trio.Nursery,
+        adopt: Callable[[str, Box, list[Adopted]], None],
     ) -> None:
+        self._adopt = adopt
         self._registry, self._keeper, self._templates = registry, keeper, templates
         self._settings, self._run_dir, self._nursery = settings, run_dir, nursery
         self._boot_id = clock.boot_id()
@@ -251,12 +253,13 @@ class Sandboxes:
             return False
         try:
             box = Box(self._run_dir, live.record.id)
-            await box.attach()
+            commands = await box.attach()
         except (OSError, Unresponsive) as error:
             _log.warning("%s cannot be adopted: %s", live.record.id, error)
             return False
         live.connect(box)
         self._nursery.start_soon(box.listen)
+        self._adopt(live.record.id, box, commands)
         return True
 
     def refuse_new(self) -> None:

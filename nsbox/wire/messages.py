@@ -152,10 +152,16 @@ class Attached(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A command that was started for an earlier api process, with the read ends of its output."""
+    """A command that was started for an earlier api process, with the read ends of its output.
+
+    ``started_ns``: since the epoch.
+    """
 
     key: str
     pid: int
+    argv: tuple[str, ...]
+    cwd: str
+    started_ns: int
 
 
 class Exec(NamedTuple):

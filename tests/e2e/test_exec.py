@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -214,13 +213,13 @@ def test_too_much_output_is_cut_and_said(sandbox: Sandbox) -> None:
 @pytest.mark.slow
 def test_endless_output_leaves_memory_flat(daemon: Daemon, sandbox: Sandbox) -> None:
     """The first part of it has been kept when the measuring begins; then gigabytes may come."""
-    peaks: list[int] = []
+    seen: list[tuple[float, int]] = []
     done = threading.Event()
-    before = daemon.rss_kib()
+    before, begun = daemon.rss_kib(), time.monotonic()
 
     def watch() -> None:
         while not done.wait(0.1):
-            peaks.append(daemon.rss_kib())
+            seen.append((time.monotonic() - begun, daemon.rss_kib()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -231,10 +230,11 @@ def test_endless_output_leaves_memory_flat(daemon: Daemon, sandbox: Sandbox) -> 
         watcher.join()
     assert (result["timedOut"], result["outcome"], result["truncated"]) == (True, "timedOut", True)
     assert (result["exitCode"], result["signal"]) == (None, "KILL")
-    half = len(peaks) // 2
-    print(f"rss of api: {before} KiB before, at most {max(peaks)} KiB while `yes` wrote for 4 s")
-    assert max(peaks) - before < 60 * 1024
-    assert max(peaks[half:]) - peaks[half] < 8 * 1024  # flat, once the bound is reached
+    highest = max(rss for _, rss in seen)
+    while_flowing = [rss for at, rss in seen if 1.5 < at < 3.7]
+    print(f"rss of api: {before} KiB before, {max(while_flowing)} KiB while `yes` wrote, {highest} KiB at the answer")
+    assert max(while_flowing) - min(while_flowing) < 2 * 1024
+    assert highest - before < 60 * 1024  # the answer has 10 MiB, as bytes, as text and as JSON
 
 
 # ---- time
@@ -250,14 +250,13 @@ def test_a_timeout_ends_the_command(sandbox: Sandbox) -> None:
     assert 300 <= result["durationMs"] < 3_000
 
 
-def test_a_timeout_ends_the_whole_tree(daemon: Daemon, sandbox: Sandbox) -> None:
+def test_a_timeout_ends_the_whole_tree(sandbox: Sandbox) -> None:
     """Children, a pipeline, and children that lead sessions of their own."""
     script = "sleep 7101 & setsid sleep 7102 & sh -c 'sleep 7103 & wait' & yes | cat >/dev/null & trap '' TERM INT HUP; sleep 7104"
     result = sandbox.run(script, timeoutMs=500)
     assert (result["timedOut"], result["exitCode"]) == (True, None)
     left = [line for line in sandbox.out("ps -eo args").splitlines() if "71" in line or line.startswith(("yes", "cat"))]
     assert left == [], left
-    assert has_leaf_cgroups(daemon) in (True, False)
 
 
 def test_a_timeout_finds_daemons_too(daemon: Daemon, sandbox: Sandbox) -> None:
@@ -342,7 +341,7 @@ def test_a_sandbox_survives_killing_everything(sandbox: Sandbox) -> None:
 def test_a_stopped_agent_keeps_nobody_waiting_for_ever(sandbox: Sandbox) -> None:
     """SIGSTOP to every process of the sandbox, its file agents too; commands are new processes."""
     assert sandbox.write("/tmp/kept", "x").status == 200
-    sandbox.run("kill -STOP -1; echo stopped")
+    sandbox.run("kill -STOP -1; echo stopped", timeoutMs=1_500)
     assert sandbox.out("echo again") == "again\n"
     sandbox.out("kill -CONT -1")
     assert sandbox.read("/tmp/kept").status == 200
@@ -436,9 +435,8 @@ def test_a_wrong_background_process_is_named(sandbox: Sandbox, wish: JSON, field
     assert (answer.status, answer.json["field"]) == (422, field), answer
 
 
-def test_ten_thousand_bytes_of_pid_reuse_are_not_needed(sandbox: Sandbox) -> None:
-    """Results belong to their commands, however quickly pids come round again."""
+def test_results_belong_to_their_commands(sandbox: Sandbox) -> None:
+    """However many run at once and however quickly they end."""
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda n: sandbox.run(["sh", "-c", f"exit {n % 250}"])["exitCode"], range(400)))
     assert results == [n % 250 for n in range(400)]
-    assert os.getpid() > 0
