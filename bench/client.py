@@ -1,7 +1,7 @@
 """HTTP/1.1 over one keep-alive connection, in as few instructions as will do.
 
-http.client takes 0.2 to 0.3 ms of processor time for a request. On a host with few CPUs that would be measured as the
-daemon's, and in the load tests taken from it.
+What a client library costs is the client's affair. On a host with few CPUs it would be measured as the
+daemon's, and in the load tests be taken from it.
 """
 
 from __future__ import annotations

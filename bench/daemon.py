@@ -27,9 +27,12 @@ _CGROUPS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 
 
 class Daemon:
-    """A running `nsbox serve`. ``alive`` counts the sandboxes that the measurements have made."""
+    """A running `nsbox serve`. ``pool``: how many blanks it keeps in stock."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, key: str, state: str, pool: int) -> None:
+    def __init__(
+        self, who: Who, process: subprocess.Popen[bytes], url: str, key: str, state: str, pool: int
+    ) -> None:
+        self.who = who
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -77,7 +80,7 @@ def running(who: Who, pool: int) -> Iterator[Daemon]:
             if who.by_root:
                 os.chown(state, who.uid, who.gid)
             process = _start(who, state, key, pool, log.fileno())
-            yield Daemon(process, _ready(process, log.fileno()), key, state, pool)
+            yield Daemon(who, process, _ready(process, log.fileno()), key, state, pool)
         finally:
             if process is not None:
                 _stop(process, who)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import trio
 
+from nsbox.host import pipes
 from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
 from nsbox.wire.messages import (
     FROM_AGENT,
@@ -28,6 +29,8 @@ from nsbox.wire.messages import (
 
 #: init answers at once unless something is wrong with it, in seconds.
 _PATIENCE = 10.0
+#: More commands than one init can have: each takes two of its descriptors, and two of ours when adopted.
+_MOST_ADOPTED = 2_000
 
 
 class Refusal(Exception):
@@ -88,7 +91,9 @@ class Box:
                 close_all(descriptors)
                 if not isinstance(first, Attached) or first.version != PROTOCOL_VERSION:
                     raise Unresponsive("init is of another version")
-                for _ in range(min(first.commands, 100_000)):
+                if first.commands > _MOST_ADOPTED:
+                    raise Unresponsive(f"init claims {first.commands} commands")
+                for _ in range(first.commands):
                     await self._adopt(adopted)
         except BaseException as error:
             self.close()
@@ -104,7 +109,7 @@ class Box:
         if isinstance(message, Running):
             slot = self._exits[message.key] = Slot()
             running = RunningCommand(message.key, message.pid, slot)
-            adopted.append(Adopted(running, message, descriptors))
+            adopted.append(Adopted(running, message, pipes.reclaimed(descriptors)))
             return
         close_all(descriptors)
         if not isinstance(message, Exited):

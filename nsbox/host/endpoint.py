@@ -18,6 +18,10 @@ from nsbox.wire.framing import (
 )
 from nsbox.wire.messages import Message
 
+#: O_NONBLOCK is not enough: it is a property of the open file description, and that of an agent's socket came
+#: from the sandbox, which may have kept a duplicate and clear it.
+_RECEIVING = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+
 #: One for all endpoints: it is read into and decoded from with no await between.
 _buffer = bytearray(MAX_PACKET)
 
@@ -60,7 +64,7 @@ class Endpoint:
         async with self._sending:
             while True:
                 try:
-                    self._sock.sendmsg([packet], ancillary)
+                    self._sock.sendmsg([packet], ancillary, socket.MSG_DONTWAIT)
                     return
                 except BlockingIOError:
                     await _until(trio.lowlevel.wait_writable, self._sock)
@@ -72,9 +76,7 @@ class Endpoint:
         await trio.lowlevel.checkpoint()  # a peer that floods us must not hold the loop
         while True:
             try:
-                size, ancillary, flags, _ = self._sock.recvmsg_into(
-                    [_buffer], ANCILLARY_ROOM, socket.MSG_CMSG_CLOEXEC
-                )
+                size, ancillary, flags, _ = self._sock.recvmsg_into([_buffer], ANCILLARY_ROOM, _RECEIVING)
             except BlockingIOError:
                 await _until(trio.lowlevel.wait_readable, self._sock)
                 continue
@@ -97,7 +99,7 @@ class Endpoint:
     def broken(self) -> bool:
         """Whether something is there to be read though nothing was asked: the other side has hung up."""
         try:
-            self._sock.recv(1, socket.MSG_PEEK)
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import stat
+from collections.abc import Sequence
 
 import trio
 
@@ -16,6 +18,30 @@ _REST = 0.002
 def make() -> tuple[int, int]:
     """A pipe, both ends close-on-exec. Only our end gets O_NONBLOCK: the other is the command's stream."""
     return os.pipe2(os.O_CLOEXEC)
+
+
+def reopened(descriptor: int) -> int:
+    """The read end of a pipe anew, for us alone, non-blocking.
+
+    init keeps a duplicate of the descriptor that it is sent. O_NONBLOCK is a property of what the two share:
+    an init that was taken over could clear it and so have read(2) hold up our loop.
+    """
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def reclaimed(descriptors: Sequence[int]) -> list[int]:
+    """Read ends of those ``descriptors`` from a sandbox that are pipes of ours; the rest is closed."""
+    found = []
+    for descriptor in descriptors:
+        try:
+            told = os.fstat(descriptor)
+            if stat.S_ISFIFO(told.st_mode) and told.st_uid == os.getuid():
+                found.append(reopened(descriptor))
+        except OSError:
+            pass  # we are out of descriptors: the output is lost, the command is not
+        finally:
+            os.close(descriptor)
+    return found
 
 
 class Collector:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from nsbox.inside import channel, processes, spawner, users
 from nsbox.inside.leaves import Leaves
-from nsbox.kernel import libc, seccomp
+from nsbox.kernel import libc
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import FROM_SPAWNER, Exec, Exited, Message, Refused, Stage, Started
 
@@ -44,17 +44,21 @@ class Spawner:
 
 
 class Commands:
-    """All commands of this sandbox. ``watch`` and ``unwatch`` are init's poll, ``tell`` sends to api."""
+    """All commands of this sandbox. ``guard`` is the filter that they add to init's own.
+
+    ``watch`` and ``unwatch`` are init's poll, ``tell`` sends to api.
+    """
 
     def __init__(
         self,
         leaves: Leaves,
+        guard: bytes,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
         tell: Callable[[Message], None],
     ) -> None:
-        self._leaves, self._watch, self._unwatch, self._tell = leaves, watch, unwatch, tell
-        self._guard = seccomp.clone3_guard(os.uname().machine)
+        self._leaves, self._guard = leaves, guard
+        self._watch, self._unwatch, self._tell = watch, unwatch, tell
         self._spawners: dict[int, Spawner] = {}  # by pid
         self._idle: list[Spawner] = []
         self._running: dict[str, tuple[Command, Spawner]] = {}

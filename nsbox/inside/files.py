@@ -122,10 +122,17 @@ def _follow(path: str) -> str:
     """Where a symlink at ``path`` leads; without one, ``path``. A dangling one names the file to make."""
     for _ in range(_LONGEST_LINK):
         try:
-            target = os.readlink(path)
+            link = _open(path, os.O_PATH | os.O_NOFOLLOW)
         except OSError:
             return path
-        path = os.path.join(os.path.dirname(path), target)
+        try:
+            if not stat.S_ISLNK(os.fstat(link).st_mode):
+                return path
+            if libc.filesystem_type(link) == libc.PROC_SUPER_MAGIC:
+                break  # /proc/self/exe has the text of a path, but of our own program's, perhaps outside
+            path = os.path.join(os.path.dirname(path), os.readlink("", dir_fd=link))
+        finally:
+            os.close(link)
     raise Refusal(Stage.PATH, errno.ELOOP)
 
 

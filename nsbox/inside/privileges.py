@@ -9,15 +9,15 @@ import prctl
 from nsbox.kernel import capabilities, libc
 
 
-def limit(rlimits: Iterable[str]) -> None:
-    """Apply ``NUMBER=SOFT:HARD`` pairs. A hard limit of the host that is lower stays."""
+def limit(pid: int, rlimits: Iterable[str]) -> None:
+    """Apply ``NUMBER=SOFT:HARD`` pairs to a process. A hard limit of the host that is lower stays."""
     for pair in rlimits:
         number, values = pair.split("=")
         soft, hard = (int(value) for value in values.split(":"))
-        _, highest = resource.getrlimit(int(number))
+        _, highest = resource.prlimit(pid, int(number))
         if highest != resource.RLIM_INFINITY:
             hard = min(hard, highest)
-        resource.setrlimit(int(number), (min(soft, hard), hard))
+        resource.prlimit(pid, int(number), (min(soft, hard), hard))
 
 
 def promise() -> list[int]:
@@ -45,9 +45,8 @@ def die_with_parent(signal_number: int) -> None:
 
 
 def name_process(name: str) -> None:
-    """What ps shows, in both places where it looks."""
+    """What ps shows of a process that was forked and not exec'd. keeper has replaced the command line."""
     prctl.set_name(name)
-    libc.set_command_line(name.encode())
 
 
 def close_all_but(kept: Iterable[int]) -> None:

@@ -7,9 +7,9 @@ import sys
 from typing import NamedTuple
 
 from nsbox.inside import channel
-from nsbox.inside import init as inside_init
 from nsbox.keeper import layout
-from nsbox.kernel import libc, mounts, namespaces
+from nsbox.keeper.zygote import Zygote
+from nsbox.kernel import mounts, namespaces
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.plan import baseline
 from nsbox.wire.messages import Create, Launch
@@ -26,11 +26,11 @@ class Phase(enum.Enum):
 
 
 class Host(NamedTuple):
-    """What all boxes share: the delegated cgroup (or None), its controllers, the system call filter."""
+    """What all boxes share: the delegated cgroup (or None), its controllers, the zygote."""
 
     cgroup: Cgroup | None
     controllers: tuple[str, ...]
-    program: bytes
+    zygote: Zygote
 
     @property
     def enforced(self) -> tuple[str, ...]:
@@ -99,12 +99,10 @@ class Box:
 
     def _clone(self, listener: socket.socket, cgroup_fd: int | None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control = ours
         channel.prepare(ours)
         with theirs:
-            self.pid = libc.clone3(namespaces.SANDBOX_FLAGS, cgroup_fd)
-            if self.pid == 0:
-                inside_init.main(theirs, listener, cgroup_fd, self.host.program)
-        self.control = ours
+            self.pid = self.host.zygote.clone(theirs, listener, cgroup_fd)
         namespaces.write_sandbox_maps(self.pid)
         channel.send(ours, baseline.prepare())
 
@@ -148,7 +146,10 @@ class Box:
     def _make_folder(self) -> None:
         os.mkdir(self.folder, 0o700)
         for name, mode in (("upper", 0o755), ("work", 0o700)):
-            os.mkdir(f"{self.folder}/{name}", mode)
+            os.mkdir(f"{self.folder}/{name}")
+            os.chmod(
+                f"{self.folder}/{name}", mode
+            )  # upper's is that of the sandbox's /; mkdir's loses the umask
             os.chown(f"{self.folder}/{name}", namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
 
     def _mount(self, order: Create) -> int:

@@ -217,6 +217,9 @@ class Keeper:
                 self._answer(TaskDone(self._tasks.pop(pid), status))
             elif pid == self.sweeper.pid:
                 self.sweeper.start()
+            elif pid == self._host.zygote.pid:
+                _log("the zygote died; starting another")
+                self._host.zygote.start()
 
     def _bury(self, box: Box, status: int) -> None:
         """Remove what is left of a box whose init is dead, then tell."""

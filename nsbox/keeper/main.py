@@ -15,11 +15,13 @@ from collections.abc import Callable
 import prctl
 
 from nsbox.inside import channel, privileges
+from nsbox.inside.init import Filters
 from nsbox.keeper import layout
 from nsbox.keeper.boxes import Box, Host
 from nsbox.keeper.config import Config
 from nsbox.keeper.core import Keeper
 from nsbox.keeper.pool import Pool
+from nsbox.keeper.zygote import Zygote
 from nsbox.kernel import libc, mounts, seccomp
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.wire.framing import WireError
@@ -47,7 +49,10 @@ class Loop:
         self._api: socket.socket | None = None
         self._ending = False
         cgroup = Cgroup(config.cgroup) if config.cgroup else None
-        host = Host(cgroup, config.controllers, seccomp.init_policy(os.uname().machine))
+        machine = os.uname().machine
+        filters = Filters(seccomp.init_policy(machine), seccomp.clone3_guard(machine))
+        self._zygote = Zygote(filters)
+        host = Host(cgroup, config.controllers, self._zygote)
         self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer)
         self._listener = _listen()
         self._signals = _wakeup_pipe()
@@ -77,6 +82,10 @@ class Loop:
             channel.send(self._api, message)
         except OSError:
             self._hang_up()
+
+    def start_zygote(self) -> None:
+        """After everything is imported, and before anything else is done."""
+        self._zygote.start()
 
     def run(self) -> int:
         """Serve until told to end or left alone; the exit status."""
@@ -211,6 +220,7 @@ def main(arguments: list[str]) -> int:
     """Set up what needs keeper's place in the namespaces, then run."""
     config = Config.from_json(arguments[0])
     privileges.name_process("nsbox-keeper")
+    libc.set_command_line(b"nsbox")  # sandboxes see it as that of their process 1
     prctl.set_pdeathsig(signal.SIGKILL)
     # Not readable by anybody but the outer root; every init inherits this with the memory.
     prctl.set_dumpable(0)
@@ -228,4 +238,5 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.disable()
     gc.freeze()
+    loop.start_zygote()
     return loop.run()

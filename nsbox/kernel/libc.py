@@ -40,6 +40,7 @@ AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 
+CLONE_PARENT: Final = 0x8000
 CLONE_NEWNS: Final = 0x0002_0000
 CLONE_NEWCGROUP: Final = 0x0200_0000
 CLONE_NEWUTS: Final = 0x0400_0000
@@ -141,7 +142,8 @@ def clone3(flags: int = 0, cgroup: int | None = None) -> int:
     spares the write lock that every migration takes, and leaves no moment outside the limits.
     Only for single-threaded processes: no fork handler of libc or of Python runs.
     """
-    arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
+    # With CLONE_PARENT the child announces its end as its new sibling would: a signal given is EINVAL.
+    arguments = _CloneArgs(flags=flags, exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD)
     if cgroup is not None:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup

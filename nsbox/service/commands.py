@@ -96,7 +96,7 @@ class Commands:
             streams = _Streams.make(spec.stdin)
             try:
                 # The read ends go along: init keeps them, so that the output outlives this process.
-                running = await started(box, order, (*streams.theirs, streams.stdout, streams.stderr))
+                running = await started(box, order, streams.theirs)
             except BaseException:
                 streams.close_ours()
                 raise
@@ -179,7 +179,8 @@ class _Place:
 
 
 class _Streams(msgspec.Struct):
-    """A command's three pipes: our ends, theirs, and what is to be written to its stdin."""
+    """A command's three pipes: our ends, what init gets (the command's ends and read ends to keep), and what
+    is to be written to stdin."""
 
     stdin: int
     stdout: int
@@ -194,12 +195,14 @@ class _Streams(msgspec.Struct):
         try:
             for _ in range(3):
                 opened += pipes.make()
+            opened += [pipes.reopened(opened[2])]
+            opened += [pipes.reopened(opened[4])]
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
             raise
-        in_read, in_write, out_read, out_write, err_read, err_write = opened
-        return cls(in_write, out_read, err_read, (in_read, out_write, err_write), data)
+        in_read, in_write, out_kept, out_write, err_kept, err_write, out, err = opened
+        return cls(in_write, out, err, (in_read, out_write, err_write, out_kept, err_kept), data)
 
     def close_theirs(self) -> None:
         for descriptor in self.theirs:
@@ -225,7 +228,7 @@ class _Job:
         streams = _Streams.make(self._spec.stdin)
         try:
             # The read ends go along: init keeps them, so that the output outlives this process.
-            self._running = await started(self._box, order, (*streams.theirs, streams.stdout, streams.stderr))
+            self._running = await started(self._box, order, streams.theirs)
         except BaseException:
             streams.close_ours()
             raise
@@ -326,7 +329,8 @@ async def started(box: Box, order: Exec, descriptors: tuple[int, ...]) -> Runnin
     """
     try:
         with trio.CancelScope(shield=True):
-            return await _answered(lambda: box.exec(order, descriptors))
+            running = await _answered(lambda: box.exec(order, descriptors))
+        return running
     except Refusal as refusal:
         raise refusals.of_command(refusal) from refusal
     except PacketTooLarge as error:

@@ -165,7 +165,7 @@ class Sandboxes:
             await self._keeper.destroy(live.record.id)
             if live.record.state is State.STOPPING:  # nobody else has seen to it meanwhile
                 await self._registry.move(live, Action.GONE)
-            return live.record
+        return live.record
 
     def gone(self, sandbox_id: str) -> None:
         """keeper says that a sandbox ended by itself."""

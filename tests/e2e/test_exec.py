@@ -109,7 +109,7 @@ def test_users_by_name_and_number(sandbox: Sandbox) -> None:
     assert sandbox.out(ask) == "0:0:0:/root\n"
 
     def ids(user: str) -> list[str]:
-        return sandbox.out(["sh", "-c", "id -u; id -g; id -G"], user=user).split("\n")[:3]
+        return sandbox.out(["sh", "-c", "id -u; id -g; id -G"], user=user, cwd="/").split("\n")[:3]
 
     assert ids("root") == ["0", "0", "0"]
     assert ids("worker") == ["1234", "4321", "4321 77"]
@@ -117,10 +117,23 @@ def test_users_by_name_and_number(sandbox: Sandbox) -> None:
     assert ids("1234") == ["1234", "4321", "4321 77"]
     assert ids("5000:6000") == ["5000", "6000", "6000"]
     assert ids("65535")[0] == "65535"
-    assert sandbox.run("cat /etc/shadow; echo x >/etc/passwd", user="5000:6000")["exitCode"] != 0
-    status = sandbox.out(["grep", "^Cap", "/proc/self/status"], user="5000:6000")
+    assert sandbox.run("echo x >/etc/passwd", user="5000:6000", cwd="/")["exitCode"] != 0
+    status = sandbox.out(["grep", "^Cap", "/proc/self/status"], user="5000:6000", cwd="/")
     assert set(status.split()[1::2]) - {"0000000000000000"} == {status.split()[7]}  # only the bounding set
     assert status.split()[5] == "0000000000000000"  # CapEff
+
+
+def test_another_user_needs_no_cwd(sandbox: Sandbox) -> None:
+    """Root's home, where commands start unless told otherwise, is closed to others: that is not the client's
+    mistake, as it named no folder."""
+    answer = sandbox.exec(["id", "-u"], user="1000")
+    assert answer.status == 200, answer
+    assert answer.json["stdout"] == "1000\n"
+
+
+def test_another_users_home_is_not_roots(sandbox: Sandbox) -> None:
+    sandbox.out("echo 'worker:x:1234:4321:Worker:/home/worker:/bin/sh' >>/etc/passwd")
+    assert sandbox.out(["printenv", "HOME"], user="worker", cwd="/") == "/home/worker\n"
 
 
 @pytest.mark.parametrize("user", ["nobody-here", "root:nogroup-here", "65536", "-1", "0x0", "a b", "", "1:2:3", "٣"])
@@ -329,22 +342,29 @@ def test_a_hundred_at_once(sandbox: Sandbox) -> None:
 
 def test_a_sandbox_survives_killing_everything(sandbox: Sandbox) -> None:
     assert sandbox.write("/tmp/kept", "x").status == 200  # so that there is a file agent to kill
-    for round_ in range(3):
+    refused = 0
+    for round_ in range(10):
         result = sandbox.run("sleep 7300 & kill -9 1; kill -15 1; kill -11 1; kill -9 -1; kill -9 1; echo alive")
         assert (result["stdout"], result["exitCode"]) == ("alive\n", 0), round_
+        # The process that was to start the next command may have been among the killed: said, not hidden.
+        first = sandbox.exec("echo again")
+        assert first.status == 200 or first.code == "sandbox_exhausted", first
+        refused += first.status != 200
         assert sandbox.out("echo again") == "again\n"
         assert sandbox.read("/tmp/kept").json["content"] == "x"
         assert sandbox.write(f"/tmp/new{round_}", "y").status == 200
+    print(f"everything killed from inside 10 times; the next command was refused {refused} times")
     assert "7300" not in sandbox.out("ps -eo args")
 
 
-def test_a_stopped_agent_keeps_nobody_waiting_for_ever(sandbox: Sandbox) -> None:
-    """SIGSTOP to every process of the sandbox, its file agents too; commands are new processes."""
+def test_a_sandbox_that_stops_itself_can_still_be_used(sandbox: Sandbox) -> None:
+    """SIGSTOP to every process of the sandbox, those that start commands and open files among them."""
     assert sandbox.write("/tmp/kept", "x").status == 200
+    begun = time.monotonic()
     sandbox.run("kill -STOP -1; echo stopped", timeoutMs=1_500)
     assert sandbox.out("echo again") == "again\n"
-    sandbox.out("kill -CONT -1")
     assert sandbox.read("/tmp/kept").status == 200
+    assert time.monotonic() - begun < 5
 
 
 def test_a_fork_bomb_is_bounded(daemon: Daemon, make_sandbox: Callable[..., Sandbox], sandbox: Sandbox) -> None:

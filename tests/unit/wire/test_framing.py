@@ -33,7 +33,7 @@ def test_every_kind_comes_out_as_it_went_in(kind: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\0\x01\x1f\x7f", "\ud800", "\udcff", "\ud83d\ude00", "😀", "\u2028", '"\\', "a" * 70_000]
+    "text", ["", "\0\x01\x1f\x7f", "\ud800", "\ud83d\ude00", "😀", "\u2028", '"\\', "a" * 70_000]
 )
 def test_strings_survive_whatever_they_hold(text: str) -> None:
     order = Exec("k", (text, ""), (), text, "")

@@ -1,0 +1,89 @@
+"""The process that sandboxes' inits are copied from.
+
+keeper does not clone them from itself: whatever it writes to between two clones is no longer shared by the
+older one, and keeper is busy. The zygote does nothing but clone, so its pages stay common to all. With
+CLONE_PARENT its copies are keeper's children, to be waited for there.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+from typing import NoReturn
+
+from nsbox.inside import channel, privileges
+from nsbox.inside import init as inside_init
+from nsbox.kernel import libc, namespaces
+
+#: A pid, or an errno below zero.
+_ANSWER = struct.Struct("i")
+#: How long a clone may take, in seconds.
+_PATIENCE = 10.0
+
+
+class Zygote:
+    """keeper's handle on it. ``restart`` replaces one that died."""
+
+    def __init__(self, filters: inside_init.Filters) -> None:
+        self._filters = filters
+        self._sock: socket.socket | None = None
+        self.pid = 0
+
+    def start(self) -> None:
+        """Fork it from this process, as early as can be. Raises ``OSError``."""
+        if self._sock is not None:
+            self._sock.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.pid = libc.clone3()
+            if self.pid == 0:
+                _serve(theirs, self._filters)
+        self._sock = ours
+
+    def clone(self, control: socket.socket, listener: socket.socket, cgroup: int | None) -> int:
+        """A new blank with these descriptors, in new namespaces and in ``cgroup``; its pid. Raises ``OSError``."""
+        assert self._sock is not None
+        descriptors = [control.fileno(), listener.fileno(), *([] if cgroup is None else [cgroup])]
+        socket.send_fds(self._sock, [b"c"], descriptors)
+        ready, _, _ = select.select([self._sock], [], [], _PATIENCE)
+        data = self._sock.recv(_ANSWER.size) if ready else b""
+        if len(data) != _ANSWER.size:
+            raise OSError(0, "the zygote died or does not answer")
+        (pid,) = _ANSWER.unpack(data)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        return int(pid)
+
+
+def _serve(sock: socket.socket, filters: inside_init.Filters) -> NoReturn:
+    """In the zygote. As little as possible: what is touched here is copied for every sandbox."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        privileges.redirect_standard_streams()
+        privileges.close_all_but({0, 1, 2, sock.fileno()})
+        privileges.name_process("nsbox-zygote")
+        privileges.die_with_parent(signal.SIGKILL)
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(sock, 1, 3)
+            if not data:
+                break
+            pid = _clone(descriptors, filters)
+            channel.close_all(descriptors)
+            sock.send(_ANSWER.pack(pid))
+    finally:
+        os._exit(0)
+
+
+def _clone(descriptors: list[int], filters: inside_init.Filters) -> int:
+    cgroup = descriptors[2] if len(descriptors) == 3 else None
+    try:
+        pid = libc.clone3(namespaces.SANDBOX_FLAGS | libc.CLONE_PARENT, cgroup)
+    except OSError as error:
+        return -(error.errno or 1)
+    if pid == 0:
+        control, listener = (socket.socket(fileno=one) for one in descriptors[:2])
+        inside_init.main(control, listener, cgroup, filters)
+    return pid
