@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from nsbox.inside import channel, processes, spawner, users
 from nsbox.inside.leaves import Leaves
@@ -112,12 +113,12 @@ class Commands:
             self._kept[order.key] = kept
             return None
 
-    def warm_up(self) -> None:
-        """Have a spawner ready for the first command."""
-        try:
-            self._put_away(self._fork(users.ROOT))
-        except OSError:
-            pass  # the first command will say so
+    def adopt_first(self, be: Callable[[socket.socket], NoReturn]) -> socket.socket:
+        """Fork the first spawner, for root, which has something else to do before: ``be``, with its end of the
+        socket. Our end."""
+        first = self._fork(users.ROOT, be)
+        self._put_away(first)
+        return first.sock
 
     def _take(self, who: users.Credentials) -> Spawner | None:
         for one in self._idle:
@@ -126,7 +127,7 @@ class Commands:
                 return one
         return None
 
-    def _fork(self, who: users.Credentials) -> Spawner:
+    def _fork(self, who: users.Credentials, be: Callable[[socket.socket], NoReturn] | None = None) -> Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         leaf, leaf_fd = "", None
         try:
@@ -134,6 +135,8 @@ class Commands:
             leaf, leaf_fd = self._leaves.make()
             pid = libc.clone3(cgroup=leaf_fd)
             if pid == 0:
+                if be is not None:
+                    be(theirs)
                 spawner.run(theirs, who, self._guard)
         except OSError:
             ours.close()

@@ -15,12 +15,12 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeVar
 
-from nsbox.inside import agent, channel, privileges, processes, rootfs, users
+from nsbox.inside import agent, channel, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Commands
 from nsbox.inside.leaves import Leaves
 from nsbox.kernel import libc
 from nsbox.kernel.namespaces import become_root
-from nsbox.wire.framing import WireError
+from nsbox.wire.framing import WireError, encode
 from nsbox.wire.messages import (
     PROTOCOL_VERSION,
     TO_BLANK,
@@ -44,6 +44,9 @@ from nsbox.wire.messages import (
     Stage,
 )  # fmt: skip
 
+#: What the preparing child says to init when the root stands.
+_ROOT_STANDS = b"r"
+_READY = encode(Ready(""))
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -58,46 +61,34 @@ def main(control: socket.socket, listener: socket.socket, cgroup: int | None, fi
     """Be a blank, then init. ``control`` leads to keeper, ``cgroup`` is the sandbox's own as a descriptor.
 
     Every page that is written to here is copied for this sandbox alone, and merely running Python code writes
-    to it (reference counts). So init itself runs little: the long work of preparing is done by a child, whose
-    copies go when it ends (2.8 MiB an idle sandbox without that).
+    to it (reference counts). So init itself runs little. The preparing child does the long work; it is the
+    sandbox's first spawner afterwards, and its copies go when it ends.
     """
-    stage, sandbox = "fork", ""
     try:
         privileges.redirect_standard_streams()
         kept = {0, 1, 2, control.fileno(), listener.fileno()}
         privileges.close_all_but(kept if cgroup is None else kept | {cgroup})
         privileges.name_process("nsbox-init")
-        stage = "prepare"
         _await_order(control)
         become_root()
         privileges.die_with_parent(signal.SIGKILL)
         libc.unshare(libc.CLONE_NEWCGROUP)
-        _have_prepared(control)
-        dropped = privileges.promise()
         loop = Init(listener, cgroup, filters.command)
-        channel.send(control, Ready(""))
-        stage = "launch"
-        order, descriptors = _expect(control, Launch)
-        sandbox = order.id
-        stage = "root"
-        rootfs.enter(descriptors[0])
-        channel.close_all(descriptors)
-        socket.sethostname(order.hostname)
-        stage = "privileges"
-        privileges.drop(dropped, filters.init)
-        stage = "ready"
-        channel.send(control, Ready(sandbox))
+        child = loop.commands.adopt_first(lambda sock: _prepare(control, sock, filters))
+        privileges.drop(privileges.promise(), filters.init)
+        if child.recv(1) != _ROOT_STANDS:
+            os._exit(1)  # the child has told keeper why
+        control.send(_READY)
         loop.serve(control)
     except _KeeperGone:
         pass
     except BaseException as error:
-        number = getattr(error, "errno", None) or 0
-        _report(control, Failed(sandbox, stage, number, f"{type(error).__name__}: {error}"))
+        _report(control, "init", error)
     os._exit(1)
 
 
 class _KeeperGone(Exception):
-    """The other end of the control socket is closed, or has been told already."""
+    """The other end of the control socket is closed."""
 
 
 _Order = TypeVar("_Order", Prepare, Launch)
@@ -113,9 +104,10 @@ def _expect(control: socket.socket, kind: type[_Order]) -> tuple[_Order, list[in
     return message, descriptors
 
 
-def _report(control: socket.socket, message: Message) -> None:
+def _report(control: socket.socket, stage: str, error: BaseException) -> None:
+    number = getattr(error, "errno", None) or 0
     try:
-        channel.send(control, message)
+        channel.send(control, Failed("", stage, number, f"{type(error).__name__}: {error}"))
     except OSError:
         pass  # keeper learns of the end from waitpid
 
@@ -128,32 +120,34 @@ def _await_order(control: socket.socket) -> None:
         raise _KeeperGone
 
 
-def _have_prepared(control: socket.socket) -> None:
-    """Prepare by a child, which tells keeper itself if it cannot."""
-    pid = libc.clone3()
-    if pid == 0:
-        _prepare(control)
-    _, status = os.waitpid(pid, 0)
-    if status:
-        raise _KeeperGone
+def _prepare(control: socket.socket, sock: socket.socket, filters: Filters) -> NoReturn:
+    """In the child: all that can be done before the tenant is known, then the root, then be a spawner.
 
-
-def _prepare(control: socket.socket) -> NoReturn:
-    """All that can be done before anything of the tenant is known: nobody waits for it."""
-    status = 1
+    pivot_root(2) moves every process of the mount namespace that stands in the old root, init included.
+    """
+    stage = "prepare"
     try:
         order, _ = _expect(control, Prepare)
         os.umask(0)  # the modes of what is made in /dev are meant as written
         rootfs.stage(order)
         _bring_up_loopback()
-        privileges.limit(os.getppid(), order.rlimits)
-        status = 0
+        for pid in (os.getppid(), os.getpid()):
+            privileges.limit(pid, order.rlimits)
+        dropped = privileges.promise()
+        channel.send(control, Ready(""))
+        stage = "root"
+        launch, descriptors = _expect(control, Launch)
+        rootfs.enter(descriptors[0])
+        channel.close_all(descriptors)
+        socket.sethostname(launch.hostname)
+        sock.send(_ROOT_STANDS)
+        privileges.drop(dropped, filters.init)
+        spawner.run(sock, users.ROOT, filters.command)
     except _KeeperGone:
         pass
     except BaseException as error:
-        number = getattr(error, "errno", None) or 0
-        _report(control, Failed("", "prepare", number, f"{type(error).__name__}: {error}"))
-    os._exit(status)
+        _report(control, stage, error)
+    os._exit(1)
 
 
 def _bring_up_loopback() -> None:
@@ -172,7 +166,7 @@ class Init:
         self._api: socket.socket | None = None
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._commands = Commands(Leaves(cgroup), guard, self._watch, self._unwatch, self._send)
+        self.commands = Commands(Leaves(cgroup), guard, self._watch, self._unwatch, self._send)
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -191,9 +185,8 @@ class Init:
         self._watch(control.fileno(), lambda: self._hear_keeper(control))
         self._watch(self._listener.fileno(), self._accept)
         self._watch(self._wakeup, self._woken)
-        self._commands.warm_up()
         while True:
-            patience = self._commands.let_go()
+            patience = self.commands.let_go()
             for descriptor, _ in self._poll.poll(None if patience is None else patience * 1000 + 1):
                 handler = self._handlers.get(descriptor)
                 if handler is not None:  # an earlier one of this turn may have removed it
@@ -205,7 +198,7 @@ class Init:
 
     def _woken(self) -> None:
         os.read(self._wakeup, 4096)
-        self._commands.reap()
+        self.commands.reap()
 
     def _accept(self) -> None:
         """The newest connection takes over: the api process before it is gone or about to be."""
@@ -239,7 +232,7 @@ class Init:
             return
         message, descriptors = received
         if isinstance(message, Exec):
-            self._commands.start(message, descriptors)
+            self.commands.start(message, descriptors)
             return
         channel.close_all(descriptors)
         self._handle(message)
@@ -249,16 +242,16 @@ class Init:
             case Attach():
                 self._attach()
             case Kill(key):
-                self._commands.kill(key)
+                self.commands.kill(key)
             case KillAll(key):
                 self._send(Killed(key, processes.kill_all()))
             case Forget(key):
-                self._commands.forget(key)
+                self.commands.forget(key)
             case Agent(key, user):
                 self._open_agent(key, user)
 
     def _attach(self) -> None:
-        running, ended = self._commands.running(), self._commands.ended()
+        running, ended = self.commands.running(), self.commands.ended()
         self._send(Attached(PROTOCOL_VERSION, len(running) + len(ended)))
         for command in running:
             told = Running(command.key, command.pid, command.argv, command.cwd, command.started_ns)

@@ -26,8 +26,8 @@ EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: What Python ignores or init handles: an ignored signal would stay ignored across exec.
-_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
+#: What Python or keeper ignores or init handles: an ignored signal would stay ignored across exec.
+_RESET = (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 
 def run(sock: socket.socket, who: Credentials, guard: bytes) -> NoReturn:

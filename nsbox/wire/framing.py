@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring
 from typing import get_args, get_type_hints
 
 from nsbox.wire import messages
@@ -24,6 +25,7 @@ ANCILLARY_ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 #: What senders ask of SO_SNDBUF so that the largest packet fits; the kernel doubles it.
 SEND_BUFFER = 212_992
 
+_scan = json.JSONDecoder().scan_once  # json.loads, less the white space around
 _HEADER = struct.Struct("<BI")
 _KINDS: tuple[type, ...] = get_args(Message)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS, 1)}
@@ -71,13 +73,25 @@ def encode(message: Message) -> bytes:
     for value, (name, wanted) in zip(fields, _SHAPES[kind], strict=False):
         if not _SENT[wanted](value):
             raise TypeError(f"{kind.__name__}.{name} is not of type {wanted}: {type(value).__name__}")
-    body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    text = "[" + ",".join([_json(field) for field in fields]) + "]"
+    body = text.encode("utf-8", "surrogatepass")
     blob = message[-1] if has_blob else b""
     assert isinstance(blob, bytes)
     packet = _HEADER.pack(_NUMBERS[kind], len(body)) + body + blob
     if len(packet) > MAX_PACKET:
         raise PacketTooLarge(f"a {kind.__name__} message of {len(packet)} bytes; at most {MAX_PACKET} fit")
     return packet
+
+
+def _json(field: object) -> str:
+    """A field as JSON. ``json.dumps`` would do, at the price of building an encoder for each message, in pages
+    that each sandbox's init then has for itself."""
+    if isinstance(field, str):
+        return str(encode_basestring(field))
+    if isinstance(field, int):
+        return int.__repr__(field)
+    assert isinstance(field, tuple)
+    return "[" + ",".join([encode_basestring(item) for item in field]) + "]"
 
 
 def decode(packet: bytes | bytearray | memoryview, expected: frozenset[type]) -> Message:
@@ -106,9 +120,12 @@ def decode(packet: bytes | bytearray | memoryview, expected: frozenset[type]) ->
 
 def _fields(body: bytes, kind: type) -> list[object]:
     try:
-        fields = json.loads(body.decode("utf-8", "surrogatepass"))
-    except (ValueError, RecursionError) as error:
+        text = body.decode("utf-8", "surrogatepass")
+        fields, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration) as error:
         raise WireError(f"{kind.__name__} cannot be read: {error}") from error
+    if end != len(text):
+        raise WireError(f"{kind.__name__} has something behind its fields")
     shape = _SHAPES[kind][:-1] if kind in _HAS_BLOB else _SHAPES[kind]
     if type(fields) is not list or len(fields) != len(shape):
         raise WireError(f"{kind.__name__} wants {len(shape)} fields")

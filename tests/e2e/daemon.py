@@ -7,7 +7,6 @@ import os
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -249,21 +248,23 @@ class Daemon:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
 
-    def _child(self, marker: str) -> int:
-        for one in descendants(self.pid):
-            with contextlib.suppress(OSError), open(f"/proc/{one.pid}/cmdline", "rb") as file:
-                if one.parent == self.pid and marker.encode() in file.read() and one.state != "Z":
-                    return one.pid
-        return 0
+    def _children(self) -> list[int]:
+        return sorted(one.pid for one in processes() if one.parent == self.pid and one.state != "Z")
 
     @property
     def api_pid(self) -> int:
         """0 while there is none."""
-        return self._child("nsbox.daemon")
+        return next((pid for pid in self._children() if b"nsbox.daemon" in _command_line(pid)), 0)
 
     @property
     def keeper_pid(self) -> int:
-        return self._child("nsbox-keeper")
+        """The supervisor's other child."""
+        return next((pid for pid in self._children() if b"nsbox.daemon" not in _command_line(pid)), 0)
+
+    def kill(self, pid: int, number: int) -> None:
+        """Signal a process that has been looked up; 0 would be the tests themselves."""
+        assert pid > 1, "there is no such process at the moment"
+        os.kill(pid, number)
 
     def rss_kib(self) -> int:
         with open(f"/proc/{self.api_pid}/status", encoding="ascii") as file:
@@ -304,6 +305,14 @@ class Daemon:
         return -1
 
 
+def _command_line(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def _entries(path: str) -> int:
     try:
         return len(os.listdir(path))
@@ -330,6 +339,3 @@ def settle(daemon: Daemon, patience: float = 15.0) -> Residue:
 
     wait_until(steady, patience, f"a steady state; last seen {seen[-1:]}")
     return seen[-1]
-
-
-KILL = signal.SIGKILL

@@ -126,7 +126,9 @@ def test_the_environment_is_what_it_should_be(inside: Sandbox) -> None:
 def test_no_signal_is_ignored_or_blocked(inside: Sandbox) -> None:
     """An ignored signal stays ignored across exec: a server that reloads on HUP would never hear it."""
     told = status(inside)
-    assert {name: int(told[name], 16) for name in ("SigIgn", "SigBlk", "SigPnd")} == {"SigIgn": 0, "SigBlk": 0, "SigPnd": 0}
+    of_glibc = 1 << 31 | 1 << 32  # 32 and 33, which its posix_spawn ignores and its pthreads set anew
+    assert int(told["SigIgn"], 16) & ~of_glibc == 0, told["SigIgn"]
+    assert (int(told["SigBlk"], 16), int(told["SigPnd"], 16)) == (0, 0)
 
 
 def test_limits_and_session(inside: Sandbox) -> None:

@@ -1,0 +1,247 @@
+"""An init that was taken over says anything, in any order, with anything attached: api must not care.
+
+Asserted for every run: no error but the expected ones reaches a caller, nobody waits for ever, what was sent along
+is closed, and nothing is remembered of what was never asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from nsbox.host import box as module
+from nsbox.host.agents import Agents
+from nsbox.host.box import Box, Refusal, Unresponsive
+from nsbox.wire.framing import encode
+from nsbox.wire.messages import (
+    PROTOCOL_VERSION,
+    AgentReady,
+    Attach,
+    Attached,
+    Exec,
+    Exited,
+    Killed,
+    Read,
+    Refused,
+    Running,
+    Scan,
+    Started,
+)  # fmt: skip
+from tests.fuzz.descriptors import none_leaked
+from tests.unit.host.inits import Peer, RunDir
+from tests.unit.wire.shapes import KINDS, example
+
+SEEDS = range(40)
+
+
+class Hostile:
+    """Answers each request with a volley of packets drawn at random, some of which fit."""
+
+    def __init__(self, peer: Peer, seed: int) -> None:
+        self.peer, self.random = peer, random.Random(seed)
+        self.attachments = [os.open("/dev/null", os.O_RDONLY), *os.pipe(), os.open("/", os.O_RDONLY)]
+
+    async def run(self) -> None:
+        """Until the other side hangs up, or until it is tired of waiting for that."""
+        await self.peer.send(Attached(PROTOCOL_VERSION, 0))
+        try:
+            while received := await self.peer.receive():
+                message, descriptors = received
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                key = message[0] if message and isinstance(message[0], str) else ""
+                for _ in range(self.random.randrange(6)):
+                    await self.peer.send_raw(self.packet(key), self.some_descriptors())
+                if self.random.random() < 0.02:
+                    break
+        except (BrokenPipeError, ConnectionResetError, trio.ClosedResourceError):
+            pass
+        finally:
+            self.close()
+
+    def packet(self, key: str) -> bytes:
+        rnd = self.random
+        number = rnd.choice([0, 1, -1, 0x7F, 0xFFFF, 1 << 62, -(1 << 63), 1 << 40])
+        fitting: list[Any] = [
+            Started(key, number), Exited(key, number, number, -1, 0, number), Refused(key, "user", number, "\ud800" * 9),
+            Killed(key, number), AgentReady(key), Running(key, number, ("a",), "/", number), Attached(1, number),
+        ]  # fmt: skip
+        kind = rnd.random()
+        if kind < 0.75:
+            return encode(rnd.choice(fitting))
+        if kind < 0.9:
+            return encode(example(rnd.choice(KINDS)))
+        data = bytearray(encode(rnd.choice(fitting)))
+        data[rnd.randrange(len(data))] = rnd.randrange(256)
+        return bytes(data[: rnd.randrange(1, len(data) + 1)])
+
+    def some_descriptors(self) -> list[int]:
+        return [
+            self.random.choice(self.attachments) for _ in range(self.random.choice([0, 0, 0, 1, 1, 2, 5, 9]))
+        ]
+
+    def close(self) -> None:
+        if self.peer.sock.fileno() >= 0:
+            self.peer.close()
+        for descriptor in self.attachments:
+            os.close(descriptor)
+        self.attachments.clear()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.02)
+
+
+async def ask(box: Box, number: int, rnd: random.Random) -> None:
+    """One client's request. Whatever comes of it is an answer or one of two errors."""
+    key = f"key{number}"
+    try:
+        match rnd.randrange(5):
+            case 0:
+                command = await box.exec(Exec(key, ("a",), (), "", ""), ())
+                assert isinstance(command.pid, int)
+                with trio.move_on_after(0.01):
+                    assert isinstance(await command.wait(), Exited)
+            case 1:
+                assert isinstance(await box.kill_all(key), int)
+            case 2:
+                (await box.open_agent(key, "")).close()
+            case 3:
+                await box.kill(key)
+            case 4:
+                await box.forget(key)
+    except (Unresponsive, Refusal):
+        pass
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_whatever_it_says(tmp_path: Path, seed: int) -> None:
+    run_dir = RunDir(str(tmp_path))
+    with none_leaked(), trio.fail_after(10):
+        run_dir.listen("sb_1")
+        box = Box(run_dir.descriptor, "sb_1")
+        hostile = Hostile(run_dir.accept("sb_1"), seed)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hostile.run)
+            assert await box.attach() == []
+            nursery.start_soon(box.listen)
+            async with trio.open_nursery() as clients:
+                for number in range(20):
+                    clients.start_soon(ask, box, number, random.Random(seed * 1000 + number))
+            assert not box._answers  # nothing is kept of who no longer waits
+            box.close()
+        assert len(box._exits) <= 20  # commands that were started and whose end was never told
+        run_dir.hush()
+    run_dir.close()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_whatever_it_says_at_the_start(tmp_path: Path, seed: int) -> None:
+    rnd = random.Random(seed)
+    run_dir = RunDir(str(tmp_path))
+    with none_leaked(), trio.fail_after(10):
+        run_dir.listen("sb_1")
+        box = Box(run_dir.descriptor, "sb_1")
+        hostile = Hostile(run_dir.accept("sb_1"), seed)
+        await hostile.peer.send(Attached(PROTOCOL_VERSION, rnd.choice([0, 1, 3, 2000, 2001, -1, 1 << 62])))
+        try:
+            for _ in range(rnd.randrange(8)):
+                claims = rnd.choice([Running("r", 1, ("a",), "/", 1), Exited("e", 0, 0, 0, 0, 0)])
+                data = encode(claims) if rnd.random() < 0.8 else hostile.packet("k")
+                await hostile.peer.send_raw(data, hostile.some_descriptors())
+            adopted = await box.attach()
+        except (Unresponsive, BrokenPipeError):
+            adopted = []
+        for one in adopted:
+            for descriptor in one.outputs:
+                os.read(descriptor, 1) if False else os.close(descriptor)
+        box.close()
+        hostile.close()
+        run_dir.hush()
+    run_dir.close()
+
+
+async def test_a_flood_costs_no_memory_and_leaves_the_others_their_turn(tmp_path: Path) -> None:
+    """20,000 messages that nobody asked for, half of them with descriptors."""
+    run_dir = RunDir(str(tmp_path))
+    run_dir.listen("sb_1")
+    box = Box(run_dir.descriptor, "sb_1")
+    peer = run_dir.accept("sb_1")
+    await peer.send(Attached(PROTOCOL_VERSION, 0))
+    await box.attach()
+    turns = 0
+
+    async def flood(task_status: trio.TaskStatus[None]) -> None:
+        await peer.expect(Attach)
+        task_status.started()
+        packets = [encode(Exited("x" * 1000, 0, 0, 0, 0, 0)), encode(AgentReady("y" * 1000))]
+        for number in range(20_000):
+            await peer.send_raw(packets[number % 2], [0] * (number % 2))
+
+    async def somebody_else() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.sleep(0)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.listen)
+            nursery.start_soon(somebody_else)
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            await flood(trio.TASK_STATUS_IGNORED)
+            after = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            box.close()
+            nursery.cancel_scope.cancel()
+    assert after - before < 1_000_000
+    assert turns > 1_000
+    assert not box._exits
+    peer.close()
+    run_dir.close()
+
+
+async def test_clearing_o_nonblock_does_not_stop_the_loop(tmp_path: Path) -> None:
+    """An agent's socket came from the sandbox, which may have kept a duplicate and set it to block."""
+    run_dir = RunDir(str(tmp_path))
+    run_dir.listen("sb_1")
+    box = Box(run_dir.descriptor, "sb_1")
+    peer = run_dir.accept("sb_1")
+    await peer.send(Attached(PROTOCOL_VERSION, 0))
+    await box.attach()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    async def init() -> None:
+        await peer.expect(Attach)
+        received = await peer.receive()
+        assert received is not None
+        await peer.send(AgentReady(received[0].key), [theirs.fileno()])
+
+    with ours, theirs, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.listen)
+            nursery.start_soon(init)
+            agents = Agents(box)
+            async with agents.use() as agent:
+                os.set_blocking(theirs.fileno(), True)  # the same open file description as api's end
+                with trio.move_on_after(0.05) as waited:
+                    await agent.ask(Read("/f"))
+                assert waited.cancelled_caught  # it waited in trio, not in recvmsg
+                with trio.move_on_after(0.05) as waited:
+                    while True:
+                        await agent.endpoint.send(Scan("x" * 10_000, 0, 1))
+                assert waited.cancelled_caught
+            agents.close()
+            box.close()
+    peer.close()
+    run_dir.close()

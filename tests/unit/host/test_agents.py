@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from nsbox.host import agents as module
+from nsbox.host.agents import Agents, Conversation, plain_file
+from nsbox.host.box import Refusal, Unresponsive
+from nsbox.host.endpoint import Endpoint
+from nsbox.kernel import libc
+from nsbox.wire.messages import FROM_AGENT, Done, Entries, Opened, Read, Refused, Scan, Started
+from tests.fuzz.descriptors import none_leaked
+from tests.unit.host.inits import Peer
+
+
+def on_tmpfs() -> int:
+    return os.memfd_create("x")
+
+
+def a_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(writer)
+    return reader
+
+
+def a_fifo() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(f"{folder}/f")
+        return os.open(f"{folder}/f", os.O_RDONLY | os.O_NONBLOCK)
+
+
+def a_socket() -> int:
+    return socket.socket().detach()
+
+
+OTHERS: list[Callable[[], int]] = [
+    a_pipe,
+    a_fifo,
+    a_socket,
+    lambda: os.open("/", os.O_RDONLY),
+    lambda: os.open("/", os.O_PATH),
+    lambda: os.open("/dev/zero", os.O_RDONLY),
+    lambda: os.open("/dev/tty", os.O_PATH),
+    lambda: os.open("/proc/self/mem", os.O_RDONLY),
+    lambda: os.open("/proc/self/status", os.O_RDONLY),
+    lambda: os.open("/sys/kernel/profiling", os.O_RDONLY),
+    lambda: os.pidfd_open(os.getpid()),
+    lambda: os.eventfd(0),
+]
+
+
+@pytest.mark.parametrize("make", OTHERS)
+def test_only_a_regular_file_of_overlay_or_tmpfs(make: Callable[[], int]) -> None:
+    with none_leaked():
+        try:
+            descriptor = make()
+        except OSError as error:
+            pytest.skip(f"this host has none: {error}")
+        with pytest.raises(Unresponsive):
+            plain_file([descriptor])
+
+
+@pytest.mark.parametrize("count", [0, 2, 5])
+def test_exactly_one(count: int) -> None:
+    with none_leaked(), pytest.raises(Unresponsive):
+        plain_file([on_tmpfs() for _ in range(count)])
+
+
+def test_that_one_is_handed_on() -> None:
+    descriptor = on_tmpfs()
+    assert plain_file([descriptor]) == descriptor
+    os.close(descriptor)
+
+
+def test_a_file_of_the_hosts_disk_is_not_the_sandboxs(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"")
+    descriptor = os.open(tmp_path / "f", os.O_RDONLY)
+    if libc.filesystem_type(descriptor) in module._PLAIN:
+        os.close(descriptor)
+        pytest.skip("the temporary folder of this host is itself a tmpfs or an overlay")
+    with none_leaked(), pytest.raises(Unresponsive):
+        os.fstat(descriptor)
+        plain_file([os.dup(descriptor)])
+    os.close(descriptor)
+
+
+# ---- conversations
+
+
+class FakeBox:
+    """Gives out agents whose other end the test plays."""
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.error: Exception | None = None
+
+    async def open_agent(self, key: str, user: str) -> Endpoint:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.peers.append(Peer(theirs))
+        return Endpoint(ours, FROM_AGENT)
+
+    def close(self) -> None:
+        for peer in self.peers:
+            if peer.sock.fileno() >= 0:
+                peer.close()
+
+
+@pytest.fixture
+def leaks() -> Any:
+    with none_leaked():
+        yield
+
+
+@pytest.fixture
+async def box(leaks: None) -> Any:
+    made = FakeBox()
+    yield made
+    made.close()
+
+
+def of(box: FakeBox) -> Agents:
+    return Agents(box)  # type: ignore[arg-type]
+
+
+async def test_an_agent_is_used_again(box: FakeBox) -> None:
+    agents = of(box)
+    for _ in range(3):
+        async with agents.use() as agent:
+            assert agent.clean
+    assert len(box.peers) == 1
+    agents.close()
+    assert await box.peers[0].receive() is None
+
+
+async def test_an_answer_with_its_descriptors(box: FakeBox) -> None:
+    agents = of(box)
+    async with agents.use() as agent:
+        (peer,) = box.peers
+        await peer.send(Opened(3, 0, 0), [0])
+        answer, descriptors = await agent.ask(Read("/f"))
+        assert answer == Opened(3, 0, 0)
+        assert len(descriptors) == 1
+        os.close(descriptors[0])
+        assert await peer.expect(Read) == Read("/f")
+    agents.close()
+
+
+async def test_a_refusal_leaves_the_agent_fit_and_nothing_open(box: FakeBox) -> None:
+    agents = of(box)
+    async with agents.use() as agent:
+        await box.peers[0].send(Refused("", "path", 2, "x"), [0, 0])
+        with pytest.raises(Refusal):
+            await agent.ask(Read("/f"))
+        assert agent.clean
+    agents.close()
+
+
+async def test_a_listing_in_several_parts(box: FakeBox) -> None:
+    agents = of(box)
+    async with agents.use() as agent:
+        for part in (Entries(("a",), 1, 0), Entries(("b",), 0, 0)):
+            await box.peers[0].send(part)
+        first, _ = await agent.ask(Scan("/", 0, 9))
+        second, _ = await agent.more()
+        assert (first.rows, second.rows) == (("a",), ("b",))  # type: ignore[union-attr]
+    agents.close()
+
+
+@pytest.mark.parametrize("what", ["hang up", "garbage", "out of place", "silence"])
+async def test_an_agent_that_fails_is_replaced(
+    box: FakeBox, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.02)
+    agents = of(box)
+    with pytest.raises(Unresponsive):
+        async with agents.use() as agent:
+            peer = box.peers[0]
+            match what:
+                case "hang up":
+                    peer.close()
+                case "garbage":
+                    await peer.send_raw(b"garbage", [0])
+                case "out of place":
+                    await peer.send(Started("k", 1), [0])
+            await agent.ask(Read("/f"))
+    async with agents.use():
+        assert len(box.peers) == 2
+    agents.close()
+
+
+async def test_an_agent_that_died_while_idle_is_not_given_out(box: FakeBox) -> None:
+    agents = of(box)
+    async with agents.use():
+        pass
+    box.peers[0].close()
+    async with agents.use():
+        assert len(box.peers) == 2
+    agents.close()
+
+
+async def test_one_that_speaks_unasked_is_not_given_out(box: FakeBox) -> None:
+    """Its answer would be taken for that of the next request."""
+    agents = of(box)
+    async with agents.use():
+        pass
+    await box.peers[0].send(Done(0))
+    async with agents.use():
+        assert len(box.peers) == 2
+    agents.close()
+
+
+async def test_a_client_that_leaves_in_the_middle_spoils_only_its_agent(box: FakeBox) -> None:
+    agents = of(box)
+    with trio.move_on_after(0.02):
+        async with agents.use() as agent:
+            await agent.ask(Read("/slow"))
+    async with agents.use() as agent:
+        assert len(box.peers) == 2
+        assert isinstance(agent, Conversation)
+    agents.close()
+
+
+async def test_at_most_so_many_at_once(box: FakeBox) -> None:
+    agents = of(box)
+    release = trio.Event()
+
+    async def user() -> None:
+        async with agents.use():
+            await release.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(user)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(box.peers) == module._MOST
+        release.set()
+    assert len(box.peers) == module._MOST
+    agents.close()
+
+
+async def test_a_place_is_free_again_when_no_agent_can_be_had(box: FakeBox) -> None:
+    agents = of(box)
+    box.error = Unresponsive("no")
+    for _ in range(10):
+        with pytest.raises(Unresponsive):
+            async with agents.use():
+                pass
+    box.error = None
+    async with agents.use():
+        pass
+    agents.close()
+
+
+async def test_idle_agents_are_let_go_in_time(box: FakeBox, autojump_clock: trio.testing.MockClock) -> None:
+    agents = of(box)
+    async with agents.use():
+        pass
+    await trio.sleep(module._KEEP - 1)
+    agents.let_go()
+    async with agents.use():
+        assert len(box.peers) == 1
+    await trio.sleep(module._KEEP + 1)
+    agents.let_go()
+    assert await box.peers[0].receive() is None
