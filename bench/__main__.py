@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,7 @@ Sections = list[tuple[str, str, list[Figure]]]
 def main() -> int:
     """The exit status: 1 when nothing could be run, 2 when a target was missed and --strict was given."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon is ended, too
     wanted = options.only or NAMES
     effort = Effort.quick() if options.quick else Effort.full()
     try:

@@ -11,8 +11,6 @@ from bench.probe import Effort, Probe, now_ms, sample, timed
 
 _KIB = "x" * 1024
 _FILE = "/tmp/bench"
-#: Longer than keeper rests after an order before it makes the next blank.
-_BREATH = 0.03
 
 
 def warm(daemon: Daemon, effort: Effort) -> list[Figure]:
@@ -30,9 +28,9 @@ def warm(daemon: Daemon, effort: Effort) -> list[Figure]:
                 Figure("create", "create, a blank in stock", target=Target(10)),
                 Figure("first_output", "create → output of the first command", target=Target(15)),
                 Figure("kill", "kill"),
-                Figure("fresh_true", "create, run `true`, kill"),
+                Figure("whole", "create, run a command, kill"),
             ),
-            lambda: _life(daemon, client, alive),
+            lambda: life(daemon, client, alive, effort.pause),
             max(5, effort.samples // 2),
         ),
         _simple(
@@ -64,9 +62,9 @@ def empty(daemon: Daemon, effort: Effort) -> list[Figure]:
             Figure("create_empty", "create, no blank in stock", target=Target(30)),
             Figure("first_output_empty", "create → output, no blank in stock"),
             Figure("kill_empty", "kill, no blank in stock"),
-            Figure("fresh_true_empty", "create, run `true`, kill; no blank in stock"),
+            Figure("whole_empty", "create, run a command, kill; no blank in stock"),
         ),
-        lambda: _life(daemon, client, 0),
+        lambda: life(daemon, client, 0, effort.pause),
         max(5, effort.samples // 2),
     )
     figures = sample([probe], effort.rounds)
@@ -74,11 +72,15 @@ def empty(daemon: Daemon, effort: Effort) -> list[Figure]:
     return figures
 
 
-def _life(daemon: Daemon, client: Client, inits: int) -> tuple[float, ...]:
-    """One sandbox from create to kill. First, without a clock: until the stock is as it should be, so that a
-    create that was meant to be warm is not cold, nor one that was meant to be cold warm."""
+def life(daemon: Daemon, client: Client, inits: int, pause: float) -> tuple[float, ...]:
+    """One sandbox: until it is made, until it was heard of, its end alone, the whole.
+
+    First, without a clock, until the stock is as it should be, so that a create that was meant to be warm is
+    not cold, nor one that was meant to be cold warm; and a pause, in which the kernel clears up after the
+    last sandbox, as it has time to in a daemon's ordinary life.
+    """
     daemon.wait_for_inits(inits)
-    time.sleep(_BREATH)
+    time.sleep(pause)
     begun = now_ms()
     sandbox = client.create()
     created = now_ms()

@@ -18,14 +18,15 @@ class Effort(NamedTuple):
     crowd: int  # sandboxes at once, and for the memory of one
     seconds: float  # of load for a throughput
     runs: int  # of each rival, in all
+    pause: float  # before each create that is timed alone, in seconds
 
     @classmethod
     def full(cls) -> Effort:
-        return cls(rounds=5, samples=40, crowd=100, seconds=3.0, runs=30)
+        return cls(rounds=5, samples=40, crowd=100, seconds=3.0, runs=30, pause=0.15)
 
     @classmethod
     def quick(cls) -> Effort:
-        return cls(rounds=2, samples=15, crowd=100, seconds=0.7, runs=10)
+        return cls(rounds=2, samples=15, crowd=100, seconds=0.7, runs=9, pause=0.03)
 
 
 class Probe(NamedTuple):

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench import oci_bundle, podman, proc
+from bench import latency, oci_bundle, podman, proc
 from bench.account import Who
 from bench.daemon import Daemon
 from bench.figures import Figure
@@ -54,11 +54,22 @@ def measure(daemon: Daemon, effort: Effort) -> list[Figure]:
     who, layer = daemon.who, daemon.layer
     with _workplace(who) as work:
         found = [_settled(rival, work) for rival in _rivals(who, layer, work)]
+        nsbox = Figure("nsbox", "nsbox over HTTP: create, run a command, kill")
         for turn in range(_ROUNDS):
+            _nsbox_round(nsbox, daemon, effort)
             for figure, way in found:
                 if way is not None:
                     _round(figure, way, work, effort.runs // _ROUNDS, 1 + turn * effort.runs)
-        return [figure for figure, _ in found] + [podman.measure(who, layer, work, effort.runs)]
+        return [nsbox, *(figure for figure, _ in found), podman.measure(who, layer, work, effort.runs)]
+
+
+def _nsbox_round(figure: Figure, daemon: Daemon, effort: Effort) -> None:
+    """For comparison, in the same minutes as the rivals."""
+    client = daemon.client()
+    pressure = proc.Pressure()
+    lives = [latency.life(daemon, client, daemon.pool, effort.pause) for _ in range(effort.runs // _ROUNDS)]
+    figure.add([life[-1] for life in lives], pressure.share(), proc.load())
+    client.close()
 
 
 @contextlib.contextmanager

@@ -28,7 +28,6 @@ from nsbox.store.database import Database
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.wire import messages
 
-_BREATH = 0.03
 _SANDBOX_ENVIRON = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root")
 
 
@@ -57,7 +56,7 @@ def measure(daemon: Daemon, effort: Effort) -> list[Figure]:
                 lambda: _exec(box),
                 samples,
             ),
-            _life_probe(daemon, keeper, layer, samples, alive=1),
+            _life_probe(daemon, keeper, layer, effort, alive=1),
             Probe(
                 (
                     Figure("record_insert", "create: write the intent down"),
@@ -75,7 +74,7 @@ def measure_creates(daemon: Daemon, effort: Effort) -> list[Figure]:
     layer = os.path.basename(daemon.layer)
     with _api_stopped(daemon), _keeper(daemon) as keeper:
         _destroy(keeper, _create(keeper, layer))  # the one blank that every daemon makes at its start
-        probe = _life_probe(daemon, keeper, layer, max(5, effort.samples // 2), alive=0)
+        probe = _life_probe(daemon, keeper, layer, effort, alive=0)
         return sample([probe], effort.rounds)
 
 
@@ -136,7 +135,6 @@ def _destroy(keeper: socket.socket, name: str) -> None:
 @contextlib.contextmanager
 def _attached(daemon: Daemon, name: str) -> Iterator[socket.socket]:
     with _connected(f"{daemon.state}/run/{name}.sock") as sock:
-        channel.send(sock, messages.Attach(messages.PROTOCOL_VERSION))
         _expect(sock, messages.FROM_INIT, messages.Attached)
         yield sock
 
@@ -151,18 +149,18 @@ def _box(daemon: Daemon, keeper: socket.socket, layer: str) -> Iterator[socket.s
         _destroy(keeper, name)
 
 
-def _life_probe(daemon: Daemon, keeper: socket.socket, layer: str, samples: int, alive: int) -> Probe:
+def _life_probe(daemon: Daemon, keeper: socket.socket, layer: str, effort: Effort, alive: int) -> Probe:
     """``alive``: how many sandboxes there are besides."""
     suffix = "" if daemon.pool else "_empty"
     figures = (
         Figure(f"keeper_create{suffix}", "create: keeper makes a sandbox"),
-        Figure(f"init_attach{suffix}", "create: connect to its init and greet it"),
+        Figure(f"init_attach{suffix}", "create: connect to its init and be greeted"),
         Figure(f"keeper_destroy{suffix}", "kill: keeper ends it"),
     )
 
     def once() -> tuple[float, ...]:
         daemon.wait_for_inits(daemon.pool + alive)
-        time.sleep(_BREATH)
+        time.sleep(effort.pause)
         begun = now_ms()
         name = _create(keeper, layer)
         created = now_ms()
@@ -172,7 +170,7 @@ def _life_probe(daemon: Daemon, keeper: socket.socket, layer: str, samples: int,
         _destroy(keeper, name)
         return created - begun, attached - created, now_ms() - before
 
-    return Probe(figures, once, samples)
+    return Probe(figures, once, max(5, effort.samples // 2))
 
 
 # ---- exec

@@ -135,10 +135,10 @@ async def _serve(
             _announce(settings, listener, first_key)
             received = await anext(aiter(signals))
             health.ready = False
-            if received is signal.SIGTERM:
+            if received == signal.SIGTERM:
                 sandboxes.refuse_new()
             serving.cancel_scope.cancel()
-        if received is signal.SIGTERM:
+        if received == signal.SIGTERM:
             with trio.move_on_after(settings.shutdown_grace_s):
                 await sandboxes.end_all()
 

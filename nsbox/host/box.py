@@ -13,7 +13,6 @@ from nsbox.wire.messages import (
     PROTOCOL_VERSION,
     Agent,
     AgentReady,
-    Attach,
     Attached,
     Exec,
     Exited,
@@ -86,7 +85,6 @@ class Box:
         adopted: list[Adopted] = []
         try:
             with trio.fail_after(_PATIENCE):
-                await self._endpoint.send(Attach(PROTOCOL_VERSION))
                 first, descriptors = await self._endpoint.receive()
                 close_all(descriptors)
                 if not isinstance(first, Attached) or first.version != PROTOCOL_VERSION:

@@ -7,11 +7,11 @@ read; a path that makes it wait keeps nobody else waiting; and it is forked once
 import errno
 import os
 import signal
-import socket
 from typing import NoReturn
 
 from nsbox.inside import channel, files, privileges
 from nsbox.inside.users import Credentials
+from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import MAX_PACKET, WireError
 from nsbox.wire.messages import (
     TO_AGENT,
@@ -35,7 +35,7 @@ from nsbox.wire.messages import (
 _PART = MAX_PACKET // 4
 
 
-def run(sock: socket.socket, who: Credentials) -> NoReturn:
+def run(sock: RawSocket, who: Credentials) -> NoReturn:
     """Serve requests from ``sock`` as ``who``. Never returns."""
     status = 1
     try:
@@ -58,7 +58,7 @@ def run(sock: socket.socket, who: Credentials) -> NoReturn:
 class Agent:
     """One connection's requests, one at a time. At most one file is being written."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: RawSocket) -> None:
         self._sock = sock
         self._replacing: tuple[files.Replacement, int] | None = None
 

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Sequence
 
+from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import (
     ANCILLARY_ROOM,
     MAX_PACKET,
@@ -23,18 +24,18 @@ from nsbox.wire.messages import Message
 _buffer = bytearray(MAX_PACKET)  # untouched pages of it cost nothing
 
 
-def prepare(sock: socket.socket) -> None:
+def prepare(sock: RawSocket) -> None:
     """Let the largest packet fit."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
 
-def send(sock: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
+def send(sock: RawSocket, message: Message, descriptors: Sequence[int] = ()) -> None:
     """Send ``message`` with ``descriptors``, which stay open here. Raises ``OSError``, ``PacketTooLarge``."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sock.sendmsg([encode(message)], ancillary)
 
 
-def receive(sock: socket.socket, expected: frozenset[type]) -> tuple[Message, list[int]] | None:
+def receive(sock: RawSocket, expected: frozenset[type]) -> tuple[Message, list[int]] | None:
     """The next message and its descriptors (close-on-exec), or None when the peer has hung up.
 
     Raises ``WireError`` for a message that is not one of ``expected``, ``BlockingIOError`` on a

@@ -9,14 +9,14 @@ import errno
 import os
 import resource
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from nsbox.inside import channel, processes, spawner, users
 from nsbox.inside.leaves import Leaves
-from nsbox.kernel import libc
+from nsbox.kernel import libc, rawsocket
+from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import FROM_SPAWNER, Exec, Exited, Message, Refused, Stage, Started
 
@@ -38,7 +38,7 @@ class Command:
 class Spawner:
     """A spawner as init sees it, and the command it has in hand."""
 
-    def __init__(self, pid: int, sock: socket.socket, leaf: str, who: users.Credentials) -> None:
+    def __init__(self, pid: int, sock: RawSocket, leaf: str, who: users.Credentials) -> None:
         self.pid, self.sock, self.leaf, self.who = pid, sock, leaf, who
         self.command: Command | None = None
         self.idle_since = 0.0
@@ -52,13 +52,12 @@ class Commands:
 
     def __init__(
         self,
-        leaves: Leaves,
-        guard: bytes,
+        guard: libc.Filter,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
         tell: Callable[[Message], None],
     ) -> None:
-        self._leaves, self._guard = leaves, guard
+        self.leaves, self._guard = Leaves(), guard
         self._watch, self._unwatch, self._tell = watch, unwatch, tell
         self._spawners: dict[int, Spawner] = {}  # by pid
         self._idle: list[Spawner] = []
@@ -71,6 +70,11 @@ class Commands:
         """Those that have a pid."""
         found = [command for command, _ in self._running.values()] + list(self._orphans.values())
         return [command for command in found if command.pid]
+
+    @property
+    def none(self) -> bool:
+        """Neither a command nor a result is here."""
+        return not (self._running or self._orphans or self._ended)
 
     def ended(self) -> list[Exited]:
         """Results that no api process has said it has."""
@@ -113,9 +117,9 @@ class Commands:
             self._kept[order.key] = kept
             return None
 
-    def adopt_first(self, be: Callable[[socket.socket], NoReturn]) -> socket.socket:
-        """Fork the first spawner, for root, which has something else to do before: ``be``, with its end of the
-        socket. Our end."""
+    def adopt_first(self, be: Callable[[RawSocket], NoReturn]) -> RawSocket:
+        """Fork the first spawner, for root, which has something else to do before: ``be``. Our end of its
+        socket."""
         first = self._fork(users.ROOT, be)
         self._put_away(first)
         return first.sock
@@ -127,12 +131,12 @@ class Commands:
                 return one
         return None
 
-    def _fork(self, who: users.Credentials, be: Callable[[socket.socket], NoReturn] | None = None) -> Spawner:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _fork(self, who: users.Credentials, be: Callable[[RawSocket], NoReturn] | None = None) -> Spawner:
+        ours, theirs = rawsocket.pair()
         leaf, leaf_fd = "", None
         try:
             channel.prepare(ours)
-            leaf, leaf_fd = self._leaves.make()
+            leaf, leaf_fd = self.leaves.make()
             pid = libc.clone3(cgroup=leaf_fd)
             if pid == 0:
                 if be is not None:
@@ -140,7 +144,7 @@ class Commands:
                 spawner.run(theirs, who, self._guard)
         except OSError:
             ours.close()
-            self._leaves.discard(leaf)
+            self.leaves.discard(leaf)
             raise
         finally:
             theirs.close()
@@ -179,7 +183,7 @@ class Commands:
 
     def _report(self, report: Exited) -> None:
         killed = os.WIFSIGNALED(report.status) and os.WTERMSIG(report.status) == signal.SIGKILL
-        if killed and self._leaves.oom_killed():
+        if killed and self.leaves.oom_killed():
             report = report._replace(oom=1)
         self._ended[report.key] = report
         self._tell(report)
@@ -192,7 +196,7 @@ class Commands:
     def _release(self, one: Spawner) -> None:
         """A spawner has nothing in hand: keep it if its leaf holds nothing of the last command."""
         one.command = None
-        if len(self._idle) < _IDLE_MOST and self._leaves.holds_only(one.leaf, one.pid):
+        if len(self._idle) < _IDLE_MOST and self.leaves.holds_only(one.leaf, one.pid):
             self._put_away(one)
         else:
             self._retire(one)
@@ -242,7 +246,7 @@ class Commands:
         """A spawner is dead. What it had in hand is now init's child, to be reaped in its turn."""
         while one.sock.fileno() >= 0:
             self._hear(one)  # it may have said something before it died; ends at its hang-up
-        self._leaves.discard(one.leaf)
+        self.leaves.discard(one.leaf)
         if one.command is None:
             return
         command, one.command = one.command, None
@@ -274,7 +278,7 @@ class Commands:
             return
         command, one = found
         if one.leaf:
-            self._leaves.kill(one.leaf)
+            self.leaves.kill(one.leaf)
         elif command.pid:
             processes.kill_tree(command.pid)
         else:

@@ -5,6 +5,7 @@ init reaps, starts commands and hands out sockets of file agents, each on reques
 socket it was born with. It is forked from keeper, never exec'd: after the pivot there is nothing to import.
 """
 
+import _socket
 import errno
 import fcntl
 import os
@@ -15,11 +16,13 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeVar
 
+import prctl
+
 from nsbox.inside import agent, channel, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Commands
-from nsbox.inside.leaves import Leaves
-from nsbox.kernel import libc
+from nsbox.kernel import libc, rawsocket
 from nsbox.kernel.namespaces import become_root
+from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import WireError, encode
 from nsbox.wire.messages import (
     PROTOCOL_VERSION,
@@ -27,7 +30,6 @@ from nsbox.wire.messages import (
     TO_INIT,
     Agent,
     AgentReady,
-    Attach,
     Attached,
     Exec,
     Failed,
@@ -47,39 +49,52 @@ from nsbox.wire.messages import (
 #: What the preparing child says to init when the root stands.
 _ROOT_STANDS = b"r"
 _READY = encode(Ready(""))
+_NOTHING_RUNS = encode(Attached(PROTOCOL_VERSION, 0))
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 class Filters(NamedTuple):
     """The system call filters, compiled once by keeper: init's own, and what commands add to it."""
 
-    init: bytes
-    command: bytes
+    init: libc.Filter
+    command: libc.Filter
 
 
-def main(control: socket.socket, listener: socket.socket, cgroup: int | None, filters: Filters) -> NoReturn:
+def mould(filters: Filters) -> "Init":
+    """What every init needs of its own and can be made before it is forked."""
+    signal.signal(signal.SIGCHLD, _noted)
+    return Init(filters.command)
+
+
+def _noted(number: int, frame: object) -> None:
+    """SIGCHLD is told by the wake-up descriptor; only a handled signal is told there."""
+
+
+def main(
+    init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | None, filters: Filters
+) -> NoReturn:
     """Be a blank, then init. ``control`` leads to keeper, ``cgroup`` is the sandbox's own as a descriptor.
 
     Every page that is written to here is copied for this sandbox alone, and merely running Python code writes
     to it (reference counts). So init itself runs little. The preparing child does the long work; it is the
     sandbox's first spawner afterwards, and its copies go when it ends.
+
+    No other descriptors are open than those and the standard streams: the zygote has no more.
     """
     try:
-        privileges.redirect_standard_streams()
-        kept = {0, 1, 2, control.fileno(), listener.fileno()}
-        privileges.close_all_but(kept if cgroup is None else kept | {cgroup})
-        privileges.name_process("nsbox-init")
-        _await_order(control)
+        prctl.set_name("nsbox-init")
+        if not control.recv(1, _socket.MSG_PEEK):  # keeper has written our id maps when it says something
+            os._exit(1)
         become_root()
-        privileges.die_with_parent(signal.SIGKILL)
+        prctl.set_pdeathsig(9)
         libc.unshare(libc.CLONE_NEWCGROUP)
-        loop = Init(listener, cgroup, filters.command)
-        child = loop.commands.adopt_first(lambda sock: _prepare(control, sock, filters))
+        init.take(control, listener, cgroup)
+        child = init.commands.adopt_first(lambda sock: _prepare(control, sock, filters))
         privileges.drop(privileges.promise(), filters.init)
         if child.recv(1) != _ROOT_STANDS:
             os._exit(1)  # the child has told keeper why
         control.send(_READY)
-        loop.serve(control)
+        init.serve()
     except _KeeperGone:
         pass
     except BaseException as error:
@@ -94,7 +109,7 @@ class _KeeperGone(Exception):
 _Order = TypeVar("_Order", Prepare, Launch)
 
 
-def _expect(control: socket.socket, kind: type[_Order]) -> tuple[_Order, list[int]]:
+def _expect(control: RawSocket, kind: type[_Order]) -> tuple[_Order, list[int]]:
     received = channel.receive(control, TO_BLANK)
     if received is None:
         raise _KeeperGone
@@ -104,7 +119,7 @@ def _expect(control: socket.socket, kind: type[_Order]) -> tuple[_Order, list[in
     return message, descriptors
 
 
-def _report(control: socket.socket, stage: str, error: BaseException) -> None:
+def _report(control: RawSocket, stage: str, error: BaseException) -> None:
     number = getattr(error, "errno", None) or 0
     try:
         channel.send(control, Failed("", stage, number, f"{type(error).__name__}: {error}"))
@@ -112,15 +127,7 @@ def _report(control: socket.socket, stage: str, error: BaseException) -> None:
         pass  # keeper learns of the end from waitpid
 
 
-def _await_order(control: socket.socket) -> None:
-    """Until keeper has written our id maps and says so by its first message."""
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    if poll.poll()[0][1] & select.POLLHUP:
-        raise _KeeperGone
-
-
-def _prepare(control: socket.socket, sock: socket.socket, filters: Filters) -> NoReturn:
+def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
     """In the child: all that can be done before the tenant is known, then the root, then be a spawner.
 
     pivot_root(2) moves every process of the mount namespace that stands in the old root, init included.
@@ -161,16 +168,23 @@ def _bring_up_loopback() -> None:
 class Init:
     """The loop of a sandbox's process 1. Single-threaded, and it never waits for anything but its poll."""
 
-    def __init__(self, listener: socket.socket, cgroup: int | None, guard: bytes) -> None:
-        self._listener = listener
-        self._api: socket.socket | None = None
+    _listener: RawSocket
+    _control: RawSocket
+    _wakeup: int
+
+    def __init__(self, guard: libc.Filter) -> None:
+        self._api: RawSocket | None = None
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self.commands = Commands(Leaves(cgroup), guard, self._watch, self._unwatch, self._send)
+        self.commands = Commands(guard, self._watch, self._unwatch, self._send)
+
+    def take(self, control: RawSocket, listener: RawSocket, cgroup: int | None) -> None:
+        """What only the forked process has."""
+        self._control, self._listener = control, listener
+        self.commands.leaves.use(cgroup)
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Process 1 gets from inside only the signals it handles, and it handles none but SIGCHLD.
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        # Process 1 gets from inside only the signals it handles; init handles no others.
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._poll.register(descriptor, select.POLLIN)
@@ -180,9 +194,9 @@ class Init:
         self._poll.unregister(descriptor)
         del self._handlers[descriptor]
 
-    def serve(self, control: socket.socket) -> None:
+    def serve(self) -> None:
         """Until keeper goes away, which it does by killing us."""
-        self._watch(control.fileno(), lambda: self._hear_keeper(control))
+        self._watch(self._control.fileno(), self._hear_keeper)
         self._watch(self._listener.fileno(), self._accept)
         self._watch(self._wakeup, self._woken)
         while True:
@@ -192,8 +206,8 @@ class Init:
                 if handler is not None:  # an earlier one of this turn may have removed it
                     handler()
 
-    def _hear_keeper(self, control: socket.socket) -> None:
-        if not control.recv(1):
+    def _hear_keeper(self) -> None:
+        if not self._control.recv(1):
             raise _KeeperGone
 
     def _woken(self) -> None:
@@ -203,7 +217,7 @@ class Init:
     def _accept(self) -> None:
         """The newest connection takes over: the api process before it is gone or about to be."""
         try:
-            connection, _ = self._listener.accept()
+            connection = rawsocket.accept(self._listener)
         except OSError:
             return  # out of descriptors, for now: that must not end the sandbox
         channel.prepare(connection)
@@ -212,6 +226,7 @@ class Init:
         self._hang_up()
         self._api = connection
         self._watch(connection.fileno(), self._receive)
+        self._greet(connection)
 
     def _hang_up(self) -> None:
         if self._api is not None:
@@ -239,8 +254,6 @@ class Init:
 
     def _handle(self, message: Message) -> None:
         match message:
-            case Attach():
-                self._attach()
             case Kill(key):
                 self.commands.kill(key)
             case KillAll(key):
@@ -250,7 +263,10 @@ class Init:
             case Agent(key, user):
                 self._open_agent(key, user)
 
-    def _attach(self) -> None:
+    def _greet(self, connection: RawSocket) -> None:
+        if self.commands.none:
+            connection.send(_NOTHING_RUNS)  # ready-made: most sandboxes are only ever greeted like this
+            return
         running, ended = self.commands.running(), self.commands.ended()
         self._send(Attached(PROTOCOL_VERSION, len(running) + len(ended)))
         for command in running:
@@ -266,14 +282,20 @@ class Init:
             self._send(Refused(key, Stage.USER, errno.ENOENT, str(error)))
             return
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with ours, theirs:
-                channel.prepare(ours)
-                if libc.clone3() == 0:
-                    agent.run(ours, who)
-                self._send(AgentReady(key), [theirs.fileno()])
+            ours, theirs = rawsocket.pair()
         except OSError as error:
             self._send(Refused(key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0)))
+            return
+        try:
+            channel.prepare(ours)
+            if libc.clone3() == 0:
+                agent.run(ours, who)
+            self._send(AgentReady(key), [theirs.fileno()])
+        except OSError as error:
+            self._send(Refused(key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0)))
+        finally:
+            ours.close()
+            theirs.close()
 
     def _send(self, message: Message, descriptors: tuple[int, ...] | list[int] = ()) -> None:
         if self._api is None:

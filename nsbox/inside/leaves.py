@@ -7,13 +7,17 @@ import os
 
 
 class Leaves:
-    """Makes, ends and removes leaves. ``cgroup``: the sandbox's own, or None."""
+    """Makes, ends and removes leaves."""
 
-    def __init__(self, cgroup: int | None) -> None:
-        self._cgroup = cgroup
+    def __init__(self) -> None:
+        self._cgroup: int | None = None
         self._serial = 0
         self._stale: list[str] = []
-        self._oom_kills = self._count_oom_kills()
+        self._oom_kills = 0
+
+    def use(self, cgroup: int | None) -> None:
+        """The sandbox's own cgroup; None where there is none."""
+        self._cgroup = cgroup
 
     def make(self) -> tuple[str, int | None]:
         """A new leaf: its name and its directory as a descriptor. Raises ``OSError``."""

@@ -29,7 +29,7 @@ def promise() -> list[int]:
     return capabilities.confine()
 
 
-def drop(dropped: list[int], program: bytes) -> None:
+def drop(dropped: list[int], program: libc.Filter) -> None:
     """Let go of all capabilities but those that commands may have, and load the system call filter.
 
     The filter comes last, since it refuses what the steps before it call. With no_new_privs it needs no

@@ -12,12 +12,12 @@ killed, init inherits the command and reaps it.
 import errno
 import os
 import signal
-import socket
 from typing import NoReturn
 
 from nsbox.inside import channel, privileges
 from nsbox.inside.users import Credentials
 from nsbox.kernel import libc
+from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import TO_SPAWNER, Exec, Exited, Refused, Stage, Started
 
@@ -30,7 +30,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RESET = (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
 
-def run(sock: socket.socket, who: Credentials, guard: bytes) -> NoReturn:
+def run(sock: RawSocket, who: Credentials, guard: libc.Filter) -> NoReturn:
     """Start what ``sock`` asks for, as ``who``, until it is closed. Never returns."""
     status = 1
     try:
@@ -54,7 +54,7 @@ def run(sock: socket.socket, who: Credentials, guard: bytes) -> NoReturn:
         os._exit(status)
 
 
-def _serve(sock: socket.socket, order: object, descriptors: list[int], who: Credentials) -> None:
+def _serve(sock: RawSocket, order: object, descriptors: list[int], who: Credentials) -> None:
     assert isinstance(order, Exec)
     try:
         try:

@@ -50,7 +50,9 @@ class Loop:
         self._ending = False
         cgroup = Cgroup(config.cgroup) if config.cgroup else None
         machine = os.uname().machine
-        filters = Filters(seccomp.init_policy(machine), seccomp.clone3_guard(machine))
+        filters = Filters(
+            libc.Filter(seccomp.init_policy(machine)), libc.Filter(seccomp.clone3_guard(machine))
+        )
         self._zygote = Zygote(filters)
         host = Host(cgroup, config.controllers, self._zygote)
         self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer)

@@ -12,9 +12,10 @@ import socket
 import struct
 from typing import NoReturn
 
-from nsbox.inside import channel, privileges
 from nsbox.inside import init as inside_init
-from nsbox.kernel import libc, namespaces
+from nsbox.inside import privileges
+from nsbox.kernel import libc, namespaces, rawsocket
+from nsbox.wire.framing import ANCILLARY_ROOM, descriptors_in
 
 #: A pid, or an errno below zero.
 _ANSWER = struct.Struct("i")
@@ -42,7 +43,10 @@ class Zygote:
         self._sock = ours
 
     def clone(self, control: socket.socket, listener: socket.socket, cgroup: int | None) -> int:
-        """A new blank with these descriptors, in new namespaces and in ``cgroup``; its pid. Raises ``OSError``."""
+        """A new blank with these descriptors, in new namespaces and in ``cgroup``; its pid.
+
+        Raises ``OSError``.
+        """
         assert self._sock is not None
         descriptors = [control.fileno(), listener.fileno(), *([] if cgroup is None else [cgroup])]
         socket.send_fds(self._sock, [b"c"], descriptors)
@@ -66,24 +70,26 @@ def _serve(sock: socket.socket, filters: inside_init.Filters) -> NoReturn:
         privileges.close_all_but({0, 1, 2, sock.fileno()})
         privileges.name_process("nsbox-zygote")
         privileges.die_with_parent(signal.SIGKILL)
+        raw = rawsocket.adopt(os.dup(sock.fileno()))
+        sock.close()
+        init = inside_init.mould(filters)
+        room = ANCILLARY_ROOM
         while True:
-            data, descriptors, _, _ = socket.recv_fds(sock, 1, 3)
+            data, ancillary, _, _ = raw.recvmsg(1, room)
             if not data:
                 break
-            pid = _clone(descriptors, filters)
-            channel.close_all(descriptors)
-            sock.send(_ANSWER.pack(pid))
+            descriptors = descriptors_in(ancillary)
+            cgroup = descriptors[2] if len(descriptors) == 3 else None
+            try:
+                pid = libc.clone3(namespaces.SANDBOX_FLAGS | libc.CLONE_PARENT, cgroup)
+            except OSError as error:
+                pid = -(error.errno or 1)
+            if pid == 0:
+                raw.close()
+                control, listener = rawsocket.adopt(descriptors[0]), rawsocket.adopt(descriptors[1])
+                inside_init.main(init, control, listener, cgroup, filters)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raw.send(_ANSWER.pack(pid))
     finally:
         os._exit(0)
-
-
-def _clone(descriptors: list[int], filters: inside_init.Filters) -> int:
-    cgroup = descriptors[2] if len(descriptors) == 3 else None
-    try:
-        pid = libc.clone3(namespaces.SANDBOX_FLAGS | libc.CLONE_PARENT, cgroup)
-    except OSError as error:
-        return -(error.errno or 1)
-    if pid == 0:
-        control, listener = (socket.socket(fileno=one) for one in descriptors[:2])
-        inside_init.main(control, listener, cgroup, filters)
-    return pid

@@ -16,6 +16,14 @@ from typing import Final, NamedTuple
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+# Looked up once, before anything is forked: finding a function is Python code that each process would repeat.
+_unshare, _mount, _umount2, _prctl, _fstatfs = (
+    _libc.unshare,
+    _libc.mount,
+    _libc.umount2,
+    _libc.prctl,
+    _libc.fstatfs,
+)
 
 # These numbers are the same on every machine that got its table after Linux 5.1 unified them;
 # x86_64 and aarch64 differ only in the older calls.
@@ -181,20 +189,20 @@ def await_end(pid: int) -> Ended:
 
 def unshare(flags: int) -> None:
     """unshare(2). Python has it from 3.12 on only."""
-    _checked(_libc.unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
+    _checked(_unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
 
 
 def mount(
     source: bytes | None, target: bytes, kind: bytes | None, flags: int = 0, data: bytes | None = None
 ) -> None:
     """mount(2), the old call: still the shortest way to bind, to move and to change propagation."""
-    result = _libc.mount(source, target, kind, ctypes.c_ulong(flags), data)
+    result = _mount(source, target, kind, ctypes.c_ulong(flags), data)
     _checked(result, f"mount({_text(source)} on {_text(target)}, {_text(kind)}, {flags:#x})")
 
 
 def umount(target: bytes, flags: int = MNT_DETACH) -> None:
     """umount2(2), lazily by default."""
-    _checked(_libc.umount2(target, ctypes.c_int(flags)), f"umount2({_text(target)})")
+    _checked(_umount2(target, ctypes.c_int(flags)), f"umount2({_text(target)})")
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
@@ -261,25 +269,29 @@ def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """prctl(2), for the options that python-prctl does not know."""
     words = [ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5)]
-    return _checked(_libc.prctl(ctypes.c_int(option), *words), f"prctl({option}, {arg2:#x})")
+    return _checked(_prctl(ctypes.c_int(option), *words), f"prctl({option}, {arg2:#x})")
 
 
 class _FilterProgram(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def seccomp_filter(program: bytes) -> None:
-    """Install a classic BPF program (packed ``struct sock_filter``, eight bytes each) for this process."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    header = _FilterProgram(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    about = f"{header.len} instructions"
-    _call(
-        "seccomp",
-        ctypes.c_uint(_SECCOMP_SET_MODE_FILTER),
-        ctypes.c_uint(0),
-        ctypes.byref(header),
-        about=about,
-    )
+class Filter:
+    """A classic BPF program (packed ``struct sock_filter``, eight bytes each), ready to be installed.
+
+    Made once, before processes are forked that install it: ``ctypes.cast`` is slow.
+    """
+
+    def __init__(self, program: bytes) -> None:
+        self._buffer = ctypes.create_string_buffer(program, len(program))
+        self._header = _FilterProgram(len(program) // 8, ctypes.cast(self._buffer, ctypes.c_void_p))
+        self.reference = ctypes.byref(self._header)
+
+
+def seccomp_filter(program: Filter | bytes) -> None:
+    """Install a filter for this process and all that it will start."""
+    ready = program if isinstance(program, Filter) else Filter(program)
+    _call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ready.reference)
 
 
 def set_command_line(title: bytes) -> None:
@@ -298,7 +310,7 @@ def set_command_line(title: bytes) -> None:
 def filesystem_type(fd: int) -> int:
     """``f_type`` of fstatfs(2), which ``os.fstatvfs`` does not tell."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs has 120 bytes on both machines
-    _checked(_libc.fstatfs(ctypes.c_int(fd), buffer), f"fstatfs({fd})")
+    _checked(_fstatfs(ctypes.c_int(fd), buffer), f"fstatfs({fd})")
     return int(struct.unpack_from("q", buffer)[0])
 
 

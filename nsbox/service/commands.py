@@ -330,7 +330,7 @@ async def started(box: Box, order: Exec, descriptors: tuple[int, ...]) -> Runnin
     try:
         with trio.CancelScope(shield=True):
             running = await _answered(lambda: box.exec(order, descriptors))
-        return running
+        return running  # noqa: RET504 - mypy: a cancel scope may swallow
     except Refusal as refusal:
         raise refusals.of_command(refusal) from refusal
     except PacketTooLarge as error:

@@ -25,7 +25,8 @@ ANCILLARY_ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 #: What senders ask of SO_SNDBUF so that the largest packet fits; the kernel doubles it.
 SEND_BUFFER = 212_992
 
-_scan = json.JSONDecoder().scan_once  # json.loads, less the white space around
+# json.loads, less the white space around. (typeshed does not know it.)
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _HEADER = struct.Struct("<BI")
 _KINDS: tuple[type, ...] = get_args(Message)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS, 1)}
@@ -84,8 +85,8 @@ def encode(message: Message) -> bytes:
 
 
 def _json(field: object) -> str:
-    """A field as JSON. ``json.dumps`` would do, at the price of building an encoder for each message, in pages
-    that each sandbox's init then has for itself."""
+    """A field as JSON. ``json.dumps`` would build an encoder for each message, in pages that each sandbox's
+    init then has for itself."""
     if isinstance(field, str):
         return str(encode_basestring(field))
     if isinstance(field, int):

@@ -3,7 +3,7 @@
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
      │                 │             Task → TaskDone; unasked: Gone
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
-     └──── init ◀──────┘             Attach → Attached, Running*, Exited*; Exec + 3 pipes → Started | Refused,
+     └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
             │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady + socket
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
@@ -138,14 +138,11 @@ class Ready(NamedTuple):
 # ---- api and init
 
 
-class Attach(NamedTuple):
-    """The first message of an api process to an init. The newest connection takes over."""
-
-    version: int
-
-
 class Attached(NamedTuple):
-    """init's answer; ``commands`` many Running and Exited messages follow."""
+    """init's greeting to whoever connects; ``commands`` many Running and Exited messages follow.
+
+    The newest connection takes over.
+    """
 
     version: int
     commands: int
@@ -322,7 +319,7 @@ class Done(NamedTuple):
 Message = (
     Hello | Welcome | Create | Created | Failed | Destroy | Destroyed | Gone | Task | TaskDone
     | Prepare | Launch | Ready
-    | Attach | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
+    | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
 )  # fmt: skip
@@ -347,7 +344,7 @@ TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task})
 FROM_KEEPER: frozenset[type] = frozenset({Welcome, Created, Failed, Destroyed, Gone, TaskDone})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
-TO_INIT: frozenset[type] = frozenset({Attach, Exec, Kill, KillAll, Forget, Agent})
+TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent})
 FROM_INIT: frozenset[type] = frozenset({Attached, Running, Started, Refused, Exited, Killed, AgentReady})
 TO_SPAWNER: frozenset[type] = frozenset({Exec})
 FROM_SPAWNER: frozenset[type] = frozenset({Started, Refused, Exited})

@@ -156,15 +156,13 @@ class Sandbox:
         encoded = quote_from_bytes(path, "") if isinstance(path, bytes) else quote(path, "")
         rest = urlencode({name.rstrip("_"): value for name, value in more.items()})
         query = f"path={encoded}" + (f"&{rest}" if rest else "")
-        return self.request("%s" % method, f"/files?{query}", body, **known)
+        return self.request(method, f"/files?{query}", body, **known)
 
     def write(self, path: str | bytes, content: str, **more: JSON) -> Answer:
         return self.files("PUT", path, {"content": content, **more})
 
     def upload(self, path: str | bytes, data: bytes, **more: Any) -> Answer:
-        return self.files(
-            "PUT", path, raw=data, headers={"Content-Type": "application/octet-stream"}, **more
-        )
+        return self.files("PUT", path, raw=data, headers={"Content-Type": "application/octet-stream"}, **more)
 
     def read(self, path: str | bytes, **more: Any) -> Answer:
         return self.files("GET", path, **more)

@@ -100,7 +100,7 @@ class Daemon:
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.printed: list[str] = []
         self.url = ""
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._process: subprocess.Popen[bytes] | None = None
         self._cgroups: set[str] = set()
 
@@ -129,6 +129,7 @@ class Daemon:
 
     def start(self) -> Daemon:
         """Returns when sandboxes can be made."""
+        self.lines = queue.Queue()  # the last one ends with the word that its writer is gone
         self._process = subprocess.Popen(
             self.command(),
             env=self.environment,
@@ -137,7 +138,7 @@ class Daemon:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
-        threading.Thread(target=self._read, args=[self._process], daemon=True).start()
+        threading.Thread(target=self._read, args=[self._process, self.lines], daemon=True).start()
         try:
             self.wait_ready()
         except BaseException:
@@ -146,11 +147,12 @@ class Daemon:
         self._cgroups |= self._given_cgroups()
         return self
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
+    @staticmethod
+    def _read(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self.lines.put(line.decode())
-        self.lines.put(None)
+            lines.put(line.decode())
+        lines.put(None)
 
     def wait_ready(self, patience: float = START) -> str:
         """Wait for the line that says so, at the start or after api was replaced."""

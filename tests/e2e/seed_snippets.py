@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """The snippets that people copy, as they are published: data for ``test_seed``.
 
 Only three words in them are replaced: the base URL, ``YOUR_API_KEY`` and ``SANDBOX_ID``.

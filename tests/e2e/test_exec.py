@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """Commands over HTTP: what goes in, what comes out, what a command may do to others and to itself."""
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def test_exit_codes_are_those_of_waitpid(sandbox: Sandbox, code: int) -> None:
         assert (result["exitCode"], result["signal"], result["outcome"]) == (code, None, "exited")
 
 
-@pytest.mark.parametrize(("number", "name"), [(9, "KILL"), (15, "TERM"), (6, "ABRT"), (11, "SEGV"), (13, "PIPE")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(9, "KILL"), (15, "TERM"), (6, "ABRT"), (11, "SEGV"), (13, "PIPE")]
+)
 def test_a_signal_is_no_exit_code(sandbox: Sandbox, number: int, name: str) -> None:
     result = sandbox.run(f"echo before; kill -{number} $$")
     assert (result["exitCode"], result["signal"], result["outcome"]) == (None, name, "signaled")
@@ -104,7 +107,9 @@ def test_the_environment_is_layered(make_sandbox: Callable[..., Sandbox]) -> Non
 
 
 def test_users_by_name_and_number(sandbox: Sandbox) -> None:
-    sandbox.out("echo 'worker:x:1234:4321:Worker:/home/worker:/bin/sh' >>/etc/passwd; echo 'crew:x:77:worker' >>/etc/group")
+    sandbox.out(
+        "echo 'worker:x:1234:4321:Worker:/home/worker:/bin/sh' >>/etc/passwd; echo 'crew:x:77:worker' >>/etc/group"
+    )
     ask = ["sh", "-c", 'echo "$(id -u):$(id -g):$(id -G):$HOME"']
     assert sandbox.out(ask) == "0:0:0:/root\n"
 
@@ -136,7 +141,9 @@ def test_another_users_home_is_not_roots(sandbox: Sandbox) -> None:
     assert sandbox.out(["printenv", "HOME"], user="worker", cwd="/") == "/home/worker\n"
 
 
-@pytest.mark.parametrize("user", ["nobody-here", "root:nogroup-here", "65536", "-1", "0x0", "a b", "", "1:2:3", "٣"])
+@pytest.mark.parametrize(
+    "user", ["nobody-here", "root:nogroup-here", "65536", "-1", "0x0", "a b", "", "1:2:3", "٣"]
+)
 def test_an_unknown_user_is_the_field_user(sandbox: Sandbox, user: str) -> None:
     answer = sandbox.exec("id", user=user)
     assert (answer.status, answer.code, answer.json["field"]) == (422, "invalid_field", "user"), answer
@@ -148,7 +155,11 @@ def test_a_hostile_passwd_changes_nobodys_uid(sandbox: Sandbox) -> None:
     sandbox.write("/etc/passwd", rows)
     for user in ("evil", "plus", "neg", "uni"):
         assert sandbox.exec("id", user=user).status == 422
-    for setup in ("ln -sf /dev/zero /etc/passwd", "rm /etc/passwd; mkfifo /etc/passwd", "rm /etc/passwd; mkdir /etc/passwd"):
+    for setup in (
+        "ln -sf /dev/zero /etc/passwd",
+        "rm /etc/passwd; mkfifo /etc/passwd",
+        "rm /etc/passwd; mkdir /etc/passwd",
+    ):
         sandbox.out(setup)
         answer = sandbox.exec("id", user="evil")
         assert (answer.status, answer.json.get("field")) == (422, "user"), (setup, answer)
@@ -186,7 +197,14 @@ def test_no_command_and_no_body(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("timeoutMs", 0), ("timeoutMs", -1), ("timeoutMs", 86_400_001), ("encoding", "latin1"), ("shell", "bash"), ("user", 0)],
+    [
+        ("timeoutMs", 0),
+        ("timeoutMs", -1),
+        ("timeoutMs", 86_400_001),
+        ("encoding", "latin1"),
+        ("shell", "bash"),
+        ("user", 0),
+    ],
 )
 def test_a_wrong_option_is_named(sandbox: Sandbox, field: str, value: JSON) -> None:
     answer = sandbox.exec("true", **{field: value})
@@ -245,7 +263,9 @@ def test_endless_output_leaves_memory_flat(daemon: Daemon, sandbox: Sandbox) -> 
     assert (result["exitCode"], result["signal"]) == (None, "KILL")
     highest = max(rss for _, rss in seen)
     while_flowing = [rss for at, rss in seen if 1.5 < at < 3.7]
-    print(f"rss of api: {before} KiB before, {max(while_flowing)} KiB while `yes` wrote, {highest} KiB at the answer")
+    print(
+        f"rss of api: {before} KiB before, {max(while_flowing)} KiB while `yes` wrote, {highest} KiB at the answer"
+    )
     assert max(while_flowing) - min(while_flowing) < 2 * 1024
     assert highest - before < 60 * 1024  # the answer has 10 MiB, as bytes, as text and as JSON
 
@@ -268,7 +288,11 @@ def test_a_timeout_ends_the_whole_tree(sandbox: Sandbox) -> None:
     script = "sleep 7101 & setsid sleep 7102 & sh -c 'sleep 7103 & wait' & yes | cat >/dev/null & trap '' TERM INT HUP; sleep 7104"
     result = sandbox.run(script, timeoutMs=500)
     assert (result["timedOut"], result["exitCode"]) == (True, None)
-    left = [line for line in sandbox.out("ps -eo args").splitlines() if "71" in line or line.startswith(("yes", "cat"))]
+    left = [
+        line
+        for line in sandbox.out("ps -eo args").splitlines()
+        if "71" in line or line.startswith(("yes", "cat"))
+    ]
     assert left == [], left
 
 
@@ -344,7 +368,9 @@ def test_a_sandbox_survives_killing_everything(sandbox: Sandbox) -> None:
     assert sandbox.write("/tmp/kept", "x").status == 200  # so that there is a file agent to kill
     refused = 0
     for round_ in range(10):
-        result = sandbox.run("sleep 7300 & kill -9 1; kill -15 1; kill -11 1; kill -9 -1; kill -9 1; echo alive")
+        result = sandbox.run(
+            "sleep 7300 & kill -9 1; kill -15 1; kill -11 1; kill -9 -1; kill -9 1; echo alive"
+        )
         assert (result["stdout"], result["exitCode"]) == ("alive\n", 0), round_
         # The process that was to start the next command may have been among the killed: said, not hidden.
         first = sandbox.exec("echo again")
@@ -367,7 +393,9 @@ def test_a_sandbox_that_stops_itself_can_still_be_used(sandbox: Sandbox) -> None
     assert time.monotonic() - begun < 5
 
 
-def test_a_fork_bomb_is_bounded(daemon: Daemon, make_sandbox: Callable[..., Sandbox], sandbox: Sandbox) -> None:
+def test_a_fork_bomb_is_bounded(
+    daemon: Daemon, make_sandbox: Callable[..., Sandbox], sandbox: Sandbox
+) -> None:
     """Where pids are limited, at the limit; elsewhere by killing the sandbox. The neighbour keeps working."""
     bombed = make_sandbox()
     limited = "pids" in bombed.api.get(bombed.id)["limits"]["enforced"]
@@ -400,7 +428,9 @@ print(made, flush=True)
     assert took < 5
 
 
-def test_a_self_replicating_bomb_ends_with_its_sandbox(daemon: Daemon, make_sandbox: Callable[..., Sandbox]) -> None:
+def test_a_self_replicating_bomb_ends_with_its_sandbox(
+    daemon: Daemon, make_sandbox: Callable[..., Sandbox]
+) -> None:
     """It forks while it is being killed. Bounded in depth, so that a host without limits survives a failure."""
     bombed = make_sandbox()
     bomb = "import os, time\nfor _ in range(8): os.fork()\nwhile True: time.sleep(0.01)"
@@ -458,5 +488,7 @@ def test_a_wrong_background_process_is_named(sandbox: Sandbox, wish: JSON, field
 def test_results_belong_to_their_commands(sandbox: Sandbox) -> None:
     """However many run at once and however quickly they end."""
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda n: sandbox.run(["sh", "-c", f"exit {n % 250}"])["exitCode"], range(400)))
+        results = list(
+            pool.map(lambda n: sandbox.run(["sh", "-c", f"exit {n % 250}"])["exitCode"], range(400))
+        )
     assert results == [n % 250 for n in range(400)]

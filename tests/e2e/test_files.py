@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """Files over HTTP: written, read, listed, removed, and everything a path can be."""
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def test_bytes_come_back_as_they_were(sandbox: Sandbox, blob: bytes) -> None:
     assert sandbox.download("/tmp/b").body == blob
     assert base64.b64decode(sandbox.read("/tmp/b", encoding="base64").json["content"]) == blob
     plain = sandbox.read("/tmp/b").json
-    assert (base64.b64decode(plain["content"]) if plain["encoding"] == "base64" else plain["content"].encode()) == blob
+    assert (
+        base64.b64decode(plain["content"]) if plain["encoding"] == "base64" else plain["content"].encode()
+    ) == blob
     assert sandbox.upload("/tmp/c", blob).json == {"path": "/tmp/c", "written": True, "size": len(blob)}
     assert sandbox.out("cmp /tmp/b /tmp/c && echo same") == "same\n"
 
@@ -48,14 +51,21 @@ def test_a_replaced_file_keeps_mode_and_owner(sandbox: Sandbox) -> None:
     sandbox.out("echo old >/tmp/f; chown 1000:2000 /tmp/f; chmod 4750 /tmp/f; ln /tmp/f /tmp/hard")
     assert sandbox.write("/tmp/f", "new").status == 200
     assert sandbox.upload("/tmp/f", b"newer").status == 200
-    assert sandbox.out("stat -c '%a %u:%g' /tmp/f; cat /tmp/f; echo; cat /tmp/hard") == "4750 1000:2000\nnewer\nold\n"
+    assert (
+        sandbox.out("stat -c '%a %u:%g' /tmp/f; cat /tmp/f; echo; cat /tmp/hard")
+        == "4750 1000:2000\nnewer\nold\n"
+    )
 
 
 def test_nobody_sees_half_a_file(sandbox: Sandbox) -> None:
     """A reader inside, while the file is replaced over and over: one whole content or the other."""
     reader = "import hashlib, time\nseen = set()\nend = time.time() + 1.5\nwhile time.time() < end:\n    seen.add(len(set(open('/tmp/f','rb').read())))\nprint(sorted(seen))"
     sandbox.upload("/tmp/f", b"a" * 300_000)
-    sandbox.request("POST", "/processes", {"command": ["sh", "-c", f'python3 -c "{reader}" >/tmp/seen.tmp; mv /tmp/seen.tmp /tmp/seen']})
+    sandbox.request(
+        "POST",
+        "/processes",
+        {"command": ["sh", "-c", f'python3 -c "{reader}" >/tmp/seen.tmp; mv /tmp/seen.tmp /tmp/seen']},
+    )
     replaced = 0
     while sandbox.read("/tmp/seen").status != 200:
         assert sandbox.upload("/tmp/f", b"ab"[replaced % 2 : replaced % 2 + 1] * 300_000).status == 200
@@ -110,7 +120,12 @@ def test_a_large_file_is_streamed_both_ways(daemon: Daemon, api: Api, sandbox: S
     headers = {"Authorization": f"Bearer {api.key}"}
     begun = time.monotonic()
     try:
-        raw.request("PUT", where, _pieces(size, digest), {**headers, "Content-Type": OCTETS, "Content-Length": str(size)})
+        raw.request(
+            "PUT",
+            where,
+            _pieces(size, digest),
+            {**headers, "Content-Type": OCTETS, "Content-Length": str(size)},
+        )
         answer = raw.getresponse()
         body = answer.read()
         assert (answer.status, b'"size":67108864' in body) == (200, True), body
@@ -151,7 +166,11 @@ def test_half_an_upload_leaves_the_old_file(api: Api, sandbox: Sandbox) -> None:
     sandbox.write("/tmp/f", "old")
     raw = http.client.HTTPConnection(api.host, api.port, timeout=30)
     raw.putrequest("PUT", f"/api/v1/sandboxes/{sandbox.id}/files?path=/tmp/f")
-    for name, value in (("Authorization", f"Bearer {api.key}"), ("Content-Type", OCTETS), ("Content-Length", "1000000")):
+    for name, value in (
+        ("Authorization", f"Bearer {api.key}"),
+        ("Content-Type", OCTETS),
+        ("Content-Length", "1000000"),
+    ):
         raw.putheader(name, value)
     raw.endheaders(b"x" * 100_000)
 
@@ -222,7 +241,13 @@ def test_a_listing_says_what_things_are(sandbox: Sandbox) -> None:
 
 
 def test_twenty_thousand_entries(sandbox: Sandbox) -> None:
-    sandbox.out(["python3", "-c", "import os\nos.mkdir('/many')\nfor i in range(20000): os.close(os.open(f'/many/{i:05}', 65))"])
+    sandbox.out(
+        [
+            "python3",
+            "-c",
+            "import os\nos.mkdir('/many')\nfor i in range(20000): os.close(os.open(f'/many/{i:05}', 65))",
+        ]
+    )
     begun = time.monotonic()
     found = sandbox.listing("/many")
     print(f"20,000 entries listed in {(time.monotonic() - begun) * 1000:.0f} ms")
@@ -235,7 +260,9 @@ def test_twenty_thousand_entries(sandbox: Sandbox) -> None:
 
 
 def test_removing(sandbox: Sandbox) -> None:
-    sandbox.out("mkdir -p /d/full/x /d/empty && echo kept >/d/target && ln -s target /d/link && ln -s full /d/linkdir")
+    sandbox.out(
+        "mkdir -p /d/full/x /d/empty && echo kept >/d/target && ln -s target /d/link && ln -s full /d/linkdir"
+    )
     assert sandbox.remove("/d/link").json == {"path": "/d/link", "deleted": True}
     assert sandbox.remove("/d/linkdir", recursive="true").status == 200
     assert sandbox.remove("/d/empty").status == 200
@@ -247,7 +274,9 @@ def test_removing(sandbox: Sandbox) -> None:
     assert (sandbox.remove("/d").status, sandbox.read("/d/target").code) == (404, "file_not_found")
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/.", "/..", "/tmp/..", "/tmp/.", "/proc", "/dev", "/sys", "/dev/shm"])
+@pytest.mark.parametrize(
+    "path", ["/", "//", "/.", "/..", "/tmp/..", "/tmp/.", "/proc", "/dev", "/sys", "/dev/shm"]
+)
 def test_what_cannot_be_removed(sandbox: Sandbox, path: str) -> None:
     answer = sandbox.remove(path, recursive="true")
     assert 400 <= answer.status < 500, answer
@@ -256,12 +285,20 @@ def test_what_cannot_be_removed(sandbox: Sandbox, path: str) -> None:
 
 def test_a_tree_that_is_too_deep_for_any_path(sandbox: Sandbox) -> None:
     """3,000 levels; their names together are longer than PATH_MAX."""
-    sandbox.out(["python3", "-c", "import os\nos.mkdir('/top'); os.chdir('/top')\nfor i in range(3000): os.mkdir('deep'); os.chdir('deep')"])
+    sandbox.out(
+        [
+            "python3",
+            "-c",
+            "import os\nos.mkdir('/top'); os.chdir('/top')\nfor i in range(3000): os.mkdir('deep'); os.chdir('deep')",
+        ]
+    )
     listed = sandbox.files("GET", "/top", list="true", recursive="true")
     assert listed.status == 200, listed
     begun = time.monotonic()
     answer = sandbox.remove("/top", recursive="true")
-    print(f"3,000 levels removed in {(time.monotonic() - begun) * 1000:.0f} ms; {len(listed.json['files'])} of them listed")
+    print(
+        f"3,000 levels removed in {(time.monotonic() - begun) * 1000:.0f} ms; {len(listed.json['files'])} of them listed"
+    )
     assert answer.status == 200, answer
     assert sandbox.read("/top").status == 404
 
@@ -275,12 +312,26 @@ def test_a_tree_that_is_too_deep_for_any_path(sandbox: Sandbox) -> None:
     ids=["relative", "empty", "dot", "dots", "nul", "name256", "path4096", "name4096"],
 )
 def test_a_path_that_cannot_be(sandbox: Sandbox, path: str) -> None:
-    for answer in (sandbox.read(path), sandbox.write(path, "x"), sandbox.remove(path), sandbox.download(path), sandbox.upload(path, b"")):
+    for answer in (
+        sandbox.read(path),
+        sandbox.write(path, "x"),
+        sandbox.remove(path),
+        sandbox.download(path),
+        sandbox.upload(path, b""),
+    ):
         assert (answer.status, answer.json["field"]) == (422, "path"), answer
 
 
 def test_the_query_is_strict(sandbox: Sandbox) -> None:
-    for query in ("", "?Path=/x", "?path=/x&path=/y", "?path=/x&mod=1", "?path=%zz", "?path=/x&list=yes", "?path=/x&encoding=rot13"):
+    for query in (
+        "",
+        "?Path=/x",
+        "?path=/x&path=/y",
+        "?path=/x&mod=1",
+        "?path=%zz",
+        "?path=/x&list=yes",
+        "?path=/x&encoding=rot13",
+    ):
         answer = sandbox.request("GET", f"/files{query}")
         assert 400 <= answer.status < 500, (query, answer)
         assert answer.headers["content-type"] == "application/problem+json"
@@ -300,7 +351,9 @@ def test_the_longest_names_there_are(sandbox: Sandbox) -> None:
     assert sandbox.read(deep).json["content"] == "deep"
 
 
-@pytest.mark.parametrize("name", [b"\xff\xfe", b"a b+c&d=e#f?g%h", b"\x01\x02\n\r\t", "ü☃😀".encode(), b"-rf", b"'\"\\"])
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe", b"a b+c&d=e#f?g%h", b"\x01\x02\n\r\t", "ü☃😀".encode(), b"-rf", b"'\"\\"]
+)
 def test_any_bytes_are_a_name(sandbox: Sandbox, name: bytes) -> None:
     path = b"/names/" + name
     assert sandbox.write(path, "x").status == 200
@@ -317,7 +370,13 @@ def test_any_bytes_are_a_name(sandbox: Sandbox, name: bytes) -> None:
 
 def test_dots_stay_inside(sandbox: Sandbox) -> None:
     sandbox.write("/etc/hostname", "inside")
-    for path in ("/../../../../etc/hostname", "/tmp/../../../etc/hostname", "/./etc/./hostname", "//etc//hostname", "/usr/../../etc/hostname"):
+    for path in (
+        "/../../../../etc/hostname",
+        "/tmp/../../../etc/hostname",
+        "/./etc/./hostname",
+        "//etc//hostname",
+        "/usr/../../etc/hostname",
+    ):
         assert sandbox.read(path).json["content"] == "inside", path
     assert sandbox.write("/../../../../tmp/up", "x").status == 200
     assert sandbox.out("cat /tmp/up") == "x"
@@ -332,21 +391,53 @@ def refused(answer: Answer, *codes: str) -> bool:
 
 def test_directories_where_files_are_expected(sandbox: Sandbox) -> None:
     sandbox.out("mkdir /d; echo x >/f")
-    for answer in (sandbox.read("/d"), sandbox.download("/d"), sandbox.write("/d", "x"), sandbox.upload("/d", b"x"), sandbox.write("/d/", "x"), sandbox.read("/")):
+    for answer in (
+        sandbox.read("/d"),
+        sandbox.download("/d"),
+        sandbox.write("/d", "x"),
+        sandbox.upload("/d", b"x"),
+        sandbox.write("/d/", "x"),
+        sandbox.read("/"),
+    ):
         assert refused(answer, "is_a_directory"), answer
     assert "list=true" in sandbox.read("/d").json["remedy"]
-    for answer in (sandbox.read("/f/x"), sandbox.write("/f/x", "y"), sandbox.remove("/f/x"), sandbox.files("GET", "/f", list="true"), sandbox.read("/f/"), sandbox.remove("/f/")):
+    for answer in (
+        sandbox.read("/f/x"),
+        sandbox.write("/f/x", "y"),
+        sandbox.remove("/f/x"),
+        sandbox.files("GET", "/f", list="true"),
+        sandbox.read("/f/"),
+        sandbox.remove("/f/"),
+    ):
         assert refused(answer, "not_a_directory", "is_a_directory"), answer
     assert sandbox.read("/f").json["content"] == "x\n"
 
 
 @pytest.mark.parametrize(
-    "path", ["/dev/zero", "/dev/urandom", "/dev/full", "/dev/null", "/dev/tty", "/dev/ptmx", "/fifo", "/sock", "/link-to-zero"]
+    "path",
+    [
+        "/dev/zero",
+        "/dev/urandom",
+        "/dev/full",
+        "/dev/null",
+        "/dev/tty",
+        "/dev/ptmx",
+        "/fifo",
+        "/sock",
+        "/link-to-zero",
+    ],
 )
 def test_what_is_no_file_neither_streams_nor_waits(sandbox: Sandbox, path: str) -> None:
-    sandbox.out("mkfifo /fifo; ln -s /dev/zero /link-to-zero; python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('/sock')\"")
+    sandbox.out(
+        "mkfifo /fifo; ln -s /dev/zero /link-to-zero; python3 -c \"import socket; socket.socket(socket.AF_UNIX).bind('/sock')\""
+    )
     begun = time.monotonic()
-    for answer in (sandbox.read(path), sandbox.download(path), sandbox.write(path, "x"), sandbox.upload(path, b"x")):
+    for answer in (
+        sandbox.read(path),
+        sandbox.download(path),
+        sandbox.write(path, "x"),
+        sandbox.upload(path, b"x"),
+    ):
         assert refused(answer, "not_a_regular_file", "permission_denied"), answer
     assert time.monotonic() - begun < 2
     assert sandbox.out("test ! -f /dev/zero && test -c /dev/null && echo same") == "same\n"
@@ -389,14 +480,32 @@ def test_symlinks_lead_nowhere_but_inside(daemon: Daemon, sandbox: Sandbox) -> N
 def test_proc_leads_nowhere(sandbox: Sandbox, path: str) -> None:
     """Magic links would be those of the process that opens for us, and process 1 shows nothing of itself."""
     sandbox.out("ln -s /proc/1/root /magic; (ls -A / && ls -la /usr/bin) | cksum >/tmp/before")
-    for answer in (sandbox.read(path), sandbox.download(path), sandbox.write(path, "x"), sandbox.upload(path, b"x")):
+    for answer in (
+        sandbox.read(path),
+        sandbox.download(path),
+        sandbox.write(path, "x"),
+        sandbox.upload(path, b"x"),
+    ):
         assert 400 <= answer.status < 500, answer
     listed = sandbox.files("GET", path, list="true")
     assert 400 <= listed.status < 500, listed
-    assert sandbox.out("(ls -A / && ls -la /usr/bin) | cksum | cmp - /tmp/before && echo untouched") == "untouched\n"
+    assert (
+        sandbox.out("(ls -A / && ls -la /usr/bin) | cksum | cmp - /tmp/before && echo untouched")
+        == "untouched\n"
+    )
 
 
-@pytest.mark.parametrize("path", ["/proc/self/environ", "/proc/self/cmdline", "/proc/self/status", "/proc/self/mountinfo", "/proc/self/maps", "/proc/self/cgroup"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc/self/environ",
+        "/proc/self/cmdline",
+        "/proc/self/status",
+        "/proc/self/mountinfo",
+        "/proc/self/maps",
+        "/proc/self/cgroup",
+    ],
+)
 def test_the_agents_own_proc_tells_nothing_of_the_host(daemon: Daemon, sandbox: Sandbox, path: str) -> None:
     answer = sandbox.download(path)
     assert answer.status in (200, 403, 409), answer
@@ -413,13 +522,24 @@ def test_the_agents_own_proc_tells_nothing_of_the_host(daemon: Daemon, sandbox: 
 
 def test_files_of_proc_and_sys_are_read_whole(sandbox: Sandbox) -> None:
     """They say that they are empty, and are not."""
-    assert sandbox.read("/proc/sys/kernel/hostname").json["content"].strip() == sandbox.out("hostname").strip()
+    assert (
+        sandbox.read("/proc/sys/kernel/hostname").json["content"].strip() == sandbox.out("hostname").strip()
+    )
     assert sandbox.download("/proc/sys/kernel/ostype").body == b"Linux\n"
     assert sandbox.read("/proc/meminfo").json["content"].startswith("MemTotal")
     assert "lo" in sandbox.listing("/sys/class/net")["files"]
 
 
-@pytest.mark.parametrize("path", ["/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/x", "/proc/new", "/sys/class/net/lo/mtu"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc/sys/kernel/hostname",
+        "/proc/sysrq-trigger",
+        "/sys/kernel/x",
+        "/proc/new",
+        "/sys/class/net/lo/mtu",
+    ],
+)
 def test_proc_and_sys_are_not_written(sandbox: Sandbox, path: str) -> None:
     for answer in (sandbox.write(path, "1"), sandbox.upload(path, b"1"), sandbox.remove(path)):
         assert 400 <= answer.status < 500, answer

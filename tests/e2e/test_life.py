@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """The daemon as its operator meets it: stopped, killed in parts, replaced, restarted; keys and secrets."""
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def test_sigterm_ends_everything_and_the_record_says_so(
         assert not waiting.is_alive()
     print(f"SIGTERM (busy: {busy}): 5 sandboxes and the daemon ended in {took * 1000:.0f} ms")
     assert took < bound
-    assert {name for name in os.listdir(f"{daemon.state_dir}/run") if name.startswith(("sb_", "box-"))} == set()
+    assert {
+        name for name in os.listdir(f"{daemon.state_dir}/run") if name.startswith(("sb_", "box-"))
+    } == set()
     daemon.stop()
     with daemon.start().api() as api:
         for one in made:
@@ -96,7 +99,11 @@ def test_sigterm_while_sandboxes_are_being_made(daemon_factory: DaemonFactory) -
     daemon.stop()
     with daemon.start().api() as api:
         assert api.request("GET", "/sandboxes").json == []
-        assert {one["status"] for one in api.request("GET", "/sandboxes?status=all").json} <= {"stopped", "failed", "lost"}
+        assert {one["status"] for one in api.request("GET", "/sandboxes?status=all").json} <= {
+            "stopped",
+            "failed",
+            "lost",
+        }
         assert os.listdir(f"{daemon.state_dir}/sandboxes") == []
 
 
@@ -110,7 +117,17 @@ def test_when_keeper_goes_everything_goes(daemon_factory: DaemonFactory, victim:
     with daemon.api() as api:
         made = [api.sandbox() for _ in range(3)]
         for one in made:
-            one.request("POST", "/processes", {"command": ["python3", "-c", "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(9002)"]})
+            one.request(
+                "POST",
+                "/processes",
+                {
+                    "command": [
+                        "python3",
+                        "-c",
+                        "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(9002)",
+                    ]
+                },
+            )
         before = [one.pid for one in descendants(daemon.pid)]
         assert len(before) > 10
         begun = time.monotonic()
@@ -150,7 +167,11 @@ def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Sig
     with daemon.api() as api:
         one, other = api.sandbox(envVars={"A": "b"}), api.sandbox()
         one.write("/tmp/kept", "x")
-        one.request("POST", "/processes", {"command": "while :; do echo tick; date +%s%N >/tmp/tick; sleep 0.02; done"})
+        one.request(
+            "POST",
+            "/processes",
+            {"command": "while :; do echo tick; date +%s%N >/tmp/tick; sleep 0.02; done"},
+        )
         wait_until(lambda: one.read("/tmp/tick").status == 200, what="the process works")
         inits = sandbox_processes(daemon)
         api.kill(other.id)
@@ -165,9 +186,15 @@ def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Sig
             assert one.read("/tmp/kept").json["content"] == "x"
             assert one.out("echo $A") == "b\n"
             ticked = one.read("/tmp/tick").json["content"]
-            wait_until(lambda ticked=ticked: one.read("/tmp/tick").json["content"] != ticked, 3, "the process still works")  # type: ignore[misc]
+            wait_until(
+                lambda ticked=ticked: one.read("/tmp/tick").json["content"] != ticked,
+                3,
+                "the process still works",
+            )  # type: ignore[misc]
             assert one.write("/tmp/new", "y").status == 200
-            assert api.sandbox().out("echo new") == "new\n"
+            new = api.sandbox()
+            assert new.out("echo new") == "new\n"
+            api.kill(new.id)
         assert daemon.keeper_pid in inits
         assert api.get(other.id)["status"] == "stopped"
         assert api.kill(one.id).json["status"] == "stopped"
@@ -251,7 +278,15 @@ def test_api_killed_at_random_under_load(daemon_factory: DaemonFactory) -> None:
 def test_a_second_daemon_refuses(daemon_factory: DaemonFactory) -> None:
     daemon = daemon_factory()
     second = daemon_factory(state_dir=daemon.state_dir, start=False)
-    done = subprocess.run(second.command(), env=second.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        second.command(),
+        env=second.environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode != 0
     assert "another nsbox uses" in done.stderr
     assert daemon.state_dir in done.stderr
@@ -264,7 +299,9 @@ def test_a_taken_port_is_said(daemon: Daemon, daemon_factory: DaemonFactory) -> 
     other = daemon_factory(start=False)
     port = daemon.url.rsplit(":", 1)[1]
     command = [port if word == "0" else word for word in other.command()]
-    done = subprocess.run(command, env=other.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, env=other.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode != 0
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -377,11 +414,20 @@ def test_a_hundred_creates_at_once(daemon_factory: DaemonFactory) -> None:
         ids = {answer.json["id"] for answer in answers}
         assert len(ids) == 100
         with ThreadPoolExecutor(20) as pool:
-            echoed = list(pool.map(lambda one: api.request("POST", f"/sandboxes/{one}/exec", {"command": "hostname"}).json["stdout"], ids))
+            echoed = list(
+                pool.map(
+                    lambda one: api.request("POST", f"/sandboxes/{one}/exec", {"command": "hostname"}).json[
+                        "stdout"
+                    ],
+                    ids,
+                )
+            )
             assert len(set(echoed)) == 100
             ended = time.monotonic()
             assert {answer.json["status"] for answer in pool.map(api.kill, ids)} == {"stopped"}
-        print(f"100 creates at once: {took * 1000:.0f} ms; 100 deletes: {(time.monotonic() - ended) * 1000:.0f} ms")
+        print(
+            f"100 creates at once: {took * 1000:.0f} ms; 100 deletes: {(time.monotonic() - ended) * 1000:.0f} ms"
+        )
         api.close()
         after = settle(daemon)
     assert after._replace(api_fds=0) == before._replace(api_fds=0)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """Sandboxes over HTTP: made, found, listed, killed; who may; how errors look."""
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def test_every_field_is_taken_and_told(make_sandbox: Callable[..., Sandbox], api
     assert sorted(told["limits"]["enforced"] + told["limits"]["notEnforced"]) == sorted(
         ["vcpus", "memoryMb", "storageMb", "pids"]
     )
-    assert made.out("printf %s \"$KEY\"") == "value with = and ü"
+    assert made.out('printf %s "$KEY"') == "value with = and ü"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,10 @@ def test_many_kills_at_once_are_one(api: Api) -> None:
     sandbox_id = api.create()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: api.kill(sandbox_id), range(8)))
-    assert {(answer.status, answer.json["status"]) for answer in answers} <= {(200, "stopped"), (200, "stopping")}
+    assert {(answer.status, answer.json["status"]) for answer in answers} <= {
+        (200, "stopped"),
+        (200, "stopping"),
+    }
     assert api.get(sandbox_id)["status"] == "stopped"
 
 
@@ -273,7 +277,10 @@ def test_what_is_no_route_is_a_problem(api: Api, method: str, path: str, status:
 
 def test_answers_are_for_nobodys_cache(api: Api) -> None:
     answer = api.request("GET", "/sandboxes")
-    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == (
+        "no-store",
+        "nosniff",
+    )
     assert answer.headers["content-type"] == "application/json"
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """The file API against somebody inside who swaps files, directories and symlinks under it all the time.
 
 Canaries lie outside of every sandbox, where the daemon's own user may read and write: had the daemon itself
@@ -142,7 +143,9 @@ def test_a_racer_leads_nobody_out(daemon: Daemon, sandbox: Sandbox, canaries: li
         thread.join()
     took = time.monotonic() - begun
     done = sum(statuses.values())
-    print(f"file API against a racer: {done} operations in {took:.1f} s, hits = {len(hits)}, {dict(statuses)}")
+    print(
+        f"file API against a racer: {done} operations in {took:.1f} s, hits = {len(hits)}, {dict(statuses)}"
+    )
     assert hits == []
     assert faults[:3] == []
     assert done >= 2_000
@@ -158,7 +161,9 @@ def test_a_parent_that_is_swapped_while_an_upload_runs(sandbox: Sandbox, canarie
 
     def pieces() -> Iterator[bytes]:
         yield b"a" * 100_000
-        sandbox.api.request("POST", f"/sandboxes/{sandbox.id}/exec", {"command": f"mv /up /moved; ln -s {folder} /up"})
+        sandbox.api.request(
+            "POST", f"/sandboxes/{sandbox.id}/exec", {"command": f"mv /up /moved; ln -s {folder} /up"}
+        )
         yield b"b" * 100_000
 
     import http.client
@@ -166,7 +171,13 @@ def test_a_parent_that_is_swapped_while_an_upload_runs(sandbox: Sandbox, canarie
     raw = http.client.HTTPConnection(sandbox.api.host, sandbox.api.port, timeout=30)
     headers = {"Authorization": f"Bearer {sandbox.api.key}", "Content-Type": "application/octet-stream"}
     try:
-        raw.request("PUT", f"/api/v1/sandboxes/{sandbox.id}/files?path=/up/canary", pieces(), headers, encode_chunked=True)
+        raw.request(
+            "PUT",
+            f"/api/v1/sandboxes/{sandbox.id}/files?path=/up/canary",
+            pieces(),
+            headers,
+            encode_chunked=True,
+        )
         answer = raw.getresponse()
         body = answer.read()
     finally:

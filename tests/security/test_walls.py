@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - what runs inside a sandbox is clearest as the line that somebody would type
 """The walls as a command inside meets them: who it is, what it has, what it sees, what it is refused."""
 
 from __future__ import annotations
@@ -83,7 +84,12 @@ def test_an_ordinary_user_has_none(inside: Sandbox) -> None:
     told = status(inside, user="1000:1000", cwd="/")
     assert {int(told[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
     assert (told["Uid"].split(), told["NoNewPrivs"], told["Seccomp"]) == (["1000"] * 4, "1", "2")
-    assert inside.run("cat /root/x; touch /usr/x; chroot / true; chown 0 /tmp", user="1000:1000", cwd="/")["exitCode"] != 0
+    assert (
+        inside.run("cat /root/x; touch /usr/x; chroot / true; chown 0 /tmp", user="1000:1000", cwd="/")[
+            "exitCode"
+        ]
+        != 0
+    )
 
 
 def test_process_1_is_walled_in_too(inside: Sandbox) -> None:
@@ -143,7 +149,9 @@ def test_limits_and_session(inside: Sandbox) -> None:
 
 
 def test_process_1_shows_nothing(inside: Sandbox) -> None:
-    refused = inside.run("for f in environ maps mem auxv stack syscall; do cat /proc/1/$f && echo LEAK; done; for f in exe cwd root; do readlink /proc/1/$f && echo LEAK; done; ls /proc/1/fd && echo LEAK; ls /proc/1/map_files && echo LEAK; true")
+    refused = inside.run(
+        "for f in environ maps mem auxv stack syscall; do cat /proc/1/$f && echo LEAK; done; for f in exe cwd root; do readlink /proc/1/$f && echo LEAK; done; ls /proc/1/fd && echo LEAK; ls /proc/1/map_files && echo LEAK; true"
+    )
     assert "LEAK" not in refused["stdout"], refused
     cmdline = inside.out("tr '\\0' ' ' </proc/1/cmdline").strip()
     assert cmdline in ("", "nsbox", "nsbox-init"), cmdline
@@ -174,7 +182,9 @@ print(json.dumps(found))
     ours = {pid: row for pid, row in table.items() if "nsbox" in str(row["cmdline"])}
     assert ours, table
     for pid, row in ours.items():
-        readable = {name: value for name, value in row.items() if name != "cmdline" and not isinstance(value, int)}
+        readable = {
+            name: value for name, value in row.items() if name != "cmdline" and not isinstance(value, int)
+        }
         assert readable == {}, (pid, readable)
         assert daemon.state_dir not in row["cmdline"]
     print(f"nsbox's own processes inside: {len(ours)} seen, 0 readable")
@@ -182,7 +192,14 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize(
     "path",
-    ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats", "/proc/interrupts"],
+    [
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/proc/sched_debug",
+        "/proc/latency_stats",
+        "/proc/interrupts",
+    ],
 )
 def test_masked_files_are_empty(inside: Sandbox, path: str) -> None:
     if not os.path.exists(path):
@@ -190,7 +207,9 @@ def test_masked_files_are_empty(inside: Sandbox, path: str) -> None:
     assert inside.out(f"head -c 100 {path} | wc -c").strip() == "0"
 
 
-@pytest.mark.parametrize("path", ["/proc/acpi", "/proc/scsi", "/proc/asound", "/sys/firmware", "/sys/devices/virtual/powercap"])
+@pytest.mark.parametrize(
+    "path", ["/proc/acpi", "/proc/scsi", "/proc/asound", "/sys/firmware", "/sys/devices/virtual/powercap"]
+)
 def test_masked_folders_are_empty(inside: Sandbox, path: str) -> None:
     if not os.path.isdir(path):
         pytest.skip(f"this kernel has no {path}")
@@ -227,7 +246,9 @@ def test_dev_has_what_it_must_and_no_more(inside: Sandbox) -> None:
     assert found == {
         "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "mqueue", "fd", "stdin", "stdout", "stderr",
     }  # fmt: skip
-    assert inside.out("head -c 4 /dev/zero | od -An -tx1; echo x >/dev/null; head -c 8 /dev/urandom | wc -c").split() == ["00"] * 4 + ["8"]
+    assert inside.out(
+        "head -c 4 /dev/zero | od -An -tx1; echo x >/dev/null; head -c 8 /dev/urandom | wc -c"
+    ).split() == ["00"] * 4 + ["8"]
 
 
 # ---- ways out
@@ -322,17 +343,31 @@ def test_ways_out_are_refused(inside: Sandbox, user: str) -> None:
     print(f"system calls as {user}: {len(denied)} of {len(result)} denied")
     assert done - harmless == set(), done
     for name, answer in denied.items():
-        expected = {errno.ENOSYS} if name == "clone3" else {errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EFAULT, errno.ENOSPC}
+        expected = (
+            {errno.ENOSYS}
+            if name == "clone3"
+            else {errno.EPERM, errno.ENOSYS, errno.EINVAL, errno.EFAULT, errno.ENOSPC}
+        )
         if name == "process_vm_readv init":
             expected = {errno.EPERM}  # EFAULT would mean that only the address was wrong
         if name in ("kexec_load", "acct", "quotactl", "swapon"):
             expected |= {errno.ENOENT, errno.ENODEV}
         assert answer in expected, (name, errno.errorcode.get(answer, answer))
-    assert inside.out("ls /tmp/disk /tmp/mem 2>/dev/null; mountpoint -q /proc/sys && echo mounted") == "mounted\n"
+    assert (
+        inside.out("ls /tmp/disk /tmp/mem 2>/dev/null; mountpoint -q /proc/sys && echo mounted")
+        == "mounted\n"
+    )
 
 
 def test_programs_for_namespaces_fail(inside: Sandbox) -> None:
-    for command in ("unshare -U true", "unshare -Ur id", "unshare -m true", "nsenter -t 1 -m true", "mount -t tmpfs none /mnt", "umount -l /proc"):
+    for command in (
+        "unshare -U true",
+        "unshare -Ur id",
+        "unshare -m true",
+        "nsenter -t 1 -m true",
+        "mount -t tmpfs none /mnt",
+        "umount -l /proc",
+    ):
         assert inside.run(command)["exitCode"] != 0, command
 
 
@@ -351,7 +386,14 @@ print(json.dumps([sorted(os.listdir("/")), os.path.exists({daemon.state_dir!r}),
 
 
 def test_nothing_of_the_host_is_there(daemon: Daemon, inside: Sandbox) -> None:
-    for path in (daemon.state_dir, str(CHECKOUT), "/var/lib/nsbox", "/etc/subuid", "/var/log/dpkg.log", "/sys/fs/cgroup/unified"):
+    for path in (
+        daemon.state_dir,
+        str(CHECKOUT),
+        "/var/lib/nsbox",
+        "/etc/subuid",
+        "/var/log/dpkg.log",
+        "/sys/fs/cgroup/unified",
+    ):
         shown = inside.run(["ls", "-A", path])
         assert shown["exitCode"] != 0 or shown["stdout"] == "", (path, shown)
     accounts = inside.out("cat /etc/passwd /etc/shadow /etc/group 2>/dev/null; true")
@@ -441,10 +483,21 @@ def _hashes(daemon: Daemon) -> dict[str, str]:
     found: dict[str, str] = {}
     layers = os.path.join(daemon.state_dir, "layers")
     for layer in os.listdir(layers):
-        for path in ("etc/passwd", "usr/bin/env", "usr/bin/sh", "bin/sh", "etc/ssl/certs/ca-certificates.crt", "etc/os-release"):
+        for path in (
+            "etc/passwd",
+            "usr/bin/env",
+            "usr/bin/sh",
+            "bin/sh",
+            "etc/ssl/certs/ca-certificates.crt",
+            "etc/os-release",
+        ):
             with contextlib.suppress(OSError), open(os.path.join(layers, layer, path), "rb") as file:
                 found[f"{layer}/{path}"] = hashlib.sha256(file.read()).hexdigest()
-        found[layer] = " ".join(sorted(os.listdir(os.path.join(layers, layer)))) if os.path.isdir(os.path.join(layers, layer)) else ""
+        found[layer] = (
+            " ".join(sorted(os.listdir(os.path.join(layers, layer))))
+            if os.path.isdir(os.path.join(layers, layer))
+            else ""
+        )
     return found
 
 
@@ -474,5 +527,7 @@ def test_installing_works_as_on_any_system(inside: Sandbox) -> None:
     folder = inside.out(["python3", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
     inside.out(f"mkdir -p {folder} && cp -r /tmp/pkg/thing {folder}/ && chown -R 0:0 {folder}/thing")
     assert inside.out(["python3", "-c", "import thing; print(thing.NAME)"]) == "7\n"
-    inside.out("echo x >/usr/bin/new && chmod 755 /usr/bin/new && ln -f /usr/bin/new /usr/bin/hard && mv /usr/bin/new /usr/bin/newer && chown 5:5 /usr/bin/newer")
+    inside.out(
+        "echo x >/usr/bin/new && chmod 755 /usr/bin/new && ln -f /usr/bin/new /usr/bin/hard && mv /usr/bin/new /usr/bin/newer && chown 5:5 /usr/bin/newer"
+    )
     assert inside.out("stat -c '%u %a %h' /usr/bin/newer") == "5 755 2\n"

@@ -14,8 +14,24 @@ from nsbox.keeper.pool import Pool
 from nsbox.wire.messages import TO_KEEPER, Create, Message
 
 
+class FakeChild:
+    """A child that keeper always has. Counts how often it was started."""
+
+    _pids = itertools.count(7)
+
+    def __init__(self) -> None:
+        self.pid = next(self._pids)
+        self.starts = 0
+
+    def start(self) -> None:
+        self.starts += 1
+
+
 class FakeHost:
     """What boxes share, with no cgroup."""
+
+    def __init__(self) -> None:
+        self.zygote = FakeChild()
 
     cgroup = None
     controllers = ()
@@ -98,16 +114,12 @@ class FakePool(Pool):
         return self.made[-1]
 
 
-class FakeSweeper:
+class FakeSweeper(FakeChild):
     """Remembers what was thrown away."""
 
     def __init__(self) -> None:
-        self.pid = 7
+        super().__init__()
         self.discarded: list[str] = []
-        self.starts = 0
-
-    def start(self) -> None:
-        self.starts += 1
 
     def discard(self, path: str) -> None:
         self.discarded.append(path)
@@ -133,7 +145,8 @@ class World:
     def __init__(self, size: int = 2) -> None:
         self.kernel, self.watcher, self.answers = Kernel(), Watcher(), []  # type: ignore[var-annotated]
         self.pool = FakePool(size, self.kernel)
-        self.keeper = Keeper(FakeHost(), self.pool, self.watcher, self.answers.append)  # type: ignore[arg-type]
+        self.host = FakeHost()
+        self.keeper = Keeper(self.host, self.pool, self.watcher, self.answers.append)  # type: ignore[arg-type]
         self.sweeper = FakeSweeper()
         self.keeper.sweeper = self.sweeper  # type: ignore[assignment]
 

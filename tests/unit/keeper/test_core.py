@@ -332,7 +332,6 @@ def test_hello_lists_what_lives_and_what_is_being_made(world: World) -> None:
     running(world, "sb_1")
     launching(world, "sb_2")
     world.obey(order("sb_3"))
-    blank(world)
     ending = running(world, "sb_4")
     world.obey(Destroy("sb_4"))
     (answer,) = world.obey(Hello(PROTOCOL_VERSION))
@@ -356,11 +355,11 @@ def test_what_is_no_task(world: World, name: str, argument: str) -> None:
     assert world.obey(Task("k", name, argument)) == [TaskDone("k", 127 << 8)]
 
 
-def test_orphans_are_reaped_and_the_sweeper_replaced(world: World) -> None:
-    world.kernel.dead += [(4711, 0), (world.sweeper.pid, 0), (4712, 9)]
+def test_orphans_are_reaped_and_helpers_replaced(world: World) -> None:
+    world.kernel.dead += [(4711, 0), (world.sweeper.pid, 0), (4712, 9), (world.host.zygote.pid, 0)]
     world.keeper.reap()
     assert world.answers == []
-    assert world.sweeper.starts == 1
+    assert (world.sweeper.starts, world.host.zygote.starts) == (1, 1)
 
 
 def test_the_end_of_all(world: World) -> None:
@@ -393,7 +392,6 @@ class AnyOrder(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """In the end everybody is dead and nothing is owed."""
-        self.world.keeper.end_all()
         for box in list(self.world.kernel.alive.values()):
             self.world.kernel.die(box.pid)
         self.world.answers.clear()

@@ -1,0 +1,83 @@
+"""cgroup v2 as the kernel has it, in a cgroup of this test's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nsbox.host import facts
+from nsbox.kernel import libc
+from nsbox.kernel.cgroup import Cgroup
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Cgroup]:
+    here = facts.cgroup()
+    if here.folder is None:
+        pytest.skip("no cgroup v2 is mounted here")
+    made = Cgroup(here.folder).child(f"nsbox-test-{os.getpid()}")
+    try:
+        os.mkdir(made.path)
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made below {here.folder}: {error}")
+    yield made
+    made.kill()
+    until(made.remove)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.005)  # the kernel tells nobody when the last process has left
+    raise AssertionError("it did not come to pass")
+
+
+def started_in(cgroup: Cgroup) -> int:
+    """A process that was born there."""
+    descriptor = cgroup.open()
+    try:
+        pid = libc.clone3(cgroup=descriptor)
+        if pid == 0:
+            try:
+                signal.pause()
+            finally:
+                os._exit(1)
+    finally:
+        os.close(descriptor)
+    return pid
+
+
+def test_born_killed_removed(cgroup: Cgroup) -> None:
+    inner = cgroup.child("box-1")
+    inner.create()
+    pid = started_in(inner)
+    assert list(inner.files.processes) == [pid]
+    assert cgroup.populated()
+    assert not cgroup.remove()  # not while somebody is in there
+    assert inner.populated()
+    cgroup.kill()  # those below too
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    until(lambda: not cgroup.populated())
+    until(inner.remove)
+    assert not os.path.exists(inner.path)
+    assert not inner.populated()
+    inner.kill()  # of one that is gone: no error
+
+
+def test_frozen_it_does_nothing_and_can_be_killed(cgroup: Cgroup) -> None:
+    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as child:
+        cgroup.files.processes = [child.pid]
+        cgroup.files.freeze = True
+        until(lambda: bool(cgroup.files.events["frozen"]))
+        before = cgroup.files.cpu_stat["usage_usec"]
+        time.sleep(0.05)
+        assert cgroup.files.cpu_stat["usage_usec"] == before
+        cgroup.kill()
+        assert child.wait(5) == -signal.SIGKILL

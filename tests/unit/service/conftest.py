@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from nsbox.service import sandboxes as module
+from nsbox.service.commands import Commands
+from nsbox.service.registry import Registry
+from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.templates import Templates
+from nsbox.settings import Settings
+from nsbox.store.database import Database
+from nsbox.store.sandboxes import SandboxStore
+from tests.unit.service.fakes import TEMPLATE, FakeBox, FakeKeeper
+
+
+class Service:
+    """The services of one daemon on a real record, with nothing below."""
+
+    def __init__(self, database: Database, nursery: trio.Nursery, settings: Settings) -> None:
+        self.store = SandboxStore(database)
+        self.nursery = nursery
+        self.settings = settings
+        self.keeper = FakeKeeper()
+        self.templates = Templates()
+        self.templates.add(TEMPLATE)
+        self.start()
+
+    def start(self) -> None:
+        """A daemon starts, with no memory of an earlier one but the record."""
+        self.registry = Registry(self.store)
+        self.commands = Commands(self.registry, self.templates, self.settings, self.nursery)
+        self.sandboxes = Sandboxes(
+            self.registry,
+            self.keeper,
+            self.templates,
+            self.settings,
+            -1,
+            self.nursery,
+            self.commands.adopt,  # type: ignore[arg-type]
+        )
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(str(tmp_path))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def fake_boxes(monkeypatch: pytest.MonkeyPatch) -> type[FakeBox]:
+    FakeBox.made, FakeBox.refuses, FakeBox.attach_fails, FakeBox.adopted = {}, False, False, []
+    monkeypatch.setattr(module, "Box", FakeBox)
+    return FakeBox
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_sandboxes=4, max_commands=3, output_limit_bytes=1000)
+
+
+@pytest.fixture
+async def service(
+    database: Database, fake_boxes: type[FakeBox], settings: Settings, nursery: trio.Nursery
+) -> Service:
+    """``nursery`` is pytest-trio's: what crashes in the daemon's nursery fails the test."""
+    return Service(database, nursery, settings)
