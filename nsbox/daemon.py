@@ -24,7 +24,7 @@ from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
 from nsbox.model.errors import HostProblem
 from nsbox.service.commands import Commands
-from nsbox.service.embedding import default_template
+from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
 from nsbox.service.registry import Registry
@@ -114,7 +114,8 @@ async def _serve(
     sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
-    templates.add(await default_template(settings.state_dir, keeper))
+    template = await default_template(settings.state_dir, keeper)
+    templates.add(template)
     await sandboxes.reconcile(alive)
     health = Health(registry, keeper.enforced)
     services = Services(
@@ -128,6 +129,8 @@ async def _serve(
     for task in (sandboxes.expire, sandboxes.keep_house):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
+    used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)
+    nursery.start_soon(remove_unused, settings.state_dir, keeper, used)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
             await serving.start(serve, create_app(services, settings), listener, settings)

@@ -48,6 +48,7 @@ def delegate_as_root(user: str) -> None:
         return
     given = Cgroup(here.folder).child(f"{_OWN}{user}-{os.getpid()}")
     try:
+        _remove_stale(Cgroup(here.folder))
         _enable_all(Cgroup(here.folder))
         given.create()
         given.delegate(account.uid, account.gid)
@@ -98,7 +99,8 @@ def _enabled(cgroup: Cgroup, controller: str) -> bool:
 def _remove_stale(top: Cgroup) -> None:
     """Remove what daemons before this one left: their supervisor stood in it to the last."""
     for name in os.listdir(top.path):
-        if name.startswith(_OWN):
+        # One whose daemon is still starting is empty too: the name ends with its pid.
+        if name.startswith(_OWN) and not os.path.exists(f"/proc/{name.rpartition('-')[2]}"):
             stale = top.child(name)
             if not stale.populated():
                 stale.remove()

@@ -42,6 +42,9 @@ class Spawner:
         self.pid, self.sock, self.leaf, self.who = pid, sock, leaf, who
         self.command: Command | None = None
         self.idle_since = 0.0
+        # What it was asked and may not have read: it can be killed at any moment, and then another is asked.
+        self.asked: tuple[Exec, list[int]] | None = None
+        self.unread = False
 
 
 class Commands:
@@ -86,36 +89,47 @@ class Commands:
         """Start a command; Started or Refused follows. Owns the descriptors: stdin, stdout, stderr, and the
         read ends to keep."""
         streams, kept = descriptors[:3], tuple(descriptors[3:])
-        try:
-            refusal = self._start(order, streams, kept)
-        finally:
-            channel.close_all(streams)
-        if refusal is not None:
-            channel.close_all(kept)
-            self._tell(refusal)
-
-    def _start(self, order: Exec, streams: list[int], kept: tuple[int, ...]) -> Refused | None:
         if len(streams) != 3 or not order.argv or order.key in self._running:
-            return Refused(order.key, Stage.UNKNOWN, errno.EINVAL, "a malformed request to start a command")
+            channel.close_all(descriptors)
+            detail = "a malformed request to start a command"
+            self._tell(Refused(order.key, Stage.UNKNOWN, errno.EINVAL, detail))
+            return
+        self._kept[order.key] = kept
+        self._dispatch(order, streams, Command(order, kept))
+
+    def _dispatch(self, order: Exec, streams: list[int], command: Command) -> None:
+        """Have a spawner start it. Owns ``streams``."""
         try:
-            who = users.lookup(order.user)
+            one = self._ask(order, streams)
         except users.UnknownUser as error:
-            return Refused(order.key, Stage.USER, errno.ENOENT, str(error))
-        while True:
-            one = idle = self._take(who)
+            refusal = Refused(order.key, Stage.USER, errno.ENOENT, str(error))
+        except OSError as error:
+            number = error.errno or 0
+            refusal = Refused(order.key, Stage.FORK, number, os.strerror(number))
+        else:
+            one.command, one.asked = command, (order, streams)
+            self._running[order.key] = command, one
+            return
+        channel.close_all(streams)
+        self._drop(command)
+        self._tell(refusal)
+
+    def _ask(self, order: Exec, streams: list[int]) -> Spawner:
+        """A spawner that has been sent the order. Raises ``UnknownUser``, ``OSError``."""
+        who = users.lookup(order.user)
+        while idle := self._take(who):
             try:
-                one = one or self._fork(who)
-                channel.send(one.sock, order, streams)
-            except OSError as error:
-                if one is not None:
-                    self._retire(one)
-                if idle is not None:
-                    continue  # it was killed while idle; take another
-                return Refused(order.key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0))
-            one.command = Command(order, kept)
-            self._running[order.key] = one.command, one
-            self._kept[order.key] = kept
-            return None
+                channel.send(idle.sock, order, streams)
+                return idle
+            except OSError:
+                self._retire(idle)  # it was killed while idle; take another
+        new = self._fork(who)
+        try:
+            channel.send(new.sock, order, streams)
+        except OSError:
+            self._retire(new)
+            raise
+        return new
 
     def adopt_first(self, be: Callable[[RawSocket], NoReturn]) -> RawSocket:
         """Fork the first spawner, for root, which has something else to do before: ``be``. Our end of its
@@ -159,6 +173,9 @@ class Commands:
     def _hear(self, one: Spawner) -> None:
         try:
             received = channel.receive(one.sock, FROM_SPAWNER)
+        except ConnectionResetError:
+            # What unix(7) says when the other end was closed with something in it that nobody had read.
+            one.unread, received = True, None
         except (WireError, OSError):
             received = None
         if received is None:
@@ -169,6 +186,7 @@ class Commands:
         command = one.command
         if command is None:
             return
+        self._settle(one)
         if isinstance(message, Started):
             command.pid = message.pid
             self._tell(message)
@@ -180,6 +198,12 @@ class Commands:
             self._running.pop(command.key, None)
             self._report(message)
             self._release(one)
+
+    def _settle(self, one: Spawner) -> None:
+        """It has read what it was asked: let go of our copies of the streams."""
+        if one.asked is not None:
+            channel.close_all(one.asked[1])
+            one.asked = None
 
     def _report(self, report: Exited) -> None:
         killed = os.WIFSIGNALED(report.status) and os.WTERMSIG(report.status) == signal.SIGKILL
@@ -251,13 +275,17 @@ class Commands:
             return
         command, one.command = one.command, None
         self._running.pop(command.key, None)
+        if one.asked is not None and one.unread:
+            order, streams = one.asked
+            one.asked = None
+            self._dispatch(order, streams, command)
+            return
+        self._settle(one)
         if command.pid:
             self._orphans[command.pid] = command
         else:
             self._drop(command)
-            self._tell(
-                Refused(command.key, Stage.FORK, errno.ESRCH, "the sandbox killed it before it started")
-            )
+            self._tell(Refused(command.key, Stage.FORK, errno.ESRCH, "killed before it had started"))
 
     def forget(self, key: str) -> None:
         """api has what it wanted of this command: its result and its output to the end."""

@@ -42,6 +42,26 @@ async def default_template(state_dir: str, keeper: KeeperLink) -> Template:
     return template
 
 
+async def remove_unused(state_dir: str, keeper: KeeperLink, used: set[str]) -> None:
+    """Remove the layers of default templates of earlier host files that no living sandbox stands on."""
+    for name in os.listdir(os.path.join(state_dir, "layers")):
+        if not name.startswith(f"{DEFAULT}-") or name in used:
+            continue
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            await keeper.task(new_command_id(), "remove-layer", name, (null, null, 2))
+        finally:
+            os.close(null)
+        _forget(os.path.join(state_dir, _FOLDER, f"{name}.json"))
+
+
+def _forget(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def _read(path: str) -> Template | None:
     try:
         with open(path, "rb") as file:

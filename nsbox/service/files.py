@@ -186,10 +186,15 @@ class OpenFile:
         self.mtime = found.st_mtime
 
     async def read_at(self, offset: int, n: int) -> bytes:
-        """At most ``n`` bytes from ``offset``; none at the end."""
-        if min(n, self.size - offset) <= _DIRECT:
-            return os.pread(self._descriptor, min(n, _DIRECT), offset)
-        return await trio.to_thread.run_sync(os.pread, self._descriptor, n, offset)
+        """At most ``n`` bytes from ``offset``; none at the end. Raises ``Problem``."""
+        try:
+            if min(n, self.size - offset) <= _DIRECT:
+                return os.pread(self._descriptor, min(n, _DIRECT), offset)
+            return await trio.to_thread.run_sync(os.pread, self._descriptor, n, offset)
+        except OSError as error:  # such as a descriptor that was not opened for reading
+            raise Problem(
+                Code.SANDBOX_UNRESPONSIVE, f"what the sandbox gave cannot be read: {error.strerror}"
+            ) from error
 
 
 class Upload:

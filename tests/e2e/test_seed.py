@@ -27,9 +27,10 @@ def filled(snippet: str, api: Api, sandbox_id: str = "") -> str:
 
 def output(command: list[str], text: str = "") -> str:
     """Proxies of the machine are left out: the daemon is on this very host."""
+    clean = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        command, input=text, capture_output=True, text=True, timeout=60, check=False, env={"PATH": "/usr/bin:/bin"}
-    )  # fmt: skip
+        command, input=text, capture_output=True, text=True, timeout=60, check=False, env=clean
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,23 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def sweeper() -> Iterator[Sweeper]:
+    """One whose child the test does not start."""
+    made = Sweeper()
+    reader, made._wake = os.pipe2(os.O_NONBLOCK)
+    yield made
+    assert os.read(reader, 100)  # it was woken
+    os.close(reader)
+    os.close(made._wake)
+
+
 def make(name: str) -> str:
     os.makedirs(f"sandboxes/{name}/upper")
     return f"sandboxes/{name}"
 
 
-def test_out_of_the_way_at_once(state: Path) -> None:
-    sweeper = Sweeper()
+def test_out_of_the_way_at_once(state: Path, sweeper: Sweeper) -> None:
     sweeper.discard(make("sb_1"))
     sweeper.discard(make("sb_1"))  # a second of that name
     sweeper.discard("sandboxes/never")
@@ -34,10 +45,9 @@ def test_out_of_the_way_at_once(state: Path) -> None:
 
 
 def test_a_full_disk_ends_nothing_and_is_tried_again(
-    state: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    state: Path, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     """keeper's end would be that of every sandbox."""
-    sweeper = Sweeper()
     real = os.rename
 
     def full(source: str, target: str) -> None:

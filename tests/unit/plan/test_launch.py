@@ -16,7 +16,8 @@ from nsbox.wire.messages import TO_KEEPER
 SANDBOX = Sandbox(
     id=new_sandbox_id(), owner="ann", state=State.CREATING, timeout_ms=1, template="default",
     layers=("top", "base"),
-    limits=Limits(vcpus=3, memory_mb=512, storage_mb=1024, pids=64), env={"SECRET": "hunter-two"}, region="local",
+    limits=Limits(vcpus=3, memory_mb=512, storage_mb=1024, pids=64), env={"SECRET": "hunter-two"},
+    region="local",
     created_at=1.0, expires_at=2.0, deadline=3.0, boot_id="b",
 )  # fmt: skip
 
