@@ -9,6 +9,7 @@ import _socket
 import errno
 import fcntl
 import os
+import resource
 import select
 import signal
 import socket
@@ -138,8 +139,8 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         os.umask(0)  # the modes of what is made in /dev are meant as written
         rootfs.stage(order)
         _bring_up_loopback()
-        for pid in (os.getppid(), os.getpid()):
-            privileges.limit(pid, order.rlimits)
+        privileges.limit(os.getppid(), _but_descriptors(order.rlimits))
+        privileges.limit_commands(order.rlimits)
         dropped = privileges.promise()
         channel.send(control, Ready(""))
         stage = "root"
@@ -155,6 +156,11 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
     except BaseException as error:
         _report(control, stage, error)
     os._exit(1)
+
+
+def _but_descriptors(rlimits: tuple[str, ...]) -> list[str]:
+    """init itself keeps the host's limit on descriptors, which keeper has raised as far as it goes."""
+    return [pair for pair in rlimits if not pair.startswith(f"{int(resource.RLIMIT_NOFILE)}=")]
 
 
 def _bring_up_loopback() -> None:

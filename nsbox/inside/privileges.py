@@ -9,6 +9,20 @@ import prctl
 from nsbox.kernel import capabilities, libc
 
 
+def limit_commands(rlimits: Iterable[str]) -> None:
+    """Apply ``NUMBER=SOFT:HARD`` to this process and to the commands that it will start.
+
+    They get at most half the descriptors that init has. The kernel counts descriptors in flight on unix
+    sockets for each user, against the sender's RLIMIT_NOFILE, and all sandboxes share their users: what one
+    sandbox's commands can bring that count to must leave room for the inits of all (ETOOMANYREFS, unix(7)).
+    """
+    limit(os.getpid(), rlimits)
+    _, init_hard = resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = min(hard, init_hard // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard), hard))
+
+
 def limit(pid: int, rlimits: Iterable[str]) -> None:
     """Apply ``NUMBER=SOFT:HARD`` pairs to a process. A hard limit of the host that is lower stays."""
     for pair in rlimits:

@@ -6,6 +6,7 @@ sandbox's root has no right over init's /proc files, though init is a fork of th
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -230,6 +231,8 @@ def main(arguments: list[str]) -> int:
         os.set_inheritable(descriptor, False)
     mounts.make_private()
     mounts.mount_new("proc", "/proc", attributes=libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.umask(0o077)
     os.chdir(config.state_dir)
     for folder in layout.FOLDERS:
