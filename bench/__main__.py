@@ -60,7 +60,7 @@ def main() -> int:
         load_before, begun = proc.load(), time.monotonic()
         enforced, sections = _measured(who, wanted, effort, quick=options.quick and not options.only)
     except HostProblem as problem:
-        print(f"bench: {problem}", *filter(None, [problem.remedy]), sep="\n  ", file=sys.stderr)
+        print(f"bench: {problem}", file=sys.stderr)
         return 1
     document = {
         "version": __version__,

@@ -120,6 +120,7 @@ def _spawn(argv: tuple[str, ...], environ: dict[str, str], streams: list[int]) -
     refused: OSError | None = None
     for place in places:
         try:
+            os.stat(place + program)  # much cheaper than a spawn that fails
             return os.posix_spawn(
                 place + program,
                 argv,

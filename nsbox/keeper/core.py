@@ -35,6 +35,8 @@ from nsbox.wire.messages import (
     Welcome,
 )  # fmt: skip
 
+#: A launch takes less than this, in seconds, and is not to be held up by the making of a blank.
+_LAUNCH = 0.005
 #: How long a box may take to prepare or to launch before it is given up, in seconds.
 _PATIENCE = 20.0
 
@@ -135,9 +137,10 @@ class Keeper:
 
     # ---- boxes
 
-    def quiet_for(self, seconds: float) -> bool:
-        """Whether no order has come for so long. A launch takes less."""
-        return time.monotonic() - self._last_order >= seconds
+    def wants_blank(self, quiet: float) -> bool:
+        """Whether one should be made now: the stock is low, or not full and no order has come for so long."""
+        since = time.monotonic() - self._last_order
+        return self.pool.wants_more and since >= (_LAUNCH if self.pool.low else quiet)
 
     def preparing(self) -> bool:
         """Whether some box is not yet a blank."""

@@ -31,8 +31,9 @@ from nsbox.wire.messages import TO_KEEPER, Message
 #: How often what could not be done at once is tried again, in seconds.
 _TICK = 0.02
 _SLOW_TICK = 1.0
-#: Making a blank holds keeper for a moment: it waits until no order has come for so long, in seconds.
-_QUIET = 0.01
+#: Making a blank takes a processor from the sandbox that was just made: it waits until no order has come
+#: for so long, in seconds, unless the stock runs low.
+_QUIET = 0.1
 #: How long the end of all boxes may take before keeper leaves the rest to the kernel.
 _END_PATIENCE = 5.0
 #: So many blanks failing in a row at the start mean that this host cannot make any.
@@ -101,14 +102,14 @@ class Loop:
         os.close(self._config.announce)
         while not self._ending:
             self._turn(self._timeout())
-            if self.keeper.pool.wants_more and self.keeper.quiet_for(_QUIET):
+            if self.keeper.wants_blank(_QUIET):
                 self.keeper.refill()
             self.keeper.give_up_stuck()
         return self._finish()
 
     def _timeout(self) -> float:
         if self.keeper.pool.wants_more:
-            return 0 if self.keeper.quiet_for(_QUIET) else _QUIET
+            return 0 if self.keeper.wants_blank(_QUIET) else _QUIET / 4
         return _TICK if self.keeper.remove_cgroups() else _SLOW_TICK
 
     def _turn(self, timeout: float) -> None:

@@ -24,6 +24,11 @@ class Pool:
         return len(self._stock) < self.size and time.monotonic() >= self._not_before
 
     @property
+    def low(self) -> bool:
+        """Less than half of the stock is there."""
+        return 2 * len(self._stock) < self.size
+
+    @property
     def resting(self) -> bool:
         """Short of blanks, and waiting until it tries again."""
         return len(self._stock) < self.size and not self.wants_more

@@ -113,15 +113,19 @@ def _number(name: str) -> int:
         raise OSError(0, f"nsbox does not know the number of {name} on {_MACHINE}") from None
 
 
-def _checked(result: int, what: str) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{what}: {os.strerror(error)}")
-    return result
+_About = tuple[bytes | int | None, ...]
 
 
-def _call(name: str, *arguments: object, about: str = "") -> int:
-    return _checked(_syscall(ctypes.c_long(_number(name)), *arguments), f"{name}({about})" if about else name)
+def _checked(result: int, name: str, about: _About = ()) -> int:
+    """``result``, unless it says that the call failed. The sentence is put together only then."""
+    if result >= 0:
+        return result
+    error = ctypes.get_errno()
+    raise OSError(error, f"{name}({', '.join(map(_text, about))}): {os.strerror(error)}")
+
+
+def _call(name: str, *arguments: object, about: _About = ()) -> int:
+    return _checked(_syscall(_number(name), *arguments), name, about)
 
 
 class _CloneArgs(ctypes.Structure):
@@ -143,6 +147,13 @@ class _CloneArgs(ctypes.Structure):
     ]
 
 
+# One for all calls, made before any fork: making it would cost each process pages of its own.
+_clone_arguments = _CloneArgs()
+_clone_reference = ctypes.byref(_clone_arguments)
+_CLONE_SIZE: Final = ctypes.sizeof(_clone_arguments)
+_SIGCHLD: Final = int(signal.SIGCHLD)
+
+
 def clone3(flags: int = 0, cgroup: int | None = None) -> int:
     """Fork into new namespaces and, with ``cgroup`` (a directory's descriptor), straight into a cgroup.
 
@@ -150,13 +161,12 @@ def clone3(flags: int = 0, cgroup: int | None = None) -> int:
     spares the write lock that every migration takes, and leaves no moment outside the limits.
     Only for single-threaded processes: no fork handler of libc or of Python runs.
     """
+    arguments = _clone_arguments
+    arguments.flags = flags if cgroup is None else flags | CLONE_INTO_CGROUP
     # With CLONE_PARENT the child announces its end as its new sibling would: a signal given is EINVAL.
-    arguments = _CloneArgs(flags=flags, exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD)
-    if cgroup is not None:
-        arguments.flags |= CLONE_INTO_CGROUP
-        arguments.cgroup = cgroup
-    size = ctypes.c_size_t(ctypes.sizeof(arguments))
-    return _call("clone3", ctypes.byref(arguments), size, about=f"flags={flags:#x}")
+    arguments.exit_signal = 0 if flags & CLONE_PARENT else _SIGCHLD
+    arguments.cgroup = cgroup or 0
+    return _call("clone3", _clone_reference, _CLONE_SIZE, about=(flags,))
 
 
 class Ended(NamedTuple):
@@ -176,7 +186,7 @@ def await_end(pid: int) -> Ended:
     information, usage = ctypes.create_string_buffer(128), ctypes.create_string_buffer(144)
     while True:
         try:
-            _call("waitid", os.P_PID, pid, information, os.WEXITED | os.WNOWAIT, usage, about=str(pid))
+            _call("waitid", os.P_PID, pid, information, os.WEXITED | os.WNOWAIT, usage, about=(pid,))
             break
         except InterruptedError:
             continue
@@ -189,7 +199,7 @@ def await_end(pid: int) -> Ended:
 
 def unshare(flags: int) -> None:
     """unshare(2). Python has it from 3.12 on only."""
-    _checked(_unshare(ctypes.c_int(flags)), f"unshare({flags:#x})")
+    _checked(_unshare(flags), "unshare", (flags,))
 
 
 def mount(
@@ -197,39 +207,38 @@ def mount(
 ) -> None:
     """mount(2), the old call: still the shortest way to bind, to move and to change propagation."""
     result = _mount(source, target, kind, ctypes.c_ulong(flags), data)
-    _checked(result, f"mount({_text(source)} on {_text(target)}, {_text(kind)}, {flags:#x})")
+    _checked(result, "mount", (source, target, kind, flags))
 
 
 def umount(target: bytes, flags: int = MNT_DETACH) -> None:
     """umount2(2), lazily by default."""
-    _checked(_umount2(target, ctypes.c_int(flags)), f"umount2({_text(target)})")
+    _checked(_umount2(target, flags), "umount2", (target,))
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """pivot_root(2). With ``.`` for both, the old root lies over the new one and is unmounted there."""
-    _call("pivot_root", new_root, put_old, about=f"{_text(new_root)}, {_text(put_old)}")
+    _call("pivot_root", new_root, put_old, about=(new_root, put_old))
 
 
 def open_tree(dirfd: int, path: bytes, flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) -> int:
     """open_tree(2): a mount as a descriptor; with OPEN_TREE_CLONE a detached copy of it."""
-    return _call("open_tree", dirfd, path, ctypes.c_uint(flags), about=_text(path))
+    return _call("open_tree", dirfd, path, ctypes.c_uint(flags), about=(path,))
 
 
 def move_mount(from_fd: int, from_path: bytes, to_fd: int, to_path: bytes, flags: int) -> None:
     """move_mount(2): attach a detached mount, or move one that is attached."""
-    _call("move_mount", from_fd, from_path, to_fd, to_path, ctypes.c_uint(flags), about=_text(to_path))
+    _call("move_mount", from_fd, from_path, to_fd, to_path, ctypes.c_uint(flags), about=(to_path,))
 
 
 def fsopen(kind: bytes) -> int:
     """fsopen(2): begin to configure a new file system instance."""
-    return _call("fsopen", kind, ctypes.c_uint(FSOPEN_CLOEXEC), about=_text(kind))
+    return _call("fsopen", kind, ctypes.c_uint(FSOPEN_CLOEXEC), about=(kind,))
 
 
 def fsconfig(fd: int, command: int, key: bytes | None = None, value: bytes | None = None) -> None:
     """fsconfig(2), for flags, strings and the create command."""
-    about = f"{_text(key)}={_text(value)}" if key else f"command {command}"
     try:
-        _call("fsconfig", fd, ctypes.c_uint(command), key, value, 0, about=about)
+        _call("fsconfig", fd, ctypes.c_uint(command), key, value, 0, about=(command, key, value))
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}{_context_message(fd)}") from None
 
@@ -251,13 +260,13 @@ def mount_setattr(dirfd: int, path: bytes, set_: int, clear: int = 0, flags: int
     """mount_setattr(2): change a mount's attributes, recursively with AT_RECURSIVE in ``flags``."""
     attributes = struct.pack("QQQQ", set_, clear, 0, 0)
     size = ctypes.c_size_t(len(attributes))
-    _call("mount_setattr", dirfd, path, ctypes.c_uint(flags), attributes, size, about=_text(path))
+    _call("mount_setattr", dirfd, path, ctypes.c_uint(flags), attributes, size, about=(path,))
 
 
 def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2): open a path that may not leave ``dirfd`` or pass symlinks, as ``resolve`` says."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    return _call("openat2", dirfd, path, how, ctypes.c_size_t(len(how)), about=_text(path))
+    return _call("openat2", dirfd, path, how, ctypes.c_size_t(len(how)), about=(path,))
 
 
 def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
@@ -269,7 +278,7 @@ def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """prctl(2), for the options that python-prctl does not know."""
     words = [ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5)]
-    return _checked(_prctl(ctypes.c_int(option), *words), f"prctl({option}, {arg2:#x})")
+    return _checked(_prctl(option, *words), "prctl", (option, arg2))
 
 
 class _FilterProgram(ctypes.Structure):
@@ -310,9 +319,11 @@ def set_command_line(title: bytes) -> None:
 def filesystem_type(fd: int) -> int:
     """``f_type`` of fstatfs(2), which ``os.fstatvfs`` does not tell."""
     buffer = ctypes.create_string_buffer(256)  # struct statfs has 120 bytes on both machines
-    _checked(_fstatfs(ctypes.c_int(fd), buffer), f"fstatfs({fd})")
+    _checked(_fstatfs(fd, buffer), "fstatfs", (fd,))
     return int(struct.unpack_from("q", buffer)[0])
 
 
-def _text(value: bytes | None) -> str:
+def _text(value: bytes | int | None) -> str:
+    if isinstance(value, int):
+        return hex(value) if value > 4096 else str(value)
     return "none" if value is None else value.decode("utf-8", "backslashreplace")

@@ -36,8 +36,10 @@ time.sleep(60)
 
 
 def test_descriptors_in_flight_are_nobody_elses_loss(make_sandbox: Callable[..., Sandbox]) -> None:
-    """The kernel counts them by user (unix(7)), and all sandboxes' roots are one user to it. With init's limit
-    no higher than that of commands, a tenant who hoards them keeps every init from passing any."""
+    """The kernel counts them by user (unix(7)), and all sandboxes' roots are one user to it.
+
+    With init's limit no higher than that of commands, a tenant who hoards them stops every other's init.
+    """
     hoarder, neighbour = make_sandbox(), make_sandbox()
     assert neighbour.out("echo fine") == "fine\n"
     assert hoarder.request("POST", "/processes", {"command": ["python3", "-c", _HOARD]}).status == 201

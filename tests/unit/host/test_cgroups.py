@@ -22,7 +22,9 @@ def test_all_limits_or_a_way_out() -> None:
 
 
 def test_leftovers_are_removed_and_the_living_kept(tmp_path: Path) -> None:
-    for name, populated in (("nsbox-1", 0), ("nsbox-2", 1), ("other", 0)):
+    nobody = 4_194_305  # one more than a pid can be
+    starting = f"nsbox-ann-{os.getpid()}"  # empty, and its daemon lives
+    for name, populated in ((f"nsbox-{nobody}", 0), (f"nsbox-ann-{nobody}", 1), (starting, 0), ("other", 0)):
         (tmp_path / name / "daemon").mkdir(parents=True)
         (tmp_path / name / "cgroup.events").write_text(f"populated {populated}\n")
     removed = []
@@ -36,8 +38,8 @@ def test_leftovers_are_removed_and_the_living_kept(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Cgroup, "remove", remove)
         cgroups._remove_stale(Cgroup(str(tmp_path)))
-    assert removed == ["nsbox-1"]
-    assert sorted(os.listdir(tmp_path)) == ["nsbox-2", "other"]
+    assert removed == [f"nsbox-{nobody}"]
+    assert set(os.listdir(tmp_path)) == {f"nsbox-ann-{nobody}", starting, "other"}
 
 
 def test_what_is_to_be_had_is_enabled(tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ def entry(**changes: Any) -> str:
 @pytest.mark.parametrize(
     "row",
     ["", "{}", "[]", "null", "[" * 100_000, "[1,2,3,4,5,6,7]", entry(size=1 << 80), entry(uid=-(1 << 70)),
-     entry(mtime=10**400), entry(size="x"), entry(kind=[1]), entry(size=None), entry(size=float("inf")), entry(mode=float("nan"))],
+     entry(mtime=10**400), entry(size="x"), entry(kind=[1]), entry(size=None), entry(size=float("inf")),
+     entry(mode=float("nan"))],
     ids=lambda row: row[:40],
 )  # fmt: skip
 async def test_rows_that_no_agent_of_ours_writes(service: Files, hostile: Box, row: str) -> None:

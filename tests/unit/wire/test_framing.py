@@ -186,7 +186,7 @@ def test_a_changed_packet_is_read_or_refused_and_nothing_else(
     assert well_typed(got)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.integers(0, 60),
     st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists),
