@@ -22,13 +22,14 @@ def stage(order: Prepare) -> None:
     """Build /dev, /proc and /sys aside. The caller is root of its namespaces, in the host's tree."""
     mounts.make_private()
     mounts.mount_new("tmpfs", STAGING, [("size", "64k"), ("mode", "700")], libc.MOUNT_ATTR_NOSUID)
-    for name in (*_TREES, "root"):
+    for name in (*_TREES, "root", "empty"):
         os.mkdir(f"{STAGING}/{name}", 0o755)
     _stage_dev(order)
+    mounts.mount_empty(f"{STAGING}/empty")
     mounts.mount_new("proc", f"{STAGING}/proc", attributes=_QUIET)
     _stage_sys()
     for path in filter(_exists, order.masked):
-        mounts.mask(STAGING + path, f"{STAGING}/dev/null")
+        mounts.mask(STAGING + path, f"{STAGING}/dev/null", f"{STAGING}/empty")
     # After the last new mount: fsmount(2) counts against max_mnt_namespaces for a moment (seen on 6.18).
     for name, value in (pair.split("=") for pair in order.budgets):
         _write_budget(f"{STAGING}/proc/sys/user/{name}", value)

@@ -17,6 +17,7 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 # Looked up once, before anything is forked: finding a function is Python code that each process would repeat.
+_ZERO = ctypes.c_ulong(0)
 _unshare, _mount, _umount2, _prctl, _fstatfs = (
     _libc.unshare,
     _libc.mount,
@@ -277,8 +278,12 @@ def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """prctl(2), for the options that python-prctl does not know."""
-    words = [ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5)]
-    return _checked(_prctl(option, *words), "prctl", (option, arg2))
+    result = _prctl(option, _word(arg2), _word(arg3), _word(arg4), _word(arg5))
+    return _checked(result, "prctl", (option, arg2))
+
+
+def _word(value: int) -> ctypes.c_ulong:
+    return ctypes.c_ulong(value) if value else _ZERO
 
 
 class _FilterProgram(ctypes.Structure):

@@ -67,13 +67,15 @@ def make_readonly(path: str) -> None:
     set_attributes(path, libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV)
 
 
-def mask(path: str, null: str) -> None:
-    """Hide ``path``: a directory under an empty read-only tmpfs, a file under ``null``, a null device."""
-    if os.path.isdir(path):
-        attributes = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
-        mount_new("tmpfs", path, [("size", "0"), ("nr_inodes", "1")], attributes)
-    else:
-        bind(null, path)
+def mount_empty(path: str) -> None:
+    """A directory that is empty and stays so, to be bound over others."""
+    attributes = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
+    mount_new("tmpfs", path, [("size", "0"), ("nr_inodes", "1")], attributes)
+
+
+def mask(path: str, null: str, empty: str) -> None:
+    """Hide ``path``: a directory under ``empty`` (a bind stays read-only), a file under the device ``null``."""
+    bind(empty if os.path.isdir(path) else null, path)
 
 
 def overlay(lower: Sequence[str], upper: str, work: str) -> int:

@@ -133,6 +133,19 @@ def test_a_passwd_that_is_no_file(etc: Path, make: Callable[[Path], None]) -> No
         lookup("ann")
 
 
+def test_not_even_a_fifo_with_something_in_it(etc: Path) -> None:
+    """Or whoever writes to it could tell each reader something else."""
+    (etc / "passwd").unlink()
+    os.mkfifo(etc / "passwd")
+    descriptor = os.open(etc / "passwd", os.O_RDWR)
+    try:
+        os.write(descriptor, PASSWD.encode())
+        with pytest.raises(UnknownUser):
+            lookup("ann")
+    finally:
+        os.close(descriptor)
+
+
 def test_a_link_to_a_regular_file_is_followed(etc: Path) -> None:
     """Some images have /etc/passwd elsewhere; all of this happens within the sandbox."""
     (etc / "passwd").rename(etc / "elsewhere")

@@ -229,7 +229,9 @@ async def test_one_that_died_by_itself(service: Service) -> None:
     assert (record.state, record.end_reason) == (State.STOPPED, EndReason.CRASHED)
 
 
-async def test_one_that_dies_while_it_is_being_killed(service: Service) -> None:
+async def test_one_that_dies_while_it_is_being_killed(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     """Once both said "gone", the second in vain, and that error ended api."""
     for _ in range(20):
         made = await service.sandboxes.create("ann", SPEC)
@@ -241,6 +243,7 @@ async def test_one_that_dies_while_it_is_being_killed(service: Service) -> None:
         await until(lambda: service.registry.find(made.id) is None)  # noqa: B023
         assert (await service.sandboxes.get("ann", made.id)).state is State.STOPPED
         service.keeper.log.clear()
+    assert caplog.records == []
 
 
 async def test_a_record_that_cannot_be_written_does_not_end_api(
