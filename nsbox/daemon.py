@@ -139,11 +139,11 @@ async def _serve(
             received = await anext(aiter(signals))
             health.ready = False
             if received == signal.SIGTERM:
+                # Still serving: whoever waits for a command is told that its sandbox is gone.
                 sandboxes.refuse_new()
+                with trio.move_on_after(settings.shutdown_grace_s):
+                    await sandboxes.end_all()
             serving.cancel_scope.cancel()
-        if received == signal.SIGTERM:
-            with trio.move_on_after(settings.shutdown_grace_s):
-                await sandboxes.end_all()
 
 
 async def _note_uses(keys: KeyRing, database: Database) -> None:

@@ -52,6 +52,7 @@ TABLE: dict[Code, Row] = {
     Code.NOT_A_REGULAR_FILE: Row(409, "It is not a regular file"),
     Code.DIRECTORY_NOT_EMPTY: Row(409, "The directory is not empty"),
     Code.TOO_MANY_LINKS: Row(409, "The path has too many symbolic links"),
+    Code.FILE_OPERATION_FAILED: Row(409, "The file operation failed in the sandbox"),
     Code.PERMISSION_DENIED: Row(403, "The sandbox's user may not do this"),
     Code.READ_ONLY: Row(403, "The file system is read-only there"),
     Code.NO_SPACE: Row(409, "The sandbox's storage is full"),

@@ -48,23 +48,13 @@ def delegate_as_root(user: str) -> None:
         return
     given = Cgroup(here.folder).child(f"{_OWN}{user}-{os.getpid()}")
     try:
-        _remove_given(Cgroup(here.folder), user)
+        _remove_stale(Cgroup(here.folder))
         _enable_all(Cgroup(here.folder))
         given.create()
         given.delegate(account.uid, account.gid)
         given.files.processes = [os.getpid()]
     except OSError as error:
         print(f"nsbox: no cgroup can be made for {user}: {error}", file=sys.stderr)
-
-
-def _remove_given(top: Cgroup, user: str) -> None:
-    """Remove those that daemons before this one were given: they could not remove them as ``user``. The pid
-    in the name tells them from one that is empty because its daemon is only just starting."""
-    for name in os.listdir(top.path):
-        if name.startswith(f"{_OWN}{user}-") and not os.path.exists(f"/proc/{name.rpartition('-')[2]}"):
-            given = top.child(name)
-            if not given.populated():
-                given.remove()
 
 
 def prepare() -> Delegation:
@@ -109,7 +99,8 @@ def _enabled(cgroup: Cgroup, controller: str) -> bool:
 def _remove_stale(top: Cgroup) -> None:
     """Remove what daemons before this one left: their supervisor stood in it to the last."""
     for name in os.listdir(top.path):
-        if name.startswith(_OWN):
+        # One whose daemon is still starting is empty too: the name ends with its pid.
+        if name.startswith(_OWN) and not os.path.exists(f"/proc/{name.rpartition('-')[2]}"):
             stale = top.child(name)
             if not stale.populated():
                 stale.remove()

@@ -131,7 +131,11 @@ class Agent:
     def _scan(self, path: str, recursive: bool, limit: int) -> None:
         part: list[str] = []
         size = count = 0
+        cut = False
         for row in files.scan(path, recursive, limit):
+            cut = cut or row is files.CUT or count == limit
+            if row is files.CUT:
+                continue
             count += 1
             if count > limit:
                 break
@@ -140,7 +144,7 @@ class Agent:
             if size > _PART:
                 self._send(Entries(tuple(part), 1, 0))
                 part, size = [], 0
-        self._send(Entries(tuple(part), 0, int(count > limit)))
+        self._send(Entries(tuple(part), 0, int(cut)))
 
     def _send(self, message: Message) -> None:
         channel.send(self._sock, message)

@@ -67,6 +67,8 @@ class Commands:
         self._running: dict[str, tuple[Command, Spawner]] = {}
         self._orphans: dict[int, Command] = {}  # commands whose spawner died first, by pid
         self._ended: dict[str, Exited] = {}
+        #: The file agents' pids, which init adds.
+        self.agents: set[int] = set()
         self._kept: dict[str, tuple[int, ...]] = {}
 
     def running(self) -> list[Command]:
@@ -255,16 +257,28 @@ class Commands:
         Spawners first: a command that died with its spawner is known as ours only when that is buried, and
         waitpid may name it earlier.
         """
-        dead = list(_dead_children())
+        dead = list(_dead_children(self._wake))
         for pid, _, _ in dead:
             one = self._spawners.pop(pid, None)
             if one is not None:
                 self._bury(one)
+            self.agents.discard(pid)
         for pid, status, usage in dead:
             command = self._orphans.pop(pid, None)
             if command is not None:
                 times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
                 self._report(Exited(command.key, status, *times, usage.ru_maxrss, 0))
+
+    def _wake(self, pid: int) -> None:
+        """Something inside has stopped a child of ours, as ``kill -STOP -1`` does: spawners and agents go on.
+        A command that was left to us may have been stopped on purpose."""
+        if pid in self.own:
+            os.kill(pid, signal.SIGCONT)
+
+    @property
+    def own(self) -> set[int]:
+        """The pids of spawners and file agents: not the tenant's processes."""
+        return self.agents | self._spawners.keys()
 
     def _bury(self, one: Spawner) -> None:
         """A spawner is dead. What it had in hand is now init's child, to be reaped in its turn."""
@@ -313,12 +327,15 @@ class Commands:
             os.kill(one.pid, signal.SIGKILL)
 
 
-def _dead_children() -> Iterator[tuple[int, int, resource.struct_rusage]]:
+def _dead_children(stopped: Callable[[int], None]) -> Iterator[tuple[int, int, resource.struct_rusage]]:
     while True:
         try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
         except ChildProcessError:
             return
         if pid == 0:
             return
-        yield pid, status, usage
+        if os.WIFSTOPPED(status):
+            stopped(pid)
+        else:
+            yield pid, status, usage

@@ -203,8 +203,15 @@ def put(path: str, mode: int, data: bytes) -> int:
     return len(data)
 
 
+#: In the place of a row: not everything could be listed.
+CUT = ""
+
+
 def scan(path: str, recursive: bool, limit: int) -> Iterator[str]:
-    """Rows of a listing as JSON arrays; the caller stops at ``limit`` and knows by that it was cut."""
+    """Rows of a listing as JSON arrays, or CUT where something is left out.
+
+    One row more than ``limit`` is given, by which the caller knows that there are more.
+    """
     top = _open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         pending = [""]
@@ -220,8 +227,12 @@ def scan(path: str, recursive: bool, limit: int) -> Iterator[str]:
                     limit -= 1
                     if limit < 0:
                         return
-                    if recursive and name is not None and len(os.fsencode(name)) < _DEEPEST:
+                    if not recursive or name is None:
+                        continue
+                    if len(os.fsencode(name)) < _DEEPEST:
                         pending.append(name)
+                    else:
+                        yield CUT  # no path leads there in one piece
             finally:
                 if directory != top:
                     os.close(directory)

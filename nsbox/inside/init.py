@@ -9,7 +9,6 @@ import _socket
 import errno
 import fcntl
 import os
-import resource
 import select
 import signal
 import socket
@@ -139,8 +138,8 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         os.umask(0)  # the modes of what is made in /dev are meant as written
         rootfs.stage(order)
         _bring_up_loopback()
-        privileges.limit(os.getppid(), _but_descriptors(order.rlimits))
-        privileges.limit_commands(order.rlimits)
+        for pid in (os.getppid(), os.getpid()):
+            privileges.limit(pid, order.rlimits)
         dropped = privileges.promise()
         channel.send(control, Ready(""))
         stage = "root"
@@ -156,11 +155,6 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
     except BaseException as error:
         _report(control, stage, error)
     os._exit(1)
-
-
-def _but_descriptors(rlimits: tuple[str, ...]) -> list[str]:
-    """init itself keeps the host's limit on descriptors, which keeper has raised as far as it goes."""
-    return [pair for pair in rlimits if not pair.startswith(f"{int(resource.RLIMIT_NOFILE)}=")]
 
 
 def _bring_up_loopback() -> None:
@@ -263,7 +257,7 @@ class Init:
             case Kill(key):
                 self.commands.kill(key)
             case KillAll(key):
-                self._send(Killed(key, processes.kill_all()))
+                self._send(Killed(key, processes.kill_all(self.commands.own)))
             case Forget(key):
                 self.commands.forget(key)
             case Agent(key, user):
@@ -294,8 +288,10 @@ class Init:
             return
         try:
             channel.prepare(ours)
-            if libc.clone3() == 0:
+            pid = libc.clone3()
+            if pid == 0:
                 agent.run(ours, who)
+            self.commands.agents.add(pid)
             self._send(AgentReady(key), [theirs.fileno()])
         except OSError as error:
             self._send(Refused(key, Stage.FORK, error.errno or 0, os.strerror(error.errno or 0)))

@@ -8,19 +8,21 @@ import prctl
 
 from nsbox.kernel import capabilities, libc
 
+_COMMAND_DESCRIPTORS = 65_536
+#: The soft limit: programs that use select(2) break with more.
+_SELECTABLE = 1024
 
-def limit_commands(rlimits: Iterable[str]) -> None:
-    """Apply ``NUMBER=SOFT:HARD`` to this process and to the commands that it will start.
 
-    They get at most half the descriptors that init has. The kernel counts descriptors in flight on unix
-    sockets for each user, against the sender's RLIMIT_NOFILE, and all sandboxes share their users: what one
-    sandbox's commands can bring that count to must leave room for the inits of all (ETOOMANYREFS, unix(7)).
+def limit_descriptors() -> None:
+    """Give this process, and the commands it will start, at most half the descriptors that init has.
+
+    The kernel counts descriptors in flight on unix sockets for each user, against the sender's RLIMIT_NOFILE,
+    and all sandboxes share their users: what one sandbox's commands can bring that count to must leave room
+    for the inits of all (ETOOMANYREFS, unix(7)). keeper has raised init's as far as the host allows.
     """
-    limit(os.getpid(), rlimits)
-    _, init_hard = resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    hard = min(hard, init_hard // 2)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard), hard))
+    _, most = resource.prlimit(1, resource.RLIMIT_NOFILE)
+    hard = min(_COMMAND_DESCRIPTORS, most // 2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_SELECTABLE, hard), hard))
 
 
 def limit(pid: int, rlimits: Iterable[str]) -> None:

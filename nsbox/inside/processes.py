@@ -53,10 +53,12 @@ def kill_tree(leader: int) -> None:
         _signal(pid, signal.SIGKILL)
 
 
-def kill_all() -> int:
-    """End every process but this one, init; how many there were. The kernel walks its list under a lock
-    that fork needs too, so a fork bomb does not outrun it."""
-    count = len(rows())
+def kill_all(uncounted: set[int]) -> int:
+    """End every process but this one, init; how many there were besides ``uncounted``.
+
+    The kernel walks its list under a lock that fork needs too, so a fork bomb does not outrun it.
+    """
+    count = sum(row.pid not in uncounted for row in rows())
     try:
         os.kill(-1, signal.SIGKILL)
     except ProcessLookupError:

@@ -41,6 +41,7 @@ def run(sock: RawSocket, who: Credentials, guard: libc.Filter) -> NoReturn:
         privileges.name_process("nsbox-spawner")
         os.setsid()
         os.umask(0o022)
+        privileges.limit_descriptors()
         os.setgroups(who.groups)
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
@@ -58,7 +59,7 @@ def _serve(sock: RawSocket, order: object, descriptors: list[int], who: Credenti
     assert isinstance(order, Exec)
     try:
         try:
-            _enter(order.cwd or "/")
+            _enter_any(order.cwd, who.home)
         except (OSError, ValueError) as error:
             number = getattr(error, "errno", None) or errno.EINVAL
             detail = f"cannot use {order.cwd} as the working directory: {os.strerror(number)}"
@@ -78,6 +79,17 @@ def _serve(sock: RawSocket, order: object, descriptors: list[int], who: Credenti
     # wait4 and then kill its caller: the status would be gone. A zombie, though, falls to init.
     channel.send(sock, Exited(order.key, *libc.await_end(pid), 0))
     os.waitpid(pid, 0)
+
+
+def _enter_any(wanted: str, home: str) -> None:
+    """Go where the order says; where it says nothing, home, or to the root if that cannot be entered."""
+    if wanted:
+        _enter(wanted)
+        return
+    try:
+        _enter(home)
+    except (OSError, ValueError):
+        _enter("/")
 
 
 def _enter(path: str) -> None:

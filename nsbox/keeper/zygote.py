@@ -53,6 +53,8 @@ class Zygote:
         ready, _, _ = select.select([self._sock], [], [], _PATIENCE)
         data = self._sock.recv(_ANSWER.size) if ready else b""
         if len(data) != _ANSWER.size:
+            # A late answer would be taken for that to the next question: another zygote takes its place.
+            os.kill(self.pid, signal.SIGKILL)
             raise OSError(0, "the zygote died or does not answer")
         (pid,) = _ANSWER.unpack(data)
         if pid < 0:

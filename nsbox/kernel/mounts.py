@@ -74,7 +74,7 @@ def mount_empty(path: str) -> None:
 
 
 def mask(path: str, null: str, empty: str) -> None:
-    """Hide ``path``: a directory under ``empty`` (a bind stays read-only), a file under the device ``null``."""
+    """Hide ``path``: a directory under ``empty``, a file under the device ``null``."""
     bind(empty if os.path.isdir(path) else null, path)
 
 

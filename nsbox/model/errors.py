@@ -41,6 +41,7 @@ class Code(StrEnum):
     NOT_A_REGULAR_FILE = "not_a_regular_file"
     DIRECTORY_NOT_EMPTY = "directory_not_empty"
     TOO_MANY_LINKS = "too_many_links"
+    FILE_OPERATION_FAILED = "file_operation_failed"
     PERMISSION_DENIED = "permission_denied"
     READ_ONLY = "read_only"
     NO_SPACE = "no_space"

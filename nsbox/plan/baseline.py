@@ -48,10 +48,10 @@ BUDGETS = {
     "max_fanotify_marks": 0,
 }
 
-#: Soft and hard. No core dumps: they would land wherever the host's core_pattern says.
+#: Soft and hard. No core dumps: they would land wherever the host's core_pattern says. Descriptors are not
+#: here: inside/privileges.py divides what the host allows.
 RLIMITS = {
     resource.RLIMIT_CORE: (0, 0),
-    resource.RLIMIT_NOFILE: (1024, 65_536),
     resource.RLIMIT_MEMLOCK: (8 << 20, 8 << 20),
     resource.RLIMIT_MSGQUEUE: (819_200, 819_200),
     resource.RLIMIT_RTPRIO: (0, 0),

@@ -74,11 +74,14 @@ class Commands:
     def _order(self, sandbox: Sandbox, spec: CommandSpec) -> Exec:
         template = self._templates.get(sandbox.template)
         argv = spec.argv or (*template.shell, str(spec.command))
+        # The image's HOME is its own user's; init knows another's.
+        base = {name: value for name, value in template.env.items() if not (spec.user and name == "HOME")}
         return Exec(
             key=new_command_id(),
             argv=argv,
-            environ=launch.environment(template.env, sandbox.env, spec.env),
-            cwd=spec.cwd or template.workdir,
+            environ=launch.environment(base, sandbox.env, spec.env),
+            # The template's folder is its own user's; another starts at home, which init knows.
+            cwd=spec.cwd or ("" if spec.user else template.workdir),
             user=spec.user or template.user,
         )
 
@@ -103,7 +106,7 @@ class Commands:
             finally:
                 streams.close_theirs()
         process = Process(
-            id=order.key, pid=running.pid, command=spec.command, cwd=order.cwd, started_at=clock.wall()
+            id=order.key, pid=running.pid, command=spec.command, cwd=order.cwd or "~", started_at=clock.wall()
         )
         self._keep(sandbox_id, box, running, process, [streams.stdout, streams.stderr])
         self._nursery.start_soon(pipes.feed, streams.stdin, streams.data)

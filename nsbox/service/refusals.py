@@ -7,6 +7,7 @@ from nsbox.model.errors import Code, Problem
 
 _FILES: dict[int, tuple[Code, str]] = {
     errno.ENOENT: (Code.FILE_NOT_FOUND, "there is no such file or directory"),
+    errno.EEXIST: (Code.NOT_A_DIRECTORY, "a part of the path is not a directory"),
     errno.ENOTDIR: (Code.NOT_A_DIRECTORY, "a part of the path is not a directory"),
     errno.EISDIR: (Code.IS_A_DIRECTORY, "this is a directory"),
     errno.ENOTEMPTY: (Code.DIRECTORY_NOT_EMPTY, "the directory is not empty"),
@@ -21,6 +22,8 @@ _FILES: dict[int, tuple[Code, str]] = {
     errno.ENXIO: (Code.NOT_A_REGULAR_FILE, "this is not a regular file"),
     errno.ENODEV: (Code.NOT_A_REGULAR_FILE, "this is not a regular file"),
 }
+#: Said of processes, memory and descriptors, not of the file.
+_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ETOOMANYREFS})
 _REMEDIES: dict[Code, str] = {
     Code.IS_A_DIRECTORY: "add list=true to list it",
     Code.DIRECTORY_NOT_EMPTY: "add recursive=true to remove all of it",
@@ -34,9 +37,15 @@ def of_file(refusal: Refusal, path: str) -> Problem:
         return Problem(Code.INVALID_FIELD, "the path is too long or not a path", field="path")
     if refusal.stage == "fork":
         return exhausted(refusal)
-    default = (Code.NOT_A_REGULAR_FILE, refusal.detail)
-    code, sentence = _FILES.get(refusal.errno, default)
-    return Problem(code, f"{path}: {sentence}", field="path", remedy=_REMEDIES.get(code))
+    if refusal.errno in _RESOURCES:
+        return exhausted(refusal)
+    if refusal.errno in _FILES:
+        code, sentence = _FILES[refusal.errno]
+        return Problem(code, f"{path}: {sentence}", field="path", remedy=_REMEDIES.get(code))
+    if refusal.stage == "type":
+        return Problem(Code.NOT_A_REGULAR_FILE, f"{path}: {refusal.detail}", field="path")
+    # Not a 5xx: a sandbox may make up what it says.
+    return Problem(Code.FILE_OPERATION_FAILED, f"{path}: {refusal.detail}", field="path", remedy="try again")
 
 
 def of_command(refusal: Refusal) -> Problem:

@@ -51,7 +51,7 @@ class Sandboxes:
     async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
         """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left."""
         if self._closing:
-            raise Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again in a few seconds")
+            raise _shutting_down()
         if len(self._registry) + self._wanted >= self._settings.max_sandboxes:
             raise Problem(
                 Code.TOO_MANY_SANDBOXES,
@@ -105,7 +105,8 @@ class Sandboxes:
             if making.abandoned:
                 await self._end(live, EndReason.KILLED)
         except Problem as problem:
-            making.problem = problem
+            # Ended by the shutdown while it was being made: that is no conflict of the client's making.
+            making.problem = _shutting_down() if self._closing else problem
         except Exception:
             _log.exception("a sandbox could not be made")
             making.problem = Problem(
@@ -273,6 +274,10 @@ class Sandboxes:
                 nursery.start_soon(
                     self._reported, lambda one=live: self._end(one, EndReason.SHUTDOWN), "stopping"
                 )
+
+
+def _shutting_down() -> Problem:
+    return Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again in a few seconds")
 
 
 class _Making:

@@ -8,6 +8,7 @@ stay revoked). A switch would need a lock around every write and would be forgot
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -60,14 +61,17 @@ def connect(
 def _make_private(path: str) -> None:
     """The record holds hashes of keys and the environments of sandboxes: 0600 from its first moment.
 
-    SQLite gives the ``-wal`` and ``-shm`` files the mode of the file they belong to.
+    SQLite gives the ``-wal`` and ``-shm`` files the mode of the file they belong to. One that exists is not
+    opened here: closing it again would drop all POSIX locks this process holds on it (fcntl(2)), and another
+    process would take the log for abandoned and delete it, with what is in it.
     """
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except FileExistsError:
+        if os.path.islink(path):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+        os.chmod(path, 0o600)
 
 
 @contextmanager

@@ -163,7 +163,8 @@ class Running(NamedTuple):
 
 class Exec(NamedTuple):
     """Start a command. Descriptors: stdin, stdout, stderr, and the read ends of the last two to keep.
-    An empty ``user`` is root, an empty ``cwd`` the root directory. ``environ`` holds ``NAME=value``."""
+    An empty ``user`` is root, an empty ``cwd``
+    the user's home, or / if that cannot be entered. ``environ`` holds ``NAME=value``."""
 
     key: str
     argv: tuple[str, ...]

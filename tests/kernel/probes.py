@@ -47,14 +47,18 @@ def identity(order: dict[str, Any]) -> dict[str, Any]:
 
 def wait(order: dict[str, Any]) -> dict[str, Any]:
     """Three generations of processes that end only when they are made to."""
-    prctl.set_dumpable(0)
-    for _ in range(3):
+    prctl.set_pdeathsig(signal.SIGKILL)  # whatever becomes of the test
+    reader, writer = os.pipe()
+    for _ in range(order["processes"] // 2):
         if os.fork() == 0:
             os.setsid()
             os.fork()
+            os.write(writer, b"x")
             while True:
                 signal.pause()
-    print(json.dumps({"pid": os.getpid()}), flush=True)
+    for _ in range(order["processes"]):
+        os.read(reader, 1)
+    print(json.dumps({"ready": True}), flush=True)
     while True:
         signal.pause()
 

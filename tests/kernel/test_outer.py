@@ -61,29 +61,24 @@ def test_its_namespaces_are_new_but_the_network(said: list[dict[str, Any]]) -> N
 def test_its_death_is_everybodys() -> None:
     """However keeper ends: it is process 1 of a pid namespace."""
     who = runner()
+    order = {"do": "wait", "processes": 6}
     with subprocess.Popen(
-        starting.command(who, {"do": "wait"}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        **who.identity,
+        starting.command(who, order), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", **who.identity
     ) as started:
         assert started.stdout is not None
-        pid = namespace = 0
-        for line in started.stdout:
-            said = json.loads(line)
-            pid = said.get("outside", pid)
-            if "pid" in said:
-                break
-        namespace = os.readlink(f"/proc/{pid}/ns/pid_for_children") if os.geteuid() == 0 else ""
-        family = descendants(pid)
-        assert len(family) == 6, f"{family} of {pid} in {namespace}"
-        watched = [os.pidfd_open(one) for one in family]
-        os.kill(pid, signal.SIGKILL)
+        said: dict[str, Any] = {}
+        while "ready" not in said:
+            line = started.stdout.readline()
+            assert line, started.communicate()
+            said |= json.loads(line)
+        pid = said["outside"]
+        watched = [os.pidfd_open(one) for one in descendants(pid)]
+        os.kill(pid, signal.SIGKILL)  # before anything that can fail: this test leaves nobody behind
         for pidfd in watched:
             ready, _, _ = select.select([pidfd], [], [], 5)
             os.close(pidfd)
             assert ready, "somebody outlived process 1"
+        assert len(watched) == 6
         started.wait(5)
 
 

@@ -79,7 +79,6 @@ def test_commands(stage: str, code: Code, field: str | None) -> None:
     assert (problem.code, problem.field) == (code, field)
 
 
-@pytest.mark.xfail(strict=True, reason="EIO, EMFILE, ENOMEM and EEXIST are told as not_a_regular_file")
 def test_errors_that_say_nothing_of_the_kind_of_file() -> None:
     """A client that asked for a regular file is told that it is none."""
     codes = {
