@@ -12,7 +12,6 @@ from hypothesis import settings
 from tests.e2e.client import Api, Sandbox
 from tests.e2e.daemon import Daemon
 
-
 # No database of examples: the checkout may not be writable, and a run must not depend on the one before.
 settings.register_profile("nsbox", database=None)
 settings.load_profile("nsbox")

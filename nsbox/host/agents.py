@@ -2,13 +2,13 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
 from nsbox.host.box import Box, Refusal, Unresponsive
-from nsbox.host.endpoint import Closed, Endpoint, close_all
+from nsbox.host.endpoint import Closed, Endpoint, Unread, close_all
 from nsbox.kernel import libc
 from nsbox.model.sandbox import new_command_id
 from nsbox.wire.messages import Message, Refused
@@ -36,7 +36,7 @@ class Agents:
     async def use(self) -> AsyncIterator["Conversation"]:
         """An agent for a while. It goes back only if the conversation came to a clean end."""
         async with self._limit:
-            conversation = Conversation(self._take() or await self._box.open_agent(new_command_id(), ""))
+            conversation = Conversation(self._take() or await self._open(), self._open)
             try:
                 yield conversation
             finally:
@@ -44,6 +44,9 @@ class Agents:
                     self._idle.append((conversation.endpoint, trio.current_time()))
                 else:
                     conversation.endpoint.close()
+
+    async def _open(self) -> Endpoint:
+        return await self._box.open_agent(new_command_id(), "")
 
     def _take(self) -> Endpoint | None:
         while self._idle:
@@ -66,17 +69,28 @@ class Agents:
         self._idle.clear()
 
 
+class _Missed(Unresponsive):
+    """The agent was gone before it read the request."""
+
+
 class Conversation:
     """One agent, while it is ours. ``clean``: no request is half-done, so that another may follow."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, another: Callable[[], Awaitable[Endpoint]]) -> None:
         self.endpoint = endpoint
+        self._another = another
         self.clean = True
 
     async def ask(self, message: Message) -> tuple[Message, list[int]]:
         """Send a request and take the first answer. Raises ``Refusal``, ``Unresponsive``."""
         self.clean = False
-        answer, descriptors = await self._exchange(message)
+        try:
+            answer, descriptors = await self._exchange(message)
+        except _Missed:
+            # Killed while it was idle, as everything in the sandbox may be at any time: another one is asked.
+            self.endpoint.close()
+            self.endpoint = await self._another()
+            answer, descriptors = await self._exchange(message)
         self.clean = True
         if isinstance(answer, Refused):
             close_all(descriptors)
@@ -96,6 +110,8 @@ class Conversation:
                 if message is not None:
                     await self.endpoint.send(message)
                 return await self.endpoint.receive()
+        except Unread as error:
+            raise _Missed(str(error)) from error
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
 

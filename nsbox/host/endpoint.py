@@ -30,6 +30,10 @@ class Closed(Exception):
     """The other side hung up, or sent what it must not."""
 
 
+class Unread(Closed):
+    """The other side was gone before it had read what was sent: asking somebody else does nothing twice."""
+
+
 class Endpoint:
     """A SEQPACKET connection that speaks messages; ``expected`` are those that may come in."""
 
@@ -56,7 +60,7 @@ class Endpoint:
             raise
 
     async def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send ``message``. Raises ``Closed``, ``PacketTooLarge``."""
+        """Send ``message``. Raises ``Unread``, ``PacketTooLarge``."""
         packet = encode(message)
         ancillary = (
             [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
@@ -69,7 +73,7 @@ class Endpoint:
                 except BlockingIOError:
                     await _until(trio.lowlevel.wait_writable, self._sock)
                 except OSError as error:
-                    raise Closed(str(error)) from error
+                    raise Unread(str(error)) from error
 
     async def receive(self) -> tuple[Message, list[int]]:
         """The next message and its descriptors, which the caller owns. Raises ``Closed``."""
@@ -80,6 +84,9 @@ class Endpoint:
             except BlockingIOError:
                 await _until(trio.lowlevel.wait_readable, self._sock)
                 continue
+            except ConnectionResetError as error:
+                # What unix(7) says when the other end was closed with something in it that nobody had read.
+                raise Unread(str(error)) from error
             except OSError as error:
                 raise Closed(str(error)) from error
             return self._decoded(size, descriptors_in(ancillary), flags)

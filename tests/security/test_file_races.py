@@ -7,6 +7,7 @@ resolved one path, they would be read or changed.
 
 from __future__ import annotations
 
+import http.client
 import os
 import threading
 import time
@@ -129,7 +130,11 @@ def test_a_racer_leads_nobody_out(daemon: Daemon, sandbox: Sandbox, canaries: li
         for turn in range(share):
             if time.monotonic() > deadline:
                 return
-            answer = kinds[turn % len(kinds)](PATHS[turn % len(PATHS)])
+            try:
+                answer = kinds[turn % len(kinds)](PATHS[turn % len(PATHS)])
+            except http.client.HTTPException:
+                statuses[0] += 1  # a file that shrank while it was streamed: the connection says so
+                continue
             statuses[answer.status] += 1
             hits.extend(secret for secret in secrets if secret and secret in answer.body)
             if answer.status >= 500:

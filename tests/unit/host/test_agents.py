@@ -16,7 +16,7 @@ from nsbox.host.agents import Agents, Conversation, plain_file
 from nsbox.host.box import Refusal, Unresponsive
 from nsbox.host.endpoint import Endpoint
 from nsbox.kernel import libc
-from nsbox.wire.messages import FROM_AGENT, Done, Entries, Opened, Read, Refused, Scan, Started
+from nsbox.wire.messages import FROM_AGENT, Done, Entries, Opened, Read, Refused, Remove, Scan, Started
 from tests.fuzz.descriptors import none_leaked
 from tests.unit.host.inits import Peer
 
@@ -177,7 +177,40 @@ async def test_a_listing_in_several_parts(box: FakeBox) -> None:
     agents.close()
 
 
-@pytest.mark.parametrize("what", ["hang up", "garbage", "out of place", "silence"])
+async def test_an_agent_killed_before_it_read_the_request_is_replaced_unseen(box: FakeBox) -> None:
+    agents = of(box)
+    async with agents.use() as agent:
+        box.peers[0].close()
+
+        async def serve_the_second() -> None:
+            while len(box.peers) < 2:
+                await trio.lowlevel.checkpoint()
+            await box.peers[1].send(Done(7))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_the_second)
+            answer, _ = await agent.ask(Remove("/f", 0))
+    assert answer == Done(7)
+    agents.close()
+
+
+async def test_one_that_may_have_read_it_is_not_asked_again(box: FakeBox) -> None:
+    """It may have done what it was asked before it died: to ask another could do it twice."""
+    agents = of(box)
+    async with agents.use() as agent, trio.open_nursery() as nursery:
+
+        async def read_and_die() -> None:
+            await box.peers[0].expect(Remove)
+            box.peers[0].close()
+
+        nursery.start_soon(read_and_die)
+        with pytest.raises(Unresponsive):
+            await agent.ask(Remove("/f", 0))
+    assert len(box.peers) == 1
+    agents.close()
+
+
+@pytest.mark.parametrize("what", ["garbage", "out of place", "silence"])
 async def test_an_agent_that_fails_is_replaced(
     box: FakeBox, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,8 +220,6 @@ async def test_an_agent_that_fails_is_replaced(
         async with agents.use() as agent:
             peer = box.peers[0]
             match what:
-                case "hang up":
-                    peer.close()
                 case "garbage":
                     await peer.send_raw(b"garbage", [0])
                 case "out of place":
