@@ -108,7 +108,7 @@ async def _serve(
     first_key: str | None,
 ) -> None:
     registry = Registry(SandboxStore(database))
-    templates = Templates()
+    templates = Templates(settings.default_template)
     keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
     commands = Commands(registry, templates, settings, nursery)
     sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)

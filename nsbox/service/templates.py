@@ -7,9 +7,10 @@ DEFAULT = "default"
 
 
 class Templates:
-    """The templates that sandboxes can be made from, by name."""
+    """The templates that sandboxes can be made from, by name. ``default`` is for those who name none."""
 
-    def __init__(self) -> None:
+    def __init__(self, default: str = DEFAULT) -> None:
+        self._default = default
         self._templates: dict[str, Template] = {}
 
     def add(self, template: Template) -> None:
@@ -31,7 +32,7 @@ class Templates:
             raise Problem(Code.INVALID_FIELD, "give either templateId or image, not both", field="image")
         if image is not None and image not in self._templates:
             raise self._missing(Code.IMAGE_NOT_AVAILABLE, "image", "image", image)
-        return self.get(image or template_id or DEFAULT).name
+        return self.get(image or template_id or self._default).name
 
     def _missing(self, code: Code, field: str, what: str, name: str) -> Problem:
         available = sorted(self._templates)

@@ -63,3 +63,11 @@ def test_a_giant_name_is_not_given_back_whole(templates: Templates) -> None:
 def test_none_at_all() -> None:
     with pytest.raises(Problem, match="there are: none"):
         Templates().resolve(None, None)
+
+
+def test_the_default_is_a_setting() -> None:
+    made = Templates("other")
+    made.add(Template(name="default", layers=("d",)))
+    made.add(Template(name="other", layers=("o",)))
+    assert made.resolve(None, None) == "other"
+    assert made.resolve("default", None) == "default"
