@@ -13,6 +13,7 @@ from nsbox.host.endpoint import Slot
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome, Sandbox
 from nsbox.service import commands as module
+from nsbox.service import jobs
 from nsbox.wire.messages import Refused, Running
 from tests.fuzz.descriptors import none_leaked
 from tests.unit.service.conftest import Service
@@ -187,7 +188,7 @@ async def test_time_is_over(service: Service, sandbox: Sandbox) -> None:
 async def test_time_is_over_and_init_does_not_see_to_it(
     service: Service, sandbox: Sandbox, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_DEATH", 0.02)
+    monkeypatch.setattr(jobs, "_DEATH", 0.02)
     run = await begin(service, sandbox, CommandSpec(argv=("x",), command=["x"], timeout_ms=20))
     run.box.silent, run.box.dies_when_killed = how == "silent", False
     assert (await run.outcome()).outcome is Outcome.TIMED_OUT
