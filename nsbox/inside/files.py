@@ -7,7 +7,6 @@ Magic links (/proc/self/fd/3) are refused everywhere: they would name the agent'
 import errno
 import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -106,7 +105,7 @@ def begin_replacing(path: str, mode: int) -> tuple[Replacement, int]:
         old = _stat(directory, name)
         if old is not None:
             _require_regular(old.st_mode)
-        temporary = f".nsbox-{secrets.token_hex(8)}"
+        temporary = f".nsbox-{os.urandom(8).hex()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     except BaseException:
