@@ -23,6 +23,9 @@ from nsbox.wire.messages import FROM_SPAWNER, Exec, Exited, Message, Refused, St
 #: So many idle spawners are kept, and for so long, in seconds: each is a process of the sandbox.
 _IDLE_MOST = 2
 _IDLE_KEEP = 10.0
+#: How long a killed tree may take to be gone before its command's end is told all the same, and how often
+#: that is looked at besides, in seconds.
+_DYING, _LOOK = 5.0, 0.02
 
 
 class Command:
@@ -32,6 +35,8 @@ class Command:
         # Not the whole order: its environment may hold secrets, which have no business here afterwards.
         self.key, self.argv, self.cwd = order.key, order.argv, order.cwd
         self.kept, self.pid = kept, 0
+        self.leaf = ""
+        self.dying_until = 0.0  # once it was killed: when its end is told whatever is left of its tree
         self.started_ns = time.time_ns()
 
 
@@ -67,6 +72,7 @@ class Commands:
         self._running: dict[str, tuple[Command, Spawner]] = {}
         self._orphans: dict[int, Command] = {}  # commands whose spawner died first, by pid
         self._ended: dict[str, Exited] = {}
+        self._dying: list[tuple[Exited, Command]] = []
         #: The file agents' pids, which init adds.
         self.agents: set[int] = set()
         self._kept: dict[str, tuple[int, ...]] = {}
@@ -110,6 +116,7 @@ class Commands:
             refusal = Refused(order.key, Stage.FORK, number, os.strerror(number))
         else:
             one.command, one.asked = command, (order, streams)
+            command.leaf = one.leaf
             self._running[order.key] = command, one
             return
         channel.close_all(streams)
@@ -198,7 +205,7 @@ class Commands:
             self._tell(message)
         elif isinstance(message, Exited):
             self._running.pop(command.key, None)
-            self._report(message)
+            self._report(message, command)
             self._release(one)
 
     def _settle(self, one: Spawner) -> None:
@@ -207,12 +214,22 @@ class Commands:
             channel.close_all(one.asked[1])
             one.asked = None
 
-    def _report(self, report: Exited) -> None:
+    def _report(self, report: Exited, command: Command) -> None:
+        if time.monotonic() < command.dying_until and self.leaves.populated(command.leaf):
+            # "Killed" is said of the whole tree. The last of it is reaped here, so reap() comes by again.
+            self._dying.append((report, command))
+            return
         killed = os.WIFSIGNALED(report.status) and os.WTERMSIG(report.status) == signal.SIGKILL
         if killed and self.leaves.oom_killed():
             report = report._replace(oom=1)
         self._ended[report.key] = report
         self._tell(report)
+
+    def _report_dead(self) -> None:
+        """Tell of killed commands whose trees are gone by now, or take too long to go."""
+        dying, self._dying = self._dying, []
+        for report, command in dying:
+            self._report(report, command)
 
     def _drop(self, command: Command) -> None:
         """A command that was never started."""
@@ -243,7 +260,11 @@ class Commands:
             one.sock.close()
 
     def let_go(self) -> float | None:
-        """Retire spawners that have been idle for long; seconds until there will be more to retire."""
+        """Retire spawners that have been idle for long, tell of trees that are gone; seconds until there will
+        be more of that to do."""
+        if self._dying:
+            self._report_dead()
+            return _LOOK
         horizon = time.monotonic() - _IDLE_KEEP
         for one in [one for one in self._idle if one.idle_since <= horizon]:
             self._retire(one)
@@ -267,7 +288,8 @@ class Commands:
             command = self._orphans.pop(pid, None)
             if command is not None:
                 times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
-                self._report(Exited(command.key, status, *times, usage.ru_maxrss, 0))
+                self._report(Exited(command.key, status, *times, usage.ru_maxrss, 0), command)
+        self._report_dead()
 
     def _wake(self, pid: int) -> None:
         """Something inside has stopped a child of ours, as ``kill -STOP -1`` does: spawners and agents go on.
@@ -316,9 +338,11 @@ class Commands:
         if found is None:
             orphan = next((one for one in self._orphans.values() if one.key == key), None)
             if orphan is not None:
+                orphan.dying_until = time.monotonic() + _DYING
                 processes.kill_tree(orphan.pid)
             return
         command, one = found
+        command.dying_until = time.monotonic() + _DYING
         if one.leaf:
             self.leaves.kill(one.leaf)
         elif command.pid:

@@ -36,6 +36,10 @@ class Leaves:
         finally:
             os.close(descriptor)
 
+    def populated(self, leaf: str) -> bool:
+        """Whether a process is in a leaf. One that has been removed has none."""
+        return bool(leaf and self._read(f"{leaf}/cgroup.procs"))
+
     def holds_only(self, leaf: str, pid: int) -> bool:
         """Whether ``pid`` is the one process in a leaf. True where there are no leaves."""
         return not leaf or self._read(f"{leaf}/cgroup.procs").split() == [str(pid)]
