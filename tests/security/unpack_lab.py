@@ -83,7 +83,7 @@ class Lab:
         """Unpack as the product does. The layer is looked at and, unless ``keep``, removed."""
         self._serial += 1
         name = name or f"layer-{self._serial}"
-        descriptor = _in_memory(blob) if isinstance(blob, bytes) else blob
+        descriptor = in_memory(blob) if isinstance(blob, bytes) else blob
         run = os.open(f"{self.state_dir}/run", os.O_RDONLY | os.O_DIRECTORY)
         link = KeeperLink(run, lambda _: None)
         try:
@@ -172,7 +172,7 @@ def fingerprint(top: str) -> Digest:
     return found
 
 
-def _in_memory(data: bytes) -> int:
+def in_memory(data: bytes) -> int:
     descriptor = os.memfd_create("blob", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(data)

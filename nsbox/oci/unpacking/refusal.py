@@ -35,6 +35,8 @@ class Refused(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+        #: What was spent until then, where that is known: ``peak_kib``, ``seconds``.
+        self.cost: dict[str, float] = {}
 
 
 def shown(name: bytes) -> str:

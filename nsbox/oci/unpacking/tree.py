@@ -76,6 +76,7 @@ class Tree:
             raise _refusal(error, entry) from error
 
     def _add(self, entry: Entry) -> None:
+        self._folders.trim()
         place = self._place(entry.name)
         if place is None:
             self._top(entry)
@@ -101,7 +102,6 @@ class Tree:
             if len(base) > NAME_BYTES:
                 raise Refused(Reason.NAME, f"a name of {len(base)} bytes")
             return Place(last[1], base)
-        self._folders.trim()
         parts = self._parts(name)
         if not parts:
             return None

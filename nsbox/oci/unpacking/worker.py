@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         order = Order(raw["compression"], raw["diff_id"], Limits(**raw["limits"]))
         report = _unpacked(arguments[0], order)
     except Refused as refused:
-        report = {"reason": refused.reason, "detail": refused.detail}
+        report = {"reason": refused.reason, "detail": refused.detail, **refused.cost}
     except OSError as error:
         report = {"reason": Reason.HOST, "detail": str(error)}
     except Gone:
@@ -138,13 +138,18 @@ def _filled(folder: int, order: Order) -> dict[str, Any]:
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         os.close(tell)
-    report = _understood(said, status)
-    report["peak_kib"], report["seconds"] = usage.ru_maxrss, round(time.monotonic() - begun, 3)
-    return report
+    cost = {"peak_kib": usage.ru_maxrss, "seconds": round(time.monotonic() - begun, 3)}
+    try:
+        if said is None:
+            raise Refused(Reason.TIME, f"unpacking took more than {order.limits.seconds:g} s")
+        return _understood(said, status) | cost
+    except Refused as refused:
+        refused.cost = cost
+        raise
 
 
-def _listen(reader: int, deadline: float) -> bytes:
-    """What the child says until it ends."""
+def _listen(reader: int, deadline: float) -> bytes | None:
+    """What the child says until it ends; None when it does not in time. Raises ``Gone``."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     poll.register(_SOCKET, select.POLLRDHUP)
@@ -152,7 +157,7 @@ def _listen(reader: int, deadline: float) -> bytes:
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Refused(Reason.TIME, "unpacking took too long")
+            return None
         for descriptor, _ in poll.poll(left * 1000):
             if descriptor == _SOCKET:
                 raise Gone
