@@ -1,8 +1,8 @@
 """Started as the ordinary account: a keeper of its own, and layers unpacked below it, timed.
 
-Orders come as JSON on standard input: the state folder and, for each turn, a blob's path and digest. What is
-timed is what an import does: read and verify the blob, keep a copy of it on disk, and unpack it, to disk as
-well.
+Orders come as JSON on standard input: the state folder, whether the layers are left there and, for each turn,
+a blob's path and digest. What is timed is what an import does: read and verify the blob, keep a copy of it on
+disk, and unpack it, to disk as well.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def main() -> None:
     try:
         if os.read(announced, 64) != b"ready\n":
             sys.exit("keeper did not start")
-        told = trio.run(_turns, orders["state"], orders["turns"])
+        told = trio.run(_turns, orders["state"], orders["turns"], orders["keep"])
     finally:
         os.close(ours)
         os.waitpid(pid, 0)
     print(json.dumps(told))
 
 
-async def _turns(state: str, turns: list[dict[str, str]]) -> list[dict[str, Any]]:
+async def _turns(state: str, turns: list[dict[str, str]], keep: bool) -> list[dict[str, Any]]:
     link = KeeperLink(os.open(f"{state}/run", os.O_RDONLY | os.O_DIRECTORY), lambda _: None)
     await link.greet()
     told = []
@@ -53,8 +53,9 @@ async def _turns(state: str, turns: list[dict[str, str]]) -> list[dict[str, Any]
         nursery.start_soon(link.listen)
         for number, turn in enumerate(turns):
             told.append(await _turn(link, state, number, turn))
-            nothing = os.open(os.devnull, os.O_RDWR)
-            await link.task(f"remove-{number}", "remove-layer", f"layer-{number}", (nothing, nothing, 2))
+            if not keep:
+                nothing = os.open(os.devnull, os.O_RDWR)
+                await link.task(f"remove-{number}", "remove-layer", f"layer-{number}", (nothing, nothing, 2))
         nursery.cancel_scope.cancel()
     link.close()
     return told

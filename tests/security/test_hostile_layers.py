@@ -7,12 +7,9 @@ layer's walls not there, the unpacker could change it, as the tests at the end s
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,10 +17,9 @@ from collections.abc import Iterator
 import pytest
 
 from nsbox.oci.layers import Compression
-from tests.e2e.account import CHECKOUT, runner
 from tests.security import hostile_layers, tar_maker
 from tests.security.hostile_layers import Case
-from tests.security.unpack_lab import Lab, Unpacked, fingerprint, in_memory, lab
+from tests.security.unpack_lab import Lab, Unpacked, fingerprint, lab
 
 pytestmark = pytest.mark.namespaces
 
@@ -132,34 +128,6 @@ async def test_fuzzed_archives(place: Lab, canary: str, tally: dict[str, int]) -
 # with walls taken away
 
 
-def _without(place: Lab, blob: bytes, *walls: str) -> dict[str, object]:
-    """What the worker reports when it lacks ``walls``. The layer, if there is one, stays for the caller."""
-    who, (ours, theirs) = runner(), socket.socketpair()
-    data = in_memory(blob)
-    limits = {"max_bytes": 1 << 30, "max_entries": 10_000, "max_ratio": 200, "max_depth": 128, "seconds": 20}
-    path = f"{place.state_dir}/layers/weak"
-    order = {"without": walls, "path": path, "blob": data, "socket": theirs.fileno()}
-    script = (
-        "import json, os, sys\n"
-        f"sys.path.insert(0, {str(CHECKOUT)!r})\n"
-        "from nsbox.host import outer\nfrom nsbox import supervisor\n"
-        "order = json.loads(sys.argv[1])\n"
-        "pid = outer.start('tests.security.weakened_unpacker', sys.argv[1], *supervisor.subordinate_ids(),\n"
-        "    (order['blob'], order['socket']))\n"
-        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-    )
-    with ours, theirs:
-        ours.send(json.dumps({"compression": "none", "diff_id": None, "limits": limits}).encode())
-        done = subprocess.run(
-            [who.python, "-c", script, json.dumps(order)], pass_fds=(data, theirs.fileno()),
-            capture_output=True, text=True, timeout=60, check=False, cwd="/", **who.identity,
-        )  # fmt: skip
-        os.close(data)
-        assert done.returncode == 0, done.stderr
-        told: dict[str, object] = json.loads(ours.recv(65_536))
-    return told
-
-
 def _changed_by(place: Lab, name: str, *walls: str) -> bool:
     """Whether the case ``name`` changes a canary when ``walls`` are missing."""
     path = tempfile.mkdtemp(prefix="nsbox-canary-", dir="/var/tmp")
@@ -170,7 +138,7 @@ def _changed_by(place: Lab, name: str, *walls: str) -> bool:
         os.chmod(path, 0o777)
         before = fingerprint(path)
         case = next(one for one in hostile_layers.cases(path.encode()) if one.name == name)
-        _without(place, case.blob, *walls)
+        place.weakened(case.blob, *walls)
         shutil.rmtree(f"{place.state_dir}/layers/weak", ignore_errors=True)
         return fingerprint(path) != before
     finally:
@@ -205,7 +173,7 @@ def test_the_pivot_holds_without_any_check_of_names(place: Lab) -> None:
 def test_the_choice_of_attributes_bites(place: Lab) -> None:
     case = next(one for one in _CASES if one.name == "forged overlay.redirect")
     for walls, found in ((), False), (("overlay",), True):
-        assert _without(place, case.blob, *walls)["entries"] == 1
+        assert place.weakened(case.blob, *walls)["entries"] == 1
         names = os.listxattr(f"{place.state_dir}/layers/weak/f")
         shutil.rmtree(f"{place.state_dir}/layers/weak")
         assert ("user.overlay.redirect" in names) is found

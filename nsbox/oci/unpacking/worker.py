@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from nsbox.kernel import libc, namespaces, trees
 from nsbox.oci.unpacking import box, walls
 from nsbox.oci.unpacking.limits import Limits
-from nsbox.oci.unpacking.refusal import Reason, Refused
+from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
 
 PARTIAL = ".partial"
 _BLOB, _SOCKET = 0, 1
@@ -45,10 +45,11 @@ def main(arguments: list[str]) -> int:
         raw = json.loads(os.read(_SOCKET, _ORDER_BYTES))
         order = Order(raw["compression"], raw["diff_id"], Limits(**raw["limits"]))
         report = _unpacked(arguments[0], order)
-    except Refused as refused:
-        report = {"reason": refused.reason, "detail": refused.detail, **refused.cost}
+    except Refused as told:
+        report = {"reason": told.reason, "detail": told.detail, **told.cost}
     except OSError as error:
-        report = {"reason": Reason.HOST, "detail": str(error)}
+        refused = refusal(error, "the layer's folder")
+        report = {"reason": refused.reason, "detail": refused.detail}
     except Gone:
         return 1
     try:
