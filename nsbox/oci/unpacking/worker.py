@@ -89,6 +89,8 @@ def _claim(layers: int, partial: str) -> int:
         pass
     else:
         _lock(left)
+        if not _exists(layers, partial, os.fstat(left)):  # it was finished, or given up, meanwhile
+            raise Refused(Reason.BUSY, "the layer was being unpacked by somebody else")
         trees.remove_tree(layers, partial)
         os.close(left)
     try:
@@ -141,7 +143,8 @@ def _filled(folder: int, order: Order) -> dict[str, Any]:
         os.close(tell)
     cost = {"peak_kib": usage.ru_maxrss, "seconds": round(time.monotonic() - begun, 3)}
     try:
-        if said is None:
+        # The kernel's limit of processor time is the same number, and ends the child without a word.
+        if said is None or usage.ru_utime + usage.ru_stime >= order.limits.seconds:
             raise Refused(Reason.TIME, f"unpacking took more than {order.limits.seconds:g} s")
         return _understood(said, status) | cost
     except Refused as refused:
@@ -178,8 +181,6 @@ def _understood(said: bytes, status: int) -> dict[str, Any]:
         counts = {name: int(told[name]) for name in box.COUNTS}
         return {"diff_id": str(told["diff_id"])[:100], **counts}
     except (ValueError, TypeError, KeyError):
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-            raise Refused(Reason.TIME, "unpacking took too much processor time") from None
         detail = f"the unpacker ended with status {status}: {said[-500:].decode('utf-8', 'replace')}"
         raise Refused(Reason.INTERNAL, detail) from None
 
