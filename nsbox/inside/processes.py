@@ -4,7 +4,6 @@ import os
 import signal
 from typing import NamedTuple
 
-
 #: TASK_COMM_LEN of the kernel, less the terminating NUL.
 _NAME_LENGTH = 15
 
@@ -44,7 +43,7 @@ def tree(leader: int, table: list[Row]) -> set[int]:
 
 
 def led_session(pid: int) -> bytes:
-    """The name (proc_pid_stat(5), "comm") of a process, alive or a zombie, if it leads a session; else empty."""
+    """The name (proc_pid_stat(5), "comm") of a process, alive or a zombie, that leads a session; else empty."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             front, _, back = file.read().rpartition(b")")
