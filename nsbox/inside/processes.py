@@ -43,7 +43,7 @@ def tree(leader: int, table: list[Row]) -> set[int]:
 
 
 def led_session(pid: int) -> bytes:
-    """The name (proc_pid_stat(5), "comm") of a process, alive or a zombie, that leads a session; else empty."""
+    """The name (proc_pid_stat(5), "comm") of a process that leads a session, zombie or not; else empty."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             front, _, back = file.read().rpartition(b")")
@@ -56,7 +56,7 @@ def heir(argv: tuple[str, ...], known: set[int], dead: dict[int, bytes]) -> int:
     """The pid of the command that ran ``argv`` and fell to init before anybody had told its pid; 0 where none
     or more than one fits: an exit status must not go to the wrong command.
 
-    ``known``: init's other children. ``dead``: what it has reaped besides, by pid, and of which name. A command
+    ``known``: init's other children. ``dead``: what it has reaped besides, and of which name. A command
     leads its own session. The kernel shows a script's interpreter before its arguments, and until it has
     executed its program the copied command line of nsbox. What a process says of itself can be made up, by
     its own sandbox only.
