@@ -103,7 +103,8 @@ def _judge(case: Case, made: Unpacked) -> None:
 
 async def test_fuzzed_archives(place: Lab, canary: str, tally: dict[str, int]) -> None:
     """Pieces of hostile archives in any order, with bytes changed here and there."""
-    seed = int(os.environ.get("NSBOX_FUZZ_SEED") or time.time_ns() % 1_000_000)
+    # The same ones every time, as many as the time allows; others are asked for by their seed.
+    seed = int(os.environ.get("NSBOX_FUZZ_SEED") or 20261125)
     print(f"NSBOX_FUZZ_SEED={seed}")
     chosen = random.Random(seed)
     pieces = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -44,6 +45,12 @@ _TYPES = {
     tarfile.CHRTYPE: Kind.DEVICE,
     tarfile.BLKTYPE: Kind.DEVICE,
 }
+#: The same examples every time: a run must not fail by chance. More: NSBOX_FUZZ=1.
+_CALM = settings(
+    deadline=None,
+    derandomize="NSBOX_FUZZ" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 _FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 _letters = some.text(
@@ -74,6 +81,7 @@ def _written(members: list[tuple[tarfile.TarInfo, bytes]], form: int) -> bytes:
     return out.getvalue()
 
 
+@_CALM
 @given(some.lists(_members(), max_size=6), some.sampled_from(["gnu", "pax"]))
 def test_what_tarfile_writes(members: list[tuple[tarfile.TarInfo, bytes]], form: str) -> None:
     found, ended = read(_written(members, _FORMATS[form]))
@@ -90,7 +98,7 @@ def test_what_tarfile_writes(members: list[tuple[tarfile.TarInfo, bytes]], form:
         assert content(one) == data
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@_CALM
 @given(some.lists(_members(), min_size=1, max_size=3), some.sampled_from(list(_FORMATS)), some.data())
 def test_every_prefix_is_refused(members: Any, form: str, data: Any) -> None:
     try:
@@ -121,7 +129,7 @@ def test_every_prefix_of_a_packed_archive_is_refused(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["none", *_WAYS])
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(_CALM, max_examples=150)
 @given(some.data())
 def test_changed_bytes_crash_nothing(way: str, data: Any) -> None:
     pieces = _pieces()
@@ -135,15 +143,17 @@ def test_changed_bytes_crash_nothing(way: str, data: Any) -> None:
         read(bytes(blob), way)
 
 
+@functools.cache
 def _pieces() -> list[bytes]:
     blobs = [case.blob.removesuffix(END) for case in hostile_layers.cases(b"/var/tmp/x")]
     return [blob for blob in blobs if 0 < len(blob) < 20_000]
 
 
+@_CALM
 @given(some.binary(max_size=3000), some.sampled_from(["none", *_WAYS]))
 def test_noise_crashes_nothing(noise: bytes, way: str) -> None:
     with pytest.raises(Refused):
-        read(noise if noise.strip(b"\0") else noise + b"x", way)
+        read(b"x" + noise, way)  # zeros alone would be an archive of nothing
 
 
 # GNU tar, where it is installed
