@@ -98,6 +98,7 @@ async def test_later_entries_replace_earlier_ones(place: Lab) -> None:
             entry(b"e"), symlink(b"e", b"a"),
             folder(b"f", mode=0o700), entry(b"f/kept", data=b"z"), folder(b"f", mode=0o755, mtime=7),
             entry(b"g", data=b"old"), hard_link(b"h", b"g"), entry(b"g", data=b"new"),
+            symlink(b"i", b"c"), entry(b"i/sub/1"), folder(b"i/."), entry(b"i/sub/2"),
             symlink(b"lib", b"usr/lib"), folder(b"usr"), folder(b"usr/lib"), entry(b"lib/x", data=b"lib"),
         )
     )  # fmt: skip
@@ -112,6 +113,8 @@ async def test_later_entries_replace_earlier_ones(place: Lab) -> None:
         "f/kept": ("-", b"z"),
         "g": ("-", b"new"),
         "h": ("-", b"old"),
+        "c/sub/1": ("-", b""),
+        "i/sub/2": ("-", b""),
         "lib": ("l", b"usr/lib"),
         "usr/lib/x": ("-", b"lib"),
     }

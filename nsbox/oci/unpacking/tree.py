@@ -99,8 +99,8 @@ class Tree:
         if any(part.startswith(whiteouts.PREFIX) for part in parts[:-1]):
             raise Refused(Reason.NAME, f"{shown(name)} lies in a whiteout")
         folder = self._folders.walk(parts[:-1], make=True)
-        if base == parts[-1]:
-            self._last = head, folder
+        # "a/." says its name before the end: the folder is that of no other name then.
+        self._last = (head, folder) if base == parts[-1] else None
         return Place(folder, parts[-1])
 
     def _parts(self, name: bytes) -> list[bytes]:
