@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from bench import account, daemon, latency, load, memory, proc, report, rivals, stages
+from bench import account, daemon, latency, load, memory, proc, report, rivals, stages, unpack
 from bench.account import Who
 from bench.client import RefusedError
 from bench.daemon import Daemon
@@ -36,6 +36,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
+    "unpack": ("Images, from a layout to a tree on disk", unpack.measure),
     "stages": ("Where the time goes", stages.measure),
 }
 _EMPTY: dict[str, tuple[str, _Measure]] = {
@@ -44,7 +45,10 @@ _EMPTY: dict[str, tuple[str, _Measure]] = {
 }
 NAMES = tuple(dict.fromkeys(name.partition("_")[0] for name in (*_WARM, *_EMPTY)))
 #: What --quick leaves out, and why.
-_SLOW = {"memory": "--quick leaves it out: sandboxes have to settle for half a minute"}
+_SLOW = {
+    "memory": "--quick leaves it out: sandboxes have to settle for half a minute",
+    "unpack": "--quick leaves it out: making the images takes half a minute",
+}
 
 Sections = list[tuple[str, str, list[Figure]]]
 

@@ -48,8 +48,13 @@ class KeeperLink:
     async def greet(self) -> tuple[str, ...]:
         """Exchange versions; the ids of the sandboxes that live. Before ``listen``."""
         await self._endpoint.send(Hello(PROTOCOL_VERSION))
-        message, descriptors = await self._endpoint.receive()
-        close_all(descriptors)
+        while True:
+            message, descriptors = await self._endpoint.receive()
+            close_all(descriptors)
+            # What an earlier api was waiting for may end between our connecting and keeper's reading Hello,
+            # and is told to whoever is connected. Nobody here waits for it, and Welcome tells what lives.
+            if not isinstance(message, Created | Destroyed | Failed | Gone | TaskDone):
+                break
         if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
             raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
         self.enforced = message.enforced
