@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from bench import account, daemon, latency, load, memory, proc, report, rivals, stages
+from bench import account, daemon, latency, load, memory, previews, proc, report, rivals, stages
 from bench.account import Who
 from bench.client import RefusedError
 from bench.daemon import Daemon
@@ -34,6 +34,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "latency": ("One client, one connection", latency.warm),
     "burst": ("All at once", load.burst),
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
+    "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
     "stages": ("Where the time goes", stages.measure),

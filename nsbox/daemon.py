@@ -1,4 +1,5 @@
-"""The composition root of api: ``main(API-LISTENER,PROXY-LISTENER)``, as descriptors; its orders as JSON on standard input.
+"""The composition root of api: ``main(API-LISTENER,PROXY-LISTENER)``, as descriptors; its orders as JSON on
+standard input.
 
 Everything is acquired in order and released in reverse. Started by the supervisor, and again when it dies:
 sandboxes and their commands outlive it.

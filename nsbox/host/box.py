@@ -209,8 +209,8 @@ class Box:
         return _agent_endpoint(received[0])
 
     async def dial(self, key: str, family: int, port: int) -> socket.socket:
-        """A connected socket to a port inside, over IPv4 or IPv6. Raises ``dialled.NotListening``, ``Refusal``,
-        ``Unresponsive``. Use it with MSG_DONTWAIT and ``dialled.close`` only."""
+        """A connected socket to a port inside, over IPv4 or IPv6. Raises ``dialled.NotListening``,
+        ``Refusal``, ``Unresponsive``. Use it with MSG_DONTWAIT and ``dialled.close`` only."""
         answer, received = await self._ask(key, Dial(key, family, port))
         if not isinstance(answer, Dialled) or len(received) != 1:
             close_all(received)

@@ -3,7 +3,8 @@
 init may have been taken over and may keep a duplicate. All that is checked once can change only where it is
 harmless; what can change and matters is never relied on:
 
-- O_NONBLOCK is a property of the open file description (fcntl(2)): every call on such a socket gives MSG_DONTWAIT.
+- O_NONBLOCK is a property of the open file description (fcntl(2)): every call on such a socket gives
+  MSG_DONTWAIT.
 - SO_LINGER makes close(2) wait, even on a non-blocking socket: see ``close``.
 """
 
@@ -72,8 +73,8 @@ def _is_connected(sock: socket.socket, host: str, port: int) -> bool:
 
 
 def close(sock: socket.socket) -> None:
-    """Close without waiting, whatever SO_LINGER says: the last holder of a socket would wait in close(2) for its
-    data to be taken, and the taker is the sandbox."""
+    """Close without waiting, whatever SO_LINGER says: the last holder of a socket would wait in close(2) for
+    its data to be taken, and the taker is the sandbox."""
     descriptor = sock.fileno()
     if descriptor < 0:
         return

@@ -1,5 +1,5 @@
-"""Sockets to what listens in the sandbox, for the proxy: made here, since a socket belongs to the network of the
-process that makes it. What listens on 127.0.0.1 only is reached, and no route or hole is needed.
+"""Sockets to what listens in the sandbox, for the proxy: made here, since a socket belongs to the network of
+the process that makes it. What listens on 127.0.0.1 only is reached, and no route or hole is needed.
 """
 
 import _socket
@@ -7,8 +7,8 @@ import errno
 
 from nsbox.kernel.rawsocket import RawSocket
 
-#: As bytes: a str goes through the codec for international names on some versions of Python. Neither is looked
-#: up: getaddrinfo(3) would load libraries of the sandbox's own.
+#: As bytes: a str goes through the codec for international names on some versions of Python. Neither is
+#: looked up: getaddrinfo(3) would load libraries of the sandbox's own.
 _LOOPBACK = {4: (_socket.AF_INET, b"127.0.0.1"), 6: (_socket.AF_INET6, b"::1")}
 _KIND = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
 

@@ -1,8 +1,9 @@
 """Process 1 of a sandbox: first a blank, then init.
 
-A blank is in all its namespaces and knows no image and no tenant. It becomes init when its root arrives.
-init reaps, starts commands and hands out sockets of file agents and to the sandbox's ports, each on request of
-api over the listening socket it was born with. It is forked from keeper, never exec'd: after the pivot there is nothing to import.
+A blank is in all its namespaces and knows no image and no tenant. It becomes init when its root arrives. init
+reaps, starts commands and hands out sockets of file agents and to the sandbox's ports, each on request of api
+over the listening socket it was born with. It is forked from keeper, never exec'd: after the pivot there is
+nothing to import.
 """
 
 import _socket

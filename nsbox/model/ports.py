@@ -26,7 +26,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated wish for a port. ``wait_ms``: how long to wait until something listens; None asks nothing."""
+    """A validated wish for a port. ``wait_ms``: how long to wait until something listens; None asks
+    nothing."""
 
     port: int
     protocol: Protocol = Protocol.HTTP

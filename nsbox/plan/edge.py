@@ -17,7 +17,8 @@ def trusted(text: str) -> tuple[Network, ...]:
 
 
 def host_ports(text: str) -> range:
-    """Ports of the host that may be given to sandboxes; none when the setting is empty. Raises ``ValueError``."""
+    """Ports of the host that may be given to sandboxes; none when the setting is empty. Raises
+    ``ValueError``."""
     if not text:
         return range(0)
     low, _, high = text.partition("-")

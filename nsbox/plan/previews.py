@@ -1,8 +1,8 @@
 """The addresses of previews: from a sandbox and a port to a URL, and from a request back to them. Pure.
 
-Two forms, told apart by the asterisk in the setting ``preview_url``. ``http://*.localhost:8081`` gives each port a
-host name of its own, and with it an origin of its own in browsers. ``https://example.org/p`` puts them all below one
-path, for those who can have no wildcard name: every preview then shares one origin.
+Two forms, told apart by the asterisk in the setting ``preview_url``. ``http://*.localhost:8081`` gives each
+port a host name of its own, and with it an origin of its own in browsers. ``https://example.org/p`` puts them
+all below one path, for those who can have no wildcard name: every preview then shares one origin.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Target(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How previews are addressed. With ``wildcard`` by host names below ``domain``, else by paths below ``path``."""
+    """How previews are addressed. With ``wildcard`` by host names below ``domain``, else by paths below
+    ``path``."""
 
     scheme: str
     wildcard: bool

@@ -1,8 +1,8 @@
 """Who may visit a port that is not public: whoever has a link. Pure but for the check of its signature.
 
-The token of a link comes in the address. A browser that navigates is sent on to the same address without it, with a
-cookie of that host name, so that the token is neither in its history nor in a Referer and what the page loads is let
-in as well. Everybody else is let in as they came; the token does not go on to the sandbox.
+The token of a link comes in the address. A browser that navigates is sent on to the same address without it,
+with a cookie of that host name, so that the token is neither in its history nor in a Referer and what the
+page loads is let in as well. Everybody else is let in as they came; the token does not go on to the sandbox.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ PARAMETER = b"nsbox_link="
 
 
 class Verdict(NamedTuple):
-    """``request`` is what goes on, None when nobody is let in. With ``redirect`` the visitor goes there first."""
+    """``request`` is what goes on, None when nobody is let in. With ``redirect`` the visitor goes there
+    first."""
 
     request: Request | None
     redirect: bytes | None = None

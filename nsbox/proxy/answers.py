@@ -1,7 +1,7 @@
 """What a sandbox answers, on its way to the visitor: one task for each connection to a sandbox's port.
 
-It is believed in nothing: an answer that nobody asked for ends the connection, one that two readers could end in two
-places is not passed on, and one that is cut off is cut off for the visitor, too.
+It is believed in nothing: an answer that nobody asked for ends the connection, one that two readers could end
+in two places is not passed on, and one that is cut off is cut off for the visitor, too.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Endless:
 
 
 class Chunked:
-    """Chunks (RFC 9112, 7.1). ``forbidden`` says which names no trailer may have: those that decide something, and
-    that a server might merge into the head."""
+    """Chunks (RFC 9112, 7.1). ``forbidden`` says which names no trailer may have: those that decide
+    something, and that a server might merge into the head."""
 
     def __init__(self, forbidden: frozenset[bytes] = frozenset()) -> None:
         self.done = False

@@ -1,11 +1,12 @@
 """One visitor's connection: requests in, one at a time, each framed, all for one port of one sandbox.
 
-Two tasks. This one reads the client: head, body, next head. The other (``answers``) reads the sandbox. Each waits for
-its own side only, so a request costs two wake-ups, and a side that ends or breaks off is noticed while the other is
-still talking. What one task does to the other it does by closing a socket, which wakes whoever waits for it.
+Two tasks. This one reads the client: head, body, next head. The other (``answers``) reads the sandbox. Each
+waits for its own side only, so a request costs two wake-ups, and a side that ends or breaks off is noticed
+while the other is still talking. What one task does to the other it does by closing a socket, which wakes
+whoever waits for it.
 
-A connection of the sandbox's side belongs to this connection alone and is never given to another visitor: what a
-sandbox sends besides its answers has nowhere to go.
+A connection of the sandbox's side belongs to this connection alone and is never given to another visitor:
+what a sandbox sends besides its answers has nowhere to go.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class Connection:
         self.deadline = self.edge.now + (bounds.head_s if self._in_head else bounds.keep_alive_s)
 
     def hang_up(self) -> None:
-        """We have said our last word. A close(2) now would, with something unread, make the kernel send RST, and
-        the client might lose that word: it gets a moment to hang up itself."""
+        """We have said our last word. A close(2) now would, with something unread, make the kernel send RST,
+        and the client might lose that word: it gets a moment to hang up itself."""
         self.busy, self.closing = False, True
         self.client.finish()
         self.deadline = self.edge.now + self.edge.bounds.linger_s
@@ -208,7 +209,8 @@ class Connection:
             await self.exchange.done.wait()
 
     def _admitted(self, request: Request) -> tuple[Request, bytes, bytes | None]:
-        """The request as it may go on, a cookie to set, and where the visitor is sent first. Raises ``_Told``."""
+        """The request as it may go on, a cookie to set, and where the visitor is sent first. Raises
+        ``_Told``."""
         try:
             target = route.target_of(self.edge.form, request)
         except MalformedError as error:
@@ -296,8 +298,8 @@ class Connection:
         return rest
 
     async def _drain(self) -> None:
-        """Nothing more is taken from the client. Its end, while it waits for an answer, is told to the sandbox,
-        which may then stop working on it, as if nobody stood between."""
+        """Nothing more is taken from the client. Its end, while it waits for an answer, is told to the
+        sandbox, which may then stop working on it, as if nobody stood between."""
         while not self.client.ended:
             await self.client.receive()
         exchange = self.exchange

@@ -43,8 +43,8 @@ class Bounds(NamedTuple):
 
 
 class Edge:
-    """The proxy's surroundings. ``now`` is trio's clock as of half a second ago at most: deadlines here are of
-    seconds, and asking the clock for every piece of a body is not free."""
+    """The proxy's surroundings. ``now`` is trio's clock as of half a second ago at most: deadlines here are
+    of seconds, and asking the clock for every piece of a body is not free."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Heads of HTTP/1 messages, read strictly: whatever two readers could take in two ways is refused. Pure.
 
-Where a head may end and what a field is follows RFC 9112; each leniency that the RFC allows and that has been used
-to smuggle requests (bare LF, folded lines, blanks before a colon, doubled lengths) is not granted.
+Where a head may end and what a field is follows RFC 9112; each leniency that the RFC allows and that has been
+used to smuggle requests (bare LF, folded lines, blanks before a colon, doubled lengths) is not granted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Request(NamedTuple):
 
     @property
     def upgrade(self) -> bytes | None:
-        """The protocol that the client would like to go on with; not with a body, whose end would be unclear."""
+        """The protocol that the client would like to go on with; not with a body, whose end would be
+        unclear."""
         if b"upgrade" not in self.connection or self.minor == 0 or self.length != 0:
             return None
         return first(self.fields, b"upgrade")
@@ -180,8 +181,8 @@ def _tokens(values: list[bytes]) -> frozenset[bytes]:
 
 
 def _origin_form(method: bytes, target: bytes, host: bytes) -> bytes:
-    """The target as a server wants it. The absolute form must be taken (RFC 9112, 3.2.2); one that names another
-    host than Host does could be read in two ways."""
+    """The target as a server wants it. The absolute form must be taken (RFC 9112, 3.2.2); one that names
+    another host than Host does could be read in two ways."""
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return target
     scheme, separator, rest = target.partition(b"://")

@@ -1,4 +1,5 @@
-"""What a visitor is told when there is no preview to show: a page for people, a problem document for programs."""
+"""What a visitor is told when there is no preview to show: a page for people, a problem document for
+programs."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ small{{color:#666}}</style></head>
 
 
 def answer(fault: Fault, request: Request | None, *, detail: str = "", status: int = 0) -> bytes:
-    """The whole answer, after which the connection is closed. ``request`` is None when it could not be read."""
+    """The whole answer, after which the connection is closed. ``request`` is None when it could not be
+    read."""
     row = TABLE[fault]
     status, detail = status or row.status, detail or row.detail
     if request is not None and _wants_html(request):

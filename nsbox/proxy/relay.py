@@ -1,9 +1,9 @@
 """Bytes from one socket to another, at the pace of the slower.
 
-One buffer serves all connections: it is received into and sent from with no wait between, and only what the other
-side does not take at once is copied. So an idle connection holds no memory, and a large body goes through in large
-pieces. Every call gives MSG_DONTWAIT (see ``host.dialled``), which is also why splice(2) is not used: on the socket's
-side it waits or not by O_NONBLOCK alone, which a sandbox's init can clear.
+One buffer serves all connections: it is received into and sent from with no wait between, and only what the
+other side does not take at once is copied. So an idle connection holds no memory, and a large body goes
+through in large pieces. Every call gives MSG_DONTWAIT (see ``host.dialled``), which is also why splice(2) is
+not used: on the socket's side it waits or not by O_NONBLOCK alone, which a sandbox's init can clear.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Held:
 
 
 class Line:
-    """One end of a relay. ``blocked`` is called with True when it takes no more, with False when it does again;
-    ``moved`` whenever something came or went."""
+    """One end of a relay. ``blocked`` is called with True when it takes no more, with False when it does
+    again; ``moved`` whenever something came or went."""
 
     def __init__(
         self, sock: socket.socket, held: Held, moved: Callable[[], None], blocked: Callable[[bool], None]
@@ -142,8 +142,8 @@ class Line:
 async def body(source: Line, sink: Line, until: Body) -> bytes:
     """Relay the rest of a body; what came behind its end.
 
-    ``source.ended`` afterwards without ``until.done``: the sender closed before the end (which is the end, of a
-    body without one). Raises ``ClosedError``, ``MalformedError``.
+    ``source.ended`` afterwards without ``until.done``: the sender closed before the end (which is the end, of
+    a body without one). Raises ``ClosedError``, ``MalformedError``.
     """
     behind = b""
     turn = 0

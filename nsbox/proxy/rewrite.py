@@ -1,7 +1,7 @@
 """What is changed in heads on their way: as little as will do. Pure.
 
-A request: what belongs to the connection goes; keys of nsbox and the cookie of links go; what says where the request
-came from is replaced by the truth. A response: what belongs to the connection goes.
+A request: what belongs to the connection goes; keys of nsbox and the cookie of links go; what says where the
+request came from is replaced by the truth. A response: what belongs to the connection goes.
 """
 
 from __future__ import annotations

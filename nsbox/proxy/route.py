@@ -14,7 +14,8 @@ _HOST = re.compile(
 
 
 def target_of(form: Form, request: Request) -> Target | None:
-    """Where a request goes, None when it names no preview. Raises ``MalformedError`` for a Host that is none."""
+    """Where a request goes, None when it names no preview. Raises ``MalformedError`` for a Host that is
+    none."""
     host = request.host.decode("latin-1")
     match = _HOST.fullmatch(host)
     if match is None:

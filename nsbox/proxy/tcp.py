@@ -136,7 +136,8 @@ class Publisher:
         assert self._connections is not None
         ports = self._connections.edge.ports
         while ports.find(*place).reach is not Reach.NO_SANDBOX:
-            await trio.sleep(1)
+            with trio.move_on_after(1):
+                await ports.changed.wait()
         self.close(*place)
 
     def close(self, sandbox_id: str, port: int) -> None:

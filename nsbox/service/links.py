@@ -1,7 +1,8 @@
 """Signed links: who has one may visit a port that is not public, until it expires.
 
-A link names the port, its moment and nothing else; there is no record of links, so they cost nothing and cannot be
-taken back one by one. Taking the port away and exposing it again makes all of its old links worthless.
+A link names the port, its moment and nothing else; there is no record of links, so they cost nothing and
+cannot be taken back one by one. Taking the port away and exposing it again makes all of its old links
+worthless.
 """
 
 from __future__ import annotations

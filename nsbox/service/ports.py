@@ -67,8 +67,8 @@ class Publisher(Protocol):
 
 
 class Ports:
-    """The ports of all sandboxes. ``changed`` is set when one was taken away or restricted, and then replaced:
-    whoever keeps connections looks through them."""
+    """The ports of all sandboxes. ``changed`` is set when one was taken away or restricted, and then
+    replaced: whoever keeps connections looks through them."""
 
     def __init__(self, registry: Registry, form: Form, links: Links, publisher: Publisher, most: int) -> None:
         self._registry, self._form, self._links = registry, form, links

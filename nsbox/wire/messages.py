@@ -4,8 +4,8 @@
      │                 │             Task → TaskDone; unasked: Gone
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
-            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady + socket;
-            │                        Dial → Dialled + socket
+            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
+            │                        + socket; Dial → Dialled + socket
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
                                      Scan → Entries*, Remove → Done; each may answer Refused
