@@ -45,6 +45,8 @@ async def connected(descriptor: int, family: int, port: int) -> socket.socket:
         kind, host = _FAMILIES[family]
         if (sock.family, sock.type, sock.proto) != (kind, socket.SOCK_STREAM, socket.IPPROTO_TCP):
             raise Impostor("not a TCP socket")
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise Impostor("a socket that listens")
         if not _is_connected(sock, host, port):
             with trio.fail_after(PATIENCE):
                 await trio.lowlevel.wait_writable(sock.fileno())
