@@ -1,4 +1,5 @@
-"""The other side of the proxy, played by tests: a server as a sandbox might have it, and ports that lead to it."""
+"""The other side of the proxy, played by tests: a server as a sandbox might have it, and ports that lead to
+it."""
 
 from __future__ import annotations
 
