@@ -1,8 +1,7 @@
 """The server behind the proxies, in a sandbox and on the host alike: `python3 origin.py PORT`.
 
 As little as will do, so that what is measured is the way to it: a short answer at /, SIZE bytes at /SIZE. One
-thread, since a sandbox may have few processes and the crowd is larger: a large body keeps everybody else
-waiting.
+thread, since a sandbox may have few processes and the crowd is larger: a large body keeps the others waiting.
 """
 
 import select

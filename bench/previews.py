@@ -106,8 +106,7 @@ def measure(daemon: Daemon, effort: Effort) -> list[Figure]:
 
 
 def _latency(ways: dict[str, Way], effort: Effort) -> list[Figure]:
-    """Short requests on a kept connection, each way in turn: what is added is the difference of
-    neighbours."""
+    """Short requests on a kept connection, each way in turn; added is the difference of neighbours."""
     visitors = {name: _Visitor(way) for name, way in ways.items()}
     figures = [Figure(f"proxy_{name}", f"GET of two bytes, {name}") for name in ways]
     added = Figure("proxy_added", "added by nsbox's proxy", target=Target(0.3))

@@ -86,15 +86,26 @@ def _certificate(folder: Path) -> ssl.SSLContext:
 
 
 def _configuration(folder: Path, port: int, proxy: int) -> str:
-    """What the documentation says, with the places of this test put in.""" block =
-        re.search(r"```nginx\n(.*?)```", (CHECKOUT / "docs/previews.md").read_text(), re.DOTALL) assert block
-        is not None text = block[1] for before, after in ( ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
-        (f"/etc/ssl/{DOMAIN}.pem", f"{folder}/cert.pem"), (f"/etc/ssl/{DOMAIN}.key", f"{folder}/cert.key"),
-        ("http://127.0.0.1:8081", f"http://127.0.0.1:{proxy}"), ): assert text.count(before) == 1, before text
-        = text.replace(before, after) folders = "".join( f"{name}_temp_path {folder}/{name};\n" for name in
-        ("proxy", "fastcgi", "uwsgi", "scgi") ) return ( f"daemon off; pid {folder}/pid; error_log
-        {folder}/error.log; events {{}}\n" f"http {{ access_log off; server_names_hash_bucket_size 128;
-        client_body_temp_path {folder}/body;\n{folders}{text} }}\n" )
+    """What the documentation says, with the places of this test put in."""
+    block = re.search(r"```nginx\n(.*?)```", (CHECKOUT / "docs/previews.md").read_text(), re.DOTALL)
+    assert block is not None
+    text = block[1]
+    for before, after in (
+        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        (f"/etc/ssl/{DOMAIN}.pem", f"{folder}/cert.pem"),
+        (f"/etc/ssl/{DOMAIN}.key", f"{folder}/cert.key"),
+        ("http://127.0.0.1:8081", f"http://127.0.0.1:{proxy}"),
+    ):
+        assert text.count(before) == 1, before
+        text = text.replace(before, after)
+    folders = "".join(
+        f"{name}_temp_path {folder}/{name};\n" for name in ("proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return (
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+        f"http {{ access_log off; server_names_hash_bucket_size 128;\n"
+        f"client_body_temp_path {folder}/body;\n{folders}{text} }}\n"
+    )
 
 
 def _free_port() -> int:

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -136,8 +135,7 @@ def test_large_bodies_both_ways(node: Preview, daemon: Daemon) -> None:
 
 
 def _echoed(node: Preview, body: bytes) -> bytes:
-    """Send in chunks, and read at the same time: who does not read what comes back is not read from
-    either."""
+    """Send in chunks, and read at the same time: who does not read is not read from either."""
     with node.raw() as sock:
         head = f"POST /echo HTTP/1.1\r\nHost: {node.netloc}\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -286,10 +284,10 @@ def test_another_tenants_ports_do_not_exist(sandbox: Sandbox, daemon: Daemon) ->
 
 
 @pytest.fixture
-def tcp_daemon(daemon_factory: DaemonFactory) -> Iterator[Daemon]:
+def tcp_daemon(daemon_factory: DaemonFactory) -> Daemon:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    yield daemon_factory(settings={"tcp_ports": f"{port}-{min(port + 3, 65_535)}"})
+    return daemon_factory(settings={"tcp_ports": f"{port}-{min(port + 3, 65_535)}"})
 
 
 ECHO = """
@@ -428,8 +426,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
 def test_a_browser(sandbox: Sandbox, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A page from the sandbox fetches from its own origin, talks over a WebSocket, and gets nothing of the
-    API."""
+    """A page from the sandbox fetches from its own origin, talks over a WebSocket, and gets nothing of
+    the API."""
     serve(sandbox, "ws.py", servers.WEBSOCKET.replace("API/", daemon.url + "/"))
     preview = expose(sandbox, 4000)
     assert CHROMIUM is not None

@@ -46,12 +46,28 @@ def test_addresses(setting: str, url: str) -> None:
     assert previews.form(setting, 8081).url(ID, 80) == url
 
 
-@pytest.mark.parametrize( "host", [ "localhost", f"sb-{'a' * 32}-80.evil", f"sb-{'a' * 32}-80.localhost.evil",
-        f"sb-{'a' * 32}-80.x.localhost", f"x.sb-{'a' * 32}-80.localhost", f"sb-{'a' * 31}-80.localhost",
-        f"sb-{'a' * 32}-0.localhost", f"sb-{'a' * 32}-080.localhost", f"sb-{'a' * 32}-65536.localhost",
-        f"sb-{'1' * 32}-80.localhost", f"sb-{'a' * 32}.localhost", f"sb_{'a' * 32}-80.localhost", "", ".",
-        f"sb-{'a' * 32}-80.localhost.", ], )  # fmt: skip def test_hosts_that_are_no_preview(host: str) ->
-        None: assert previews.form("", 8081).target(host, b"/") is None
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        f"sb-{'a' * 32}-80.evil",
+        f"sb-{'a' * 32}-80.localhost.evil",
+        f"sb-{'a' * 32}-80.x.localhost",
+        f"x.sb-{'a' * 32}-80.localhost",
+        f"sb-{'a' * 31}-80.localhost",
+        f"sb-{'a' * 32}-0.localhost",
+        f"sb-{'a' * 32}-080.localhost",
+        f"sb-{'a' * 32}-65536.localhost",
+        f"sb-{'1' * 32}-80.localhost",
+        f"sb-{'a' * 32}.localhost",
+        f"sb_{'a' * 32}-80.localhost",
+        "",
+        ".",
+        f"sb-{'a' * 32}-80.localhost.",
+    ],
+)
+def test_hosts_that_are_no_preview(host: str) -> None:
+    assert previews.form("", 8081).target(host, b"/") is None
 
 
 @pytest.mark.parametrize(
@@ -77,13 +93,26 @@ def test_the_prefix_of_a_path() -> None:
     assert form.target("other", f"/p/{ID}/80/".encode()) is None
 
 
-@pytest.mark.parametrize( ("name", "value"), [ ("preview_url", "ftp://*.localhost"), ("preview_url",
-        "http://*.localhost/p"), ("preview_url", "localhost"), ("preview_url", "http://x.*.localhost"),
-        ("preview_url", "http://*.localhost:99999"), ("preview_url", "http://*.localhost\r\nX: y"),
-        ("trusted_proxies", "10.0.0.1/8"), ("trusted_proxies", "nginx"), ("tcp_ports", "80-90"), ("tcp_ports",
-        "9000-8000"), ("tcp_ports", "a-b"), ("tcp_ports", "65000-70000"), ], )  # fmt: skip def
-        test_settings_that_cannot_be_used(name: str, value: str) -> None: with pytest.raises(HostProblem,
-        match=name): edge.check(Settings(**{name: value}))
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("preview_url", "ftp://*.localhost"),
+        ("preview_url", "http://*.localhost/p"),
+        ("preview_url", "localhost"),
+        ("preview_url", "http://x.*.localhost"),
+        ("preview_url", "http://*.localhost:99999"),
+        ("preview_url", "http://*.localhost\r\nX: y"),
+        ("trusted_proxies", "10.0.0.1/8"),
+        ("trusted_proxies", "nginx"),
+        ("tcp_ports", "80-90"),
+        ("tcp_ports", "9000-8000"),
+        ("tcp_ports", "a-b"),
+        ("tcp_ports", "65000-70000"),
+    ],
+)
+def test_settings_that_cannot_be_used(name: str, value: str) -> None:
+    with pytest.raises(HostProblem, match=name):
+        edge.check(Settings(**{name: value}))
 
 
 def test_settings_that_can() -> None:

@@ -1,5 +1,4 @@
-"""The other side of the proxy, played by tests: a server as a sandbox might have it, and ports that lead to
-it."""
+"""The other side of the proxy, played by tests: a server as a sandbox might have it, and its port."""
 
 from __future__ import annotations
 

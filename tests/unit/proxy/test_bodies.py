@@ -35,12 +35,35 @@ def test_the_end_is_found_wherever_it_is_cut(chunks: list[bytes], cuts: list[int
     assert taken == len(whole)
 
 
-@pytest.mark.parametrize( "data", [ b"\r\n", b"g\r\n", b"-1\r\n", b"+1\r\n", b"0x1\r\n", b" 1\r\n",
-        b"1_0\r\n", b"1\n", b"1\r\nab", b"1\r\na\n\n", b"1\r\na\r\r", b"1;a\nb\r\n", b"1;a\x00\r\n", b"1" * 16
-        + b"\r\n", b"1;" + b"a" * 5000, b"0\r\nX : a\r\n", b"0\r\n folded\r\n", b"0\r\nHost: a\r\n",
-        b"0\r\nX_Forwarded_For: a\r\n", b"0\r\nAuthorization: a\r\n", b"0\r\nContent-Length: 1\r\n", b"0\r\n"
-        + b"X: " + b"a" * 4000 + b"\r\n" + (b"X: " + b"a" * 3000 + b"\r\n") * 9, ], )  # fmt: skip def
-        test_malformed_chunks(data: bytes) -> None: with pytest.raises(MalformedError):
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\r\n",
+        b"g\r\n",
+        b"-1\r\n",
+        b"+1\r\n",
+        b"0x1\r\n",
+        b" 1\r\n",
+        b"1_0\r\n",
+        b"1\n",
+        b"1\r\nab",
+        b"1\r\na\n\n",
+        b"1\r\na\r\r",
+        b"1;a\nb\r\n",
+        b"1;a\x00\r\n",
+        b"1" * 16 + b"\r\n",
+        b"1;" + b"a" * 5000,
+        b"0\r\nX : a\r\n",
+        b"0\r\n folded\r\n",
+        b"0\r\nHost: a\r\n",
+        b"0\r\nX_Forwarded_For: a\r\n",
+        b"0\r\nAuthorization: a\r\n",
+        b"0\r\nContent-Length: 1\r\n",
+        b"0\r\n" + b"X: " + b"a" * 4000 + b"\r\n" + (b"X: " + b"a" * 3000 + b"\r\n") * 9,
+    ],
+)
+def test_malformed_chunks(data: bytes) -> None:
+    with pytest.raises(MalformedError):
         Chunked(NO_TRAILERS).feed(memoryview(data))
 
 

@@ -16,35 +16,50 @@ _VALUE = st.text(
 )
 _FRAMING = {"host", "content-length", "transfer-encoding", "connection", "upgrade"}
 
-REFUSED = { "nothing": b"\r\n\r\n", "no version": b"GET /\r\nHost: a\r\n\r\n", "HTTP/2": b"PRI *
-    HTTP/2.0\r\n\r\n", "two blanks": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "a tab": b"GET\t/
-    HTTP/1.1\r\nHost: a\r\n\r\n", "a blank in the target": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "a NUL in
-    the target": b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", "bytes in the target": b"GET /\xff
-    HTTP/1.1\r\nHost: a\r\n\r\n", "a method that is none": b"GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT":
-    b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", "a target without a path": b"GET a HTTP/1.1\r\nHost:
-    a\r\n\r\n", "a target of another host": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "no host": b"GET /
-    HTTP/1.1\r\nX: a\r\n\r\n", "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "two hosts,
-    spelt": b"GET / HTTP/1.1\r\nHost: a\r\nhOsT: b\r\n\r\n", "a folded line": b"GET / HTTP/1.1\r\nHost: a\r\n
-    b\r\n\r\n", "a folded first line": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", "a blank before the colon":
-    b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "no colon": b"GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n", "an
-    empty name": b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", "a bare LF": b"GET / HTTP/1.1\r\nHost: a\nX:
-    b\r\n\r\n", "a bare CR": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", "a NUL in a value": b"GET /
-    HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n", "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:
-    1\r\nContent-Length: 1\r\n\r\n", "two lengths in one": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1,
-    1\r\n\r\n", "a signed length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", "a negative
-    length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "a length in hex": b"POST /
-    HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", "an empty length": b"POST / HTTP/1.1\r\nHost:
-    a\r\nContent-Length:\r\n\r\n", "a huge length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" *
-    40 + b"\r\n\r\n", "both": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding:
-    chunked\r\n\r\n", "both, the other way": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:
-    chunked\r\nContent-Length: 1\r\n\r\n", "gzip": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:
-    gzip\r\n\r\n", "gzip, chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+REFUSED = {
+    "nothing": b"\r\n\r\n",
+    "no version": b"GET /\r\nHost: a\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\n",
+    "two blanks": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a tab": b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a blank in the target": b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a NUL in the target": b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes in the target": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a method that is none": b"GE(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+    "a target without a path": b"GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target of another host": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\nX: a\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "two hosts, spelt": b"GET / HTTP/1.1\r\nHost: a\r\nhOsT: b\r\n\r\n",
+    "a folded line": b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+    "a folded first line": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "a blank before the colon": b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    "no colon": b"GET / HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n",
+    "an empty name": b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+    "a bare LF": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+    "a bare CR": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+    "a NUL in a value": b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+    "two lengths in one": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+    "a signed length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+    "a negative length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    "a length in hex": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
+    "an empty length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+    "a huge length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 40 + b"\r\n\r\n",
+    "both": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "both, the other way": b"POST / HTTP/1.1\r\nHost: a\r\n" + _CHUNKED + b"Content-Length: 1\r\n\r\n",
+    "gzip": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "gzip, chunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
     "chunked, identity": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
-    "chunked twice": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding:
-    chunked\r\n\r\n", "xchunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    "chunked twice": b"POST / HTTP/1.1\r\nHost: a\r\n" + 2 * _CHUNKED + b"\r\n",
+    "xchunked": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
     "chunked with a vertical tab": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
-    "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "too many
-    fields": b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 300 + b"\r\n", }  # fmt: skip
+    "chunked in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "too many fields": b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 300 + b"\r\n",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -106,11 +106,15 @@ def test_the_path_form() -> None:
     assert sent("", target=target, path=f"/p/{ID}/8080?x")[0] == "GET /?x HTTP/1.1"
 
 
-def test_an_answer() -> None: told = head.response( b"HTTP/1.0 200 Fine\r\nConnection: close,
-        X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nContent-Length: 2\r\n" b"Set-Cookie: a\r\nSet-Cookie:
-        b\r\n\r\n" ) assert rewrite.response_head(told, close=False) == ( b"HTTP/1.1 200
-        Fine\r\nContent-Length: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n" ) assert b"\r\nConnection:
-        close\r\n" in rewrite.response_head(told, close=True)
+def test_an_answer() -> None:
+    told = head.response(
+        b"HTTP/1.0 200 Fine\r\nConnection: close, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\n"
+        b"Content-Length: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n"
+    )
+    assert rewrite.response_head(told, close=False) == (
+        b"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n"
+    )
+    assert b"\r\nConnection: close\r\n" in rewrite.response_head(told, close=True)
 
 
 @pytest.mark.parametrize(

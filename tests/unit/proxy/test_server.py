@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsbox.service.ports import Reach
-from tests.unit.proxy.origins import A, B, HOST_A, HOST_B, KEY, Origin, Proxy, Visitor, ok
+from tests.unit.proxy.origins import HOST_A, HOST_B, KEY, A, B, Origin, Proxy, Visitor, ok
 from tests.unit.proxy.test_head import REFUSED
 
 
@@ -403,20 +403,54 @@ async def test_an_answer_that_is_cut_off_is_cut_off_for_the_visitor(proxy: Proxy
     assert (await proxy.ask(GET_A)).endswith(b"half")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]) @given(
-                st.lists( st.sampled_from( [ GET_A, b"GET / HTTP/1.1\r\n", f"Host: {HOST_A}\r\n".encode(),
-                b"\r\n", b"\n", b"\x00", b"0\r\n\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length:
-                3\r\n", b"abc", b"Upgrade: x\r\n", b"\xff\xfe", b"Connection: upgrade\r\n", b"HTTP/1.1 200
-                OK\r\n\r\n", f"Host: {HOST_B}\r\n".encode(), b" ", b":", ] ), max_size=12, ) )  # fmt: skip
-                def test_whatever_comes_the_proxy_lives(pieces: list[bytes]) -> None: async def scenario() ->
-                None: async with trio.open_nursery() as nursery: proxy = Proxy(nursery) await
-                nursery.start(proxy.run) origin = proxy.ports.behaviour[A] = Origin(lambda head: ok())
-                proxy.ports.behaviour[B] = Origin(lambda head: ok(b"from b")) async with await proxy.connect()
-                as visitor: try: await visitor.send(b"".join(pieces)) await visitor.stream.send_eof() except
-                trio.BrokenResourceError: pass answer = await visitor.all() if origin.heads: assert b"from b"
-                not in answer assert not answer or status(answer) < 502 assert (await
-                proxy.ask(GET_A.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))).endswith( b"hello" )
-                nursery.cancel_scope.cancel()
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                GET_A,
+                b"GET / HTTP/1.1\r\n",
+                f"Host: {HOST_A}\r\n".encode(),
+                b"\r\n",
+                b"\n",
+                b"\x00",
+                b"0\r\n\r\n",
+                b"Transfer-Encoding: chunked\r\n",
+                b"Content-Length: 3\r\n",
+                b"abc",
+                b"Upgrade: x\r\n",
+                b"\xff\xfe",
+                b"Connection: upgrade\r\n",
+                b"HTTP/1.1 200 OK\r\n\r\n",
+                f"Host: {HOST_B}\r\n".encode(),
+                b" ",
+                b":",
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_comes_the_proxy_lives(pieces: list[bytes]) -> None:
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            proxy = Proxy(nursery)
+            await nursery.start(proxy.run)
+            origin = proxy.ports.behaviour[A] = Origin(lambda head: ok())
+            proxy.ports.behaviour[B] = Origin(lambda head: ok(b"from b"))
+            async with await proxy.connect() as visitor:
+                try:
+                    await visitor.send(b"".join(pieces))
+                    await visitor.stream.send_eof()
+                except trio.BrokenResourceError:
+                    pass
+                answer = await visitor.all()
+            if origin.heads:
+                assert b"from b" not in answer
+            assert not answer or status(answer) < 502
+            assert (await proxy.ask(GET_A.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))).endswith(
+                b"hello"
+            )
+            nursery.cancel_scope.cancel()
 
     trio.run(scenario)
 
