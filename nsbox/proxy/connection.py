@@ -31,6 +31,9 @@ from nsbox.service.ports import Reach
 
 _log = logging.getLogger(__name__)
 
+#: What is received at once where a head is expected. What comes behind it is kept while the answer is on its
+#: way.
+_AHEAD = 16 * 1024
 #: Asked again on a new connection when the old one turns out to be closed (RFC 9110, 9.2.1).
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _UNREACHED = {
@@ -163,7 +166,7 @@ class Connection:
                 self._in_head = True
                 if not self.busy:
                     self.deadline = self.edge.now + self.edge.bounds.head_s
-            data = await self.client.receive()
+            data = await self.client.receive(_AHEAD)
             if not data:
                 return None
             buffer += data
@@ -302,6 +305,7 @@ class Connection:
         sandbox, which may then stop working on it, as if nobody stood between."""
         while not self.client.ended:
             await self.client.receive()
+            await trio.lowlevel.checkpoint()  # one that floods us must not hold the loop
         exchange = self.exchange
         if exchange is not None and not exchange.tunnel:
             if self.upstream is not None and not exchange.done.is_set():

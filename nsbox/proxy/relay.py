@@ -60,13 +60,13 @@ class Line:
         self.ended = False  # the other side will send no more
         self.finished = False  # we have said that we send no more
 
-    def receive_now(self) -> memoryview | None:
+    def receive_now(self, most: int = LARGE) -> memoryview | None:
         """What is there, valid until the next wait; empty at the end, None when nothing is there yet.
 
         Raises ``ClosedError``.
         """
         try:
-            size = self._sock.recv_into(_view, self._held.room, socket.MSG_DONTWAIT)
+            size = self._sock.recv_into(_view, min(most, self._held.room), socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -76,9 +76,9 @@ class Line:
             self.ended = True
         return _view[:size]
 
-    async def receive(self) -> memoryview:
+    async def receive(self, most: int = LARGE) -> memoryview:
         """The same, waited for."""
-        while (data := self.receive_now()) is None:
+        while (data := self.receive_now(most)) is None:
             await self.readable()
         return data
 

@@ -584,6 +584,23 @@ async def test_an_init_that_makes_its_sockets_wait_holds_nobody_up(proxy: Proxy)
             sending.cancel_scope.cancel()
 
 
+async def test_a_client_that_floods_us_while_it_is_answered_holds_nobody_up(proxy: Proxy) -> None:
+    async def behaviour(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await trio.sleep_forever()
+
+    proxy.ports.behaviour[A] = behaviour
+    proxy.ports.behaviour[B] = Origin(lambda head: ok())
+    async with await proxy.connect() as flood, await proxy.connect() as visitor:
+        await flood.get(fields="Connection: close\r\n")
+        async with trio.open_nursery() as sending:
+            sending.start_soon(flood.send, bytes(1_000_000_000))
+            with trio.fail_after(5):
+                await visitor.get(host=HOST_B)
+                await visitor.until(b"hello")
+            sending.cancel_scope.cancel()
+
+
 async def test_a_lingering_socket_does_not_hold_up_close(nursery: trio.Nursery) -> None:
     """With SO_LINGER, close(2) waits for what was sent to be taken: here for 20 s, and the loop with it."""
     proxy = await bounded(nursery, idle_s=0.5)
