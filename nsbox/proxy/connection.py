@@ -77,6 +77,11 @@ class Connection:
         self.since = edge.now
 
     @property
+    def endless(self) -> bool:
+        """Whether it has become a tunnel."""
+        return self.exchange is not None and self.exchange.tunnel
+
+    @property
     def place(self) -> tuple[str, int] | None:
         """The sandbox and port it leads to, once that is known."""
         return self.target[:2] if self.target is not None else None

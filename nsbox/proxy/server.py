@@ -32,6 +32,11 @@ class Watched(Protocol):
     since: float
 
     @property
+    def endless(self) -> bool:
+        """Has no answer that one could wait for: it is a tunnel."""
+        ...
+
+    @property
     def place(self) -> tuple[str, int] | None:
         """The sandbox and port it leads to, once that is known."""
         ...
@@ -88,9 +93,10 @@ class Connections:
         return found.reach in (Reach.OPEN, Reach.PAUSED)
 
     async def end(self) -> None:
-        """Idle connections at once; requests in progress when they are done, or the grace time is over."""
+        """Idle connections and tunnels at once; requests in progress when they are done, or the grace time is
+        over."""
         for one in list(self._live):
-            if not one.busy:
+            if not one.busy or one.endless:
                 one.abort()
         with trio.move_on_after(self.edge.bounds.grace_s):
             while any(one.busy for one in self._live):

@@ -27,6 +27,8 @@ class _Published(NamedTuple):
 class Tunnel:
     """One connection, from a client to a sandbox."""
 
+    endless = True
+
     def __init__(self, sock: socket.socket, place: tuple[str, int], edge: Edge) -> None:
         self.place: tuple[str, int] | None = place
         self._sandbox_id, self._number = place
