@@ -32,7 +32,8 @@ events {{ worker_connections 4096; }}
 http {{
   access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; }}
+  keepalive_requests 10000000; keepalive_time 1d;
+  upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 10000000; }}
   server {{ listen 127.0.0.1:{port}; location / {{
     proxy_pass http://origin; proxy_http_version 1.1; proxy_max_temp_file_size 0;
     proxy_set_header Connection ""; proxy_set_header Host $host;
