@@ -1,4 +1,5 @@
-"""The composition root of api: ``main(LISTENING-DESCRIPTOR)``, its orders as JSON on standard input.
+"""The composition root of api: ``main(API-LISTENER,PROXY-LISTENER)``, as descriptors; its orders as JSON on
+standard input.
 
 Everything is acquired in order and released in reverse. Started by the supervisor, and again when it dies:
 sandboxes and their commands outlive it.
@@ -12,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from typing import NamedTuple
 
 import msgspec
 import prctl
@@ -23,10 +25,18 @@ from nsbox.api.services import Services
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
 from nsbox.model.errors import HostProblem
+from nsbox.plan import edge as edge_settings
+from nsbox.plan.previews import Form
+from nsbox.proxy.edge import Bounds, Edge
+from nsbox.proxy.server import Connections
+from nsbox.proxy.server import serve as serve_previews
+from nsbox.proxy.tcp import Publisher
 from nsbox.service.commands import Commands
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
+from nsbox.service.links import Links
+from nsbox.service.ports import Ports
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -48,6 +58,13 @@ class Orders(msgspec.Struct, frozen=True):
     bootstrap_key: str | None = None
 
 
+class Listeners(NamedTuple):
+    """The sockets that the supervisor holds."""
+
+    api: socket.socket
+    proxy: socket.socket
+
+
 def main(arguments: list[str]) -> int:
     """Run api until told to stop; the exit status."""
     prctl.set_pdeathsig(signal.SIGKILL)
@@ -57,10 +74,10 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     _raise_descriptor_limit()
-    listener = socket.socket(fileno=int(arguments[0]))
+    listeners = Listeners(*(socket.socket(fileno=int(one)) for one in arguments[0].split(",")))
     status = 0
     try:
-        trio.run(_run, orders, listener)
+        trio.run(_run, orders, listeners)
     except* (HostProblem, Closed) as group:
         status = 1
         for problem in _leaves(group):
@@ -82,7 +99,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(orders: Orders, listener: socket.socket) -> None:
+async def _run(orders: Orders, listeners: Listeners) -> None:
     settings = orders.settings
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -90,7 +107,7 @@ async def _run(orders: Orders, listener: socket.socket) -> None:
     keys = KeyRing(settings.state_dir)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(settings, database, keys, run_dir, listener, nursery, first_key)
+            await _serve(settings, database, keys, run_dir, listeners, nursery, first_key)
             nursery.cancel_scope.cancel()
     finally:
         keys.close()
@@ -103,7 +120,7 @@ async def _serve(
     database: Database,
     keys: KeyRing,
     run_dir: int,
-    listener: socket.socket,
+    listeners: Listeners,
     nursery: trio.Nursery,
     first_key: str | None,
 ) -> None:
@@ -118,11 +135,19 @@ async def _serve(
     templates.add(template)
     await sandboxes.reconcile(alive)
     health = Health(registry, keeper.enforced)
+    form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
+    publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
+    ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
+    edge = _edge(settings, ports, form, keys)
+    connections = Connections(edge)
+    publisher.use(connections)
+    ports.republish()
     services = Services(
         sandboxes=sandboxes,
         templates=templates,
         commands=commands,
         files=Files(registry, settings),
+        ports=ports,
         health=health,
         keys=keys,
     )
@@ -133,9 +158,11 @@ async def _serve(
     nursery.start_soon(remove_unused, settings.state_dir, keeper, used)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
-            await serving.start(serve, create_app(services, settings), listener, settings)
+            await serving.start(serve_previews, listeners.proxy, edge, connections)
+            await serving.start(serve, create_app(services, settings), listeners.api, settings)
             health.ready = True
-            _announce(settings, listener, first_key)
+            print(f"nsbox previews: {form}", flush=True)
+            _announce(settings, listeners.api, first_key)
             received = await anext(aiter(signals))
             health.ready = False
             if received == signal.SIGTERM:
@@ -144,6 +171,22 @@ async def _serve(
                 with trio.move_on_after(settings.shutdown_grace_s):
                     await sandboxes.end_all()
             serving.cancel_scope.cancel()
+
+
+def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
+    bounds = Bounds(
+        head_s=settings.header_timeout_s,
+        keep_alive_s=settings.keep_alive_s,
+        idle_s=settings.proxy_idle_s,
+        connections=settings.proxy_max_connections,
+        sandbox_connections=settings.proxy_sandbox_connections,
+        grace_s=settings.shutdown_grace_s,
+    )
+
+    def is_key(presented: str) -> bool:
+        return keys.find(presented) is not None
+
+    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), is_key, bounds)
 
 
 async def _note_uses(keys: KeyRing, database: Database) -> None:

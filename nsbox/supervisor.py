@@ -2,8 +2,8 @@
 
 It exists because neither could start the other: keeper lives in a user namespace of its own, from which no
 process gets back out, and api must not have the right to use newuidmap. It stays single-threaded, since a
-threaded process cannot make user namespaces, and holds the listening socket, so that a restart of api
-loses no connection.
+threaded process cannot make user namespaces, and holds the listening sockets of the API and of the proxy, so
+that a restart of api loses no connection.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from nsbox.keeper.config import Config
 from nsbox.kernel import python
 from nsbox.kernel.namespaces import SANDBOX_IDS, IdRange
 from nsbox.model.errors import HostProblem
+from nsbox.plan import edge
 from nsbox.settings import BOOTSTRAP_KEY_VARIABLE, LimitsMode, Settings
 
 #: How long keeper may take to make its first blank, in seconds.
@@ -39,15 +40,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 def run(settings: Settings, bootstrap_key: str | None) -> int:
     """Serve until told to stop; the exit status. Raises ``HostProblem``."""
     os.environ.pop(BOOTSTRAP_KEY_VARIABLE, None)
+    edge.check(settings)
     os.umask(0o077)
     os.makedirs(settings.state_dir, 0o700, exist_ok=True)
     lock = _lock(settings.state_dir)
     delegation = cgroups.prepare()
     if settings.limits is LimitsMode.REQUIRED:
         cgroups.require(delegation)
-    listener = _listen(settings.host, settings.port)
+    listener = _listen(settings.host, settings.port, "port")
     try:
-        return _Supervisor(settings, delegation, listener, bootstrap_key).run()
+        with _listen(settings.proxy_host, settings.proxy_port, "proxy-port") as proxy:
+            return _Supervisor(settings, delegation, (listener, proxy), bootstrap_key).run()
     finally:
         listener.close()
         os.close(lock)
@@ -66,7 +69,8 @@ def _lock(state_dir: str) -> int:
     return descriptor
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    """``option`` is the name of the one that moves it."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -76,7 +80,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise HostProblem(
             f"cannot listen on {host}:{port}: {error}",
-            remedy="choose another --host or --port; --port 0 picks one",
+            remedy=f"choose another with --{option}; --{option} 0 picks one",
         ) from error
     return listener
 
@@ -103,10 +107,10 @@ class _Supervisor:
         self,
         settings: Settings,
         delegation: cgroups.Delegation,
-        listener: socket.socket,
+        listeners: tuple[socket.socket, socket.socket],
         bootstrap_key: str | None,
     ) -> None:
-        self._settings, self._delegation, self._listener = settings, delegation, listener
+        self._settings, self._delegation, self._listeners = settings, delegation, listeners
         self._bootstrap_key = bootstrap_key
         self._keeper = 0
         self._lifeline = -1
@@ -179,9 +183,11 @@ class _Supervisor:
     def _start_api(self) -> None:
         """The settings, and the first key if one is preset, go by a pipe: neither the command line nor the
         environment of a process is a place for a secret."""
-        descriptor = self._listener.fileno()
+        descriptors = [listener.fileno() for listener in self._listeners]
         self._api = subprocess.Popen(
-            python.command("nsbox.daemon", str(descriptor)), stdin=subprocess.PIPE, pass_fds=(descriptor,)
+            python.command("nsbox.daemon", ",".join(str(descriptor) for descriptor in descriptors)),
+            stdin=subprocess.PIPE,
+            pass_fds=descriptors,
         )
         self._api_since = time.monotonic()
         orders = {"settings": msgspec.to_builtins(self._settings), "bootstrap_key": self._bootstrap_key}

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.ports import Port
 
 ID_PREFIX = "sb_"
 _ID_BYTES = 20  # 160 random bits; base32 without padding gives 32 characters
@@ -60,6 +61,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     boot_id: str
     enforced: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
     ended_at: float | None = None
     end_reason: EndReason | None = None
 
