@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     header_timeout_s: Positive = 15
     keep_alive_s: Positive = 75
     shutdown_grace_s: Positive = 5
+    # processes
+    hang_timeout_s: Positive = 60
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
