@@ -8,7 +8,6 @@ loses no connection.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -18,7 +17,7 @@ import time
 
 import msgspec
 
-from nsbox.host import account, cgroups, facts, heartbeat, outer, systemd
+from nsbox.host import account, cgroups, claims, facts, heartbeat, outer, systemd
 from nsbox.keeper.config import Config
 from nsbox.kernel import journal, python
 from nsbox.kernel.namespaces import SANDBOX_IDS, IdRange
@@ -39,68 +38,17 @@ def run(settings: Settings, bootstrap_key: str | None) -> int:
     """Serve until told to stop; the exit status. Raises ``HostProblem``."""
     os.environ.pop(BOOTSTRAP_KEY_VARIABLE, None)
     os.umask(0o077)
-    _make_state_dir(settings.state_dir)
-    lock = _lock(settings.state_dir)
+    claims.state_folder(settings.state_dir)
+    lock = claims.lock(settings.state_dir)
     delegation = cgroups.prepare()
     if settings.limits is LimitsMode.REQUIRED:
         cgroups.require(delegation)
-    listener = _listen(settings.host, settings.port)
+    listener = claims.listen(settings.host, settings.port)
     try:
         return _Supervisor(settings, delegation, listener, bootstrap_key).run()
     finally:
         listener.close()
         os.close(lock)
-
-
-def _make_state_dir(state_dir: str) -> None:
-    """Before anything is written: a daemon that meets a full disk halfway leaves halves."""
-    free = facts.state_disk(state_dir).free_bytes
-    if free < facts.FREE_NEEDED:
-        raise HostProblem(
-            f"there is no space for {state_dir}: {free >> 20} MiB are free on its disk",
-            remedy="free some, or give a --state-dir on another disk",
-        )
-    try:
-        os.makedirs(state_dir, 0o700, exist_ok=True)
-    except OSError as error:
-        raise HostProblem(
-            f"the state folder {state_dir} cannot be made: {error.strerror}",
-            remedy="give a --state-dir that you can write to",
-        ) from error
-
-
-def _lock(state_dir: str) -> int:
-    """One daemon for one state folder. The lock goes with the process, however it ends."""
-    path = os.path.join(state_dir, "lock")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HostProblem(
-            f"{path} cannot be opened: {error.strerror}", remedy="give a --state-dir that is yours"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise HostProblem(
-            f"another nsbox uses {state_dir}", remedy="stop it, or give another --state-dir"
-        ) from error
-    return descriptor
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        raise HostProblem(
-            f"cannot listen on {host}:{port}: {error}",
-            remedy="choose another --host or --port; --port 0 picks one",
-        ) from error
-    return listener
 
 
 def subordinate_ids() -> tuple[IdRange, IdRange]:
@@ -241,7 +189,7 @@ class _Supervisor:
     # ---- events
 
     def _wait(self, wakeup: int) -> None:
-        watched = [wakeup] if self._api is None else [wakeup, self._beats]
+        watched = [one for one in (wakeup, self._beats) if one >= 0]
         due = self._not_before if self._api is None else self._last_beat + self._settings.hang_timeout_s
         readable, _, _ = select.select(watched, [], [], max(0.0, due - time.monotonic()))
         if self._beats in readable:

@@ -108,6 +108,10 @@ def _up(machine: Machine, *, bare: bool) -> int:
             machine.boot(image.get(), dies_with_us=False)
         else:
             session.furnish(machine, dies_with_us=False)
+    except RigError:
+        if machine.pid:
+            say("the machine is left up, to look into it")
+        raise
     except BaseException:
         machine.remove()
         raise

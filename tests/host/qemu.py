@@ -22,8 +22,8 @@ _KERNEL_LINE = (
 
 
 def kvm_works(modules: str = "/sys/module", device: str = "/dev/kvm") -> bool:
-    """Hardware's virtualisation, and allowed to us. The ``kvm_pvm`` kind of /dev/kvm, met in virtual machines,
-    cannot run an ordinary guest kernel: it stops in emulation failures."""
+    """Hardware's virtualisation, and allowed to us. The ``kvm_pvm`` kind of /dev/kvm, in virtual machines
+    mostly, cannot run an ordinary guest kernel: it stops in emulation failures."""
     if os.path.exists(f"{modules}/kvm_pvm"):
         return False
     hardware = any(os.path.exists(f"{modules}/{name}") for name in ("kvm_intel", "kvm_amd"))

@@ -13,42 +13,15 @@ USER, USER_ID = "dev", 1000
 READY = "NSBOX-MACHINE-READY"
 DISK_SIZE = "12G"
 
-#: The second line is what README.md tells a self-hoster to install; the machine has no way out, so it is
+#: The third line is what README.md tells a self-hoster to install; the machine has no way out, so it is
 #: there already. strace, curl and the quota tools are for tests.
-PACKAGES = [
-    "linux-image-cloud-amd64",
-    "busybox-static",
-    "kmod",
-    "udev",
-    "systemd",
-    "systemd-sysv",
-    "dbus",
-    "dbus-user-session",
-    "libpam-systemd",
-    "pipx",
-    "gcc",
-    "libc6-dev",
-    "libcap-dev",
-    "python3-dev",
-    "uidmap",
-    "openssh-server",
-    "sudo",
-    "python3",
-    "python3-venv",
-    "iproute2",
-    "nftables",
-    "passt",
-    "procps",
-    "psmisc",
-    "util-linux",
-    "less",
-    "ca-certificates",
-    "strace",
-    "curl",
-    "e2fsprogs",
-    "xfsprogs",
-    "quota",
-]
+PACKAGES = (
+    "linux-image-cloud-amd64", "busybox-static", "kmod", "udev",
+    "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd",
+    "pipx", "gcc", "libc6-dev", "libcap-dev", "python3-dev", "uidmap",
+    "openssh-server", "sudo", "python3", "python3-venv", "iproute2", "nftables", "passt", "procps", "psmisc",
+    "util-linux", "less", "ca-certificates", "strace", "curl", "e2fsprogs", "xfsprogs", "quota",
+)  # fmt: skip
 
 #: What the disk's driver and project quotas need, before there is a root file system to load modules from.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "quota_v2")
@@ -106,6 +79,9 @@ mkdir -p /var/lib/systemd/linger
 touch /var/lib/systemd/linger/{USER}
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+# pipx has been used here before, by both: its own environment takes a minute to make when it is emulated.
+python3 -m venv /opt/pipx/shared
+su {USER} -c 'python3 -m venv ~/.local/pipx/shared'
 systemctl -q enable systemd-networkd.service ssh.service
 ln -s ../machine-ready.service /etc/systemd/system/multi-user.target.wants/machine-ready.service
 systemctl -q disable systemd-networkd-wait-online.service || true

@@ -94,8 +94,7 @@ class Service:
         return int(self.show("MainPID"))
 
     def process(self, title: str) -> int:
-        """The pid of the process of that name; 0 while there is none. keeper's threads and copies do not count:
-        its parent is the main process."""
+        """The pid of the main process's child of that name; 0 while there is none."""
         found = sh(f"pgrep --parent {self.main_pid} --exact {title}", check=False).split()
         return int(found[0]) if found else 0
 

@@ -97,7 +97,7 @@ def test_the_users_unit_has_nothing_that_only_the_system_can_give():
     text = user_unit_text()
     names = {line.partition("=")[0] for line in text.splitlines() if line[:1].isalpha()}
     assert {"Type", "ExecStart", "ExecReload", "Delegate", "WatchdogSec", "Restart", "KillMode"} <= names
-    # systemd makes a user namespace for the sandboxing options of a user's unit; newuidmap has no power there.
+    # For these systemd gives a user's unit a user namespace, in which newuidmap has no power.
     assert not names & {
         "User",
         "ProtectSystem",
