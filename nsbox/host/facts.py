@@ -12,8 +12,10 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -372,21 +374,28 @@ def boot_time() -> float:
 
 def attempt(argv: Sequence[str]) -> Attempt:
     """Run a short command and keep the last line of what it complains about."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Attempt(False, str(error))
-    if done.returncode == 0:
+    # A file and not a pipe, and a session of its own: the unshare of util-linux 2.38 that is refused a namespace
+    # leaves a child behind that waits for ever and keeps a pipe open.
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+        except OSError as error:
+            return Attempt(False, str(error))
+        try:
+            status = process.wait(_PROBE_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            return Attempt(False, str(error))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    if status == 0:
         return Attempt(True)
-    lines = done.stderr.strip().splitlines()
-    return Attempt(False, lines[-1] if lines else f"{argv[0]} ended with status {done.returncode}")
+    return Attempt(False, lines[-1] if lines else f"{argv[0]} ended with status {status}")
 
 
 # util-linux does the probing, in programs of its own: a user namespace cannot be left again.

@@ -51,7 +51,12 @@ SUITES = (
             "tests/e2e/test_exec.py::test_endless_output_leaves_memory_flat",
         ),
     ),
-    Suite("service", Account.ROOT, "tests/service"),
+    Suite(
+        "service",
+        Account.ROOT,
+        "tests/service",
+        slow=("tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",),
+    ),
 )
 
 
