@@ -374,8 +374,8 @@ def boot_time() -> float:
 
 def attempt(argv: Sequence[str]) -> Attempt:
     """Run a short command and keep the last line of what it complains about."""
-    # A file and not a pipe, and a session of its own: the unshare of util-linux 2.38 that is refused a namespace
-    # leaves a child behind that waits for ever and keeps a pipe open.
+    # A file and not a pipe, and a session of its own: util-linux' unshare, refused a namespace,
+    # leaves a child behind that waits for ever and keeps a pipe open (seen with 2.38).
     with tempfile.TemporaryFile() as said:
         try:
             process = subprocess.Popen(

@@ -134,7 +134,9 @@ def test_a_controller_that_is_not_delegated(mend: Mend) -> None:
     setting = "/etc/systemd/system/user@.service.d/nsbox.conf"
     restart = "systemctl daemon-reload && systemctl restart user@1000.service"
     mend(f"mv /root/nsbox.conf {setting}; {restart}")
-    sh(f"mv {setting} /root/nsbox.conf; printf '[Service]\\nDelegate=memory pids\\n' >{setting}; {restart}")
+    sh(
+        f"mv {setting} /root/nsbox.conf; printf '[Service]\\nDelegate=\\nDelegate=memory pids\\n' >{setting}; {restart}"
+    )
     said = doctor()
     assert said.code == 3
     remedy = said.complaint("cpu controller")["remedy"]
