@@ -26,17 +26,22 @@ class Account(StrEnum):
 
 
 class Suite(NamedTuple):
-    """A run of pytest. ``slow`` names tests, by the beginning of their ids, that CI leaves out."""
+    """A run of pytest. ``slow`` names tests, by the beginning of their ids, that CI leaves out.
+
+    ``scope``: in a cgroup that it owns, as tests want that make cgroups themselves. Not for tests that start
+    daemons: each of those gets a scope of its own, and a cgroup with processes could give them nothing.
+    """
 
     name: str
     account: Account
     path: str
     slow: tuple[str, ...] = ()
+    scope: bool = False
 
 
 #: In the order in which they are run: the last one breaks the machine on purpose.
 SUITES = (
-    Suite("kernel", Account.USER, "tests/kernel"),
+    Suite("kernel", Account.USER, "tests/kernel", scope=True),
     Suite("limits", Account.USER, "tests/limits"),
     # Emulated, these take minutes, and what they show is shown outside of the machine on every change.
     Suite(
@@ -77,7 +82,9 @@ def run(machine: Machine, suite: Suite, options: Sequence[str], *, short: bool, 
     login = machine.root if suite.account is Account.ROOT else machine.user
     python = install.SERVICE_PYTHON if suite.account is Account.ROOT else install.USER_PYTHON
     left_out = suite.slow if short else ()
+    delegated = ["systemd-run", "--user", "--scope", "--quiet", "-p", "Delegate=yes"]
     words = [
+        *(delegated if suite.scope else ()),
         *("env", "NSBOX_HOST=1", "PYTHONDONTWRITEBYTECODE=1", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis"),
         *(f"NSBOX_TEST_PYTHON={python}", python, "-m", "pytest", "-v", "--tb=short", "--durations=10"),
         # A test that hangs shows where, before the time limit ends everything.
