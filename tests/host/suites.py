@@ -26,8 +26,8 @@ class Account(StrEnum):
 
 
 class Suite(NamedTuple):
-    """A run of pytest. In CI it has the files of ``short``, all if there are none, and not the tests that ``slow``
-    names, by the beginning of their ids.
+    """A run of pytest. In CI it has the files of ``short``, all if there are none, and not the tests that
+    ``slow`` names, by the beginning of their ids.
 
     ``scope``: in a cgroup that it owns, as tests want that make cgroups themselves. Not for tests that start
     daemons: each of those gets a scope of its own, and a cgroup with processes could give them nothing.
