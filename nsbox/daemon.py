@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import sys
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import prctl
@@ -22,8 +22,10 @@ import trio
 from nsbox.api.app import create_app
 from nsbox.api.server import serve
 from nsbox.api.services import Services
+from nsbox.host import heartbeat, systemd
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
+from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
 from nsbox.plan import edge as edge_settings
 from nsbox.plan.previews import Form
@@ -49,6 +51,8 @@ _log = logging.getLogger(__name__)
 
 #: How often the last use of keys is written down, in seconds.
 _NOTE_USES = 30.0
+#: How long after one answer of keeper's the next is asked for, in seconds.
+_BEAT = 2.0
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -56,6 +60,8 @@ class Orders(msgspec.Struct, frozen=True):
 
     settings: Settings
     bootstrap_key: str | None = None
+    #: A pipe to the supervisor: a byte each time keeper has answered. -1: nobody listens.
+    heartbeat: int = -1
 
 
 class Listeners(NamedTuple):
@@ -71,7 +77,7 @@ def main(arguments: list[str]) -> int:
     prctl.set_no_new_privs(1)
     prctl.set_name("nsbox-api")
     os.umask(0o077)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_stderr()
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     _raise_descriptor_limit()
     listeners = Listeners(*(socket.socket(fileno=int(one)) for one in arguments[0].split(",")))
@@ -79,10 +85,30 @@ def main(arguments: list[str]) -> int:
     try:
         trio.run(_run, orders, listeners)
     except* (HostProblem, Closed) as group:
-        status = 1
+        status = heartbeat.GAVE_UP
         for problem in _leaves(group):
-            print(f"nsbox: {problem}", file=sys.stderr, flush=True)
+            journal.say(journal.ERROR, f"nsbox: {problem}")
     return status
+
+
+class _Priorities(logging.Formatter):
+    """The priority as journald takes it, on every line of a message: a traceback has many."""
+
+    _BY_LEVEL: ClassVar = {logging.ERROR: journal.ERROR, logging.WARNING: journal.WARNING}
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"<{self._BY_LEVEL.get(record.levelno, journal.INFO)}>"
+        return "\n".join(head + line for line in super().format(record).splitlines())
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if journal.is_journal(os.environ):
+        # The journal has a field for the level already.
+        handler.setFormatter(_Priorities("%(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -107,7 +133,7 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     keys = KeyRing(settings.state_dir)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(settings, database, keys, run_dir, listeners, nursery, first_key)
+            await _serve(orders, database, keys, run_dir, listeners, nursery, first_key)
             nursery.cancel_scope.cancel()
     finally:
         keys.close()
@@ -116,7 +142,7 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
 
 
 async def _serve(
-    settings: Settings,
+    orders: Orders,
     database: Database,
     keys: KeyRing,
     run_dir: int,
@@ -124,6 +150,7 @@ async def _serve(
     nursery: trio.Nursery,
     first_key: str | None,
 ) -> None:
+    settings = orders.settings
     registry = Registry(SandboxStore(database))
     templates = Templates(settings.default_template)
     keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
@@ -131,6 +158,8 @@ async def _serve(
     sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
+    # From here on, not from the first request on: the first start builds a template, which takes its time.
+    nursery.start_soon(_beat, keeper, orders.heartbeat)
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await sandboxes.reconcile(alive)
@@ -161,6 +190,7 @@ async def _serve(
             await serving.start(serve_previews, listeners.proxy, edge, connections)
             await serving.start(serve, create_app(services, settings), listeners.api, settings)
             health.ready = True
+            heartbeat.send(orders.heartbeat, heartbeat.READY)
             print(f"nsbox previews: {form}", flush=True)
             _announce(settings, listeners.api, first_key)
             received = await anext(aiter(signals))
@@ -187,6 +217,14 @@ def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
         return keys.find(presented) is not None
 
     return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), is_key, bounds)
+
+
+async def _beat(keeper: KeeperLink, pipe: int) -> None:
+    """A byte for the supervisor whenever keeper has answered: this loop turns, and so does keeper's."""
+    while True:
+        await keeper.ping()
+        heartbeat.send(pipe, heartbeat.BEAT)
+        await trio.sleep(_BEAT)
 
 
 async def _note_uses(keys: KeyRing, database: Database) -> None:
@@ -223,7 +261,7 @@ def _announce(settings: Settings, listener: socket.socket, first_key: str | None
         _show(first_key, settings.state_dir)
     shown = f"[{host}]" if ":" in host else host
     print(f"nsbox ready: http://{shown}:{port}", flush=True)
-    _notify_systemd("READY=1")
+    systemd.notify("READY=1")
 
 
 def _show(key: str, state_dir: str) -> None:
@@ -235,16 +273,3 @@ def _show(key: str, state_dir: str) -> None:
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(key + "\n")
     print(f"nsbox key: in {path}; read it, then delete the file", flush=True)
-
-
-def _notify_systemd(message: str) -> None:
-    """sd_notify(3): Type=notify units are up only when sandboxes can be made."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(message.encode(), address)
-        except OSError as error:
-            _log.warning("systemd cannot be told: %s", error)

@@ -95,6 +95,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     proxy_idle_s: Positive = 3_600
     tcp_host: str = "127.0.0.1"
     tcp_ports: str = ""
+    # processes
+    hang_timeout_s: Positive = 60
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:

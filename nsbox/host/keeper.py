@@ -81,6 +81,8 @@ class KeeperLink:
                 self._fill(("destroy", message.id), message)
             case TaskDone():
                 self._fill(("task", message.key), message)
+            case Welcome():
+                self._fill(("ping", ""), message)
 
     def _fill(self, key: tuple[str, str], message: Message) -> None:
         slot = self._slots.pop(key, None)
@@ -137,6 +139,13 @@ class KeeperLink:
         answer, _ = await slot.wait()
         assert isinstance(answer, TaskDone)
         return answer.status
+
+    async def ping(self) -> None:
+        """Returns when keeper's loop has come round to us once more. Raises ``Closed``.
+
+        Hello is the question: it changes nothing, and every keeper of this protocol knows it.
+        """
+        await (await self._ask("ping", "", Hello(PROTOCOL_VERSION))).wait()
 
     def close(self) -> None:
         self._endpoint.close()
