@@ -250,10 +250,11 @@ def test_everything_together(tmp_path):
 
 def test_what_a_probe_leaves_behind_is_ended_and_not_waited_for():
     begun = time.monotonic()
-    tried = facts.attempt(["sh", "-c", "sleep 7654 & echo refused >&2; exit 3"])
+    seconds = f"7654.{os.getpid()}"  # known again among all processes of the host
+    tried = facts.attempt(["sh", "-c", f"sleep {seconds} & echo refused >&2; exit 3"])
     assert (tried.works, tried.answer) == (False, "refused")
     assert time.monotonic() - begun < 10
-    while _runs(b"sleep\0007654"):
+    while _runs(f"sleep\0{seconds}".encode()):
         assert time.monotonic() - begun < 20, "it is still there"
 
 
