@@ -23,10 +23,13 @@ from nsbox.api.services import Services
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
 from nsbox.model.errors import HostProblem
+from nsbox.oci import templatefile
+from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
+from nsbox.service.images import Images
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -108,8 +111,15 @@ async def _serve(
     first_key: str | None,
 ) -> None:
     registry = Registry(SandboxStore(database))
-    templates = Templates(settings.default_template)
     keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
+
+    def standing() -> list[tuple[str, ...]]:
+        """The layers that nobody may remove, whatever the images say."""
+        return [live.record.layers for live in registry.all()] + [tuple(templates.layers())]
+
+    images = Images(settings, keeper, nursery, standing)
+    files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
+    templates = Templates(settings.default_template, images, files)
     commands = Commands(registry, templates, settings, nursery)
     sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)
     alive = await keeper.greet()
@@ -121,12 +131,14 @@ async def _serve(
     services = Services(
         sandboxes=sandboxes,
         templates=templates,
+        images=images,
+        building=Building(images, sandboxes, commands, keeper, settings),
         commands=commands,
         files=Files(registry, settings),
         health=health,
         keys=keys,
     )
-    for task in (sandboxes.expire, sandboxes.keep_house):
+    for task in (sandboxes.expire, sandboxes.keep_house, images.keep_house):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
     used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)

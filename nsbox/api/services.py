@@ -6,13 +6,17 @@ exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a client 
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
+from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
-from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec
+from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
+from nsbox.oci.reference import Reference
+from nsbox.oci.templatefile import TemplateFile
 from nsbox.store.keys import KeyRecord
 
 
@@ -67,6 +71,66 @@ class TemplatesService(Protocol):
 
     def resolve(self, template_id: str | None, image: str | None) -> str:
         """The template's name. Raises ``TEMPLATE_NOT_AVAILABLE`` or ``IMAGE_NOT_AVAILABLE``, field set."""
+        ...
+
+    def describe(self) -> list[dict[str, object]]:
+        """All of them, with what a client may know."""
+        ...
+
+
+class PullService(Protocol):
+    """A pull, shared by all who asked for the image."""
+
+    async def wait(self) -> Image:
+        """The image, when it is there. Raises ``Problem``."""
+        ...
+
+    def news(self) -> AsyncGenerator[Progress, None]:
+        """What happens until then. Close it."""
+        ...
+
+
+class ImagesService(Protocol):
+    """The images of this host."""
+
+    def list(self) -> list[Image]:
+        """By name."""
+        ...
+
+    def find(self, name: str) -> Image:
+        """Raises ``IMAGE_NOT_FOUND``."""
+        ...
+
+    def pull(self, reference: Reference) -> PullService:
+        """Begin, or join in. It goes on when the client leaves."""
+        ...
+
+    def spool(self) -> int:
+        """A file without a name, on the disk that images are on."""
+        ...
+
+    async def import_archive(self, descriptor: int, name: str) -> Image:
+        """The image of an archive that is open as ``descriptor``."""
+        ...
+
+    async def remove(self, name: str) -> Image:
+        """Forget it; what lives on it keeps its layers."""
+        ...
+
+    async def prune(self, everything: bool) -> Pruned:
+        """Remove what nobody needs."""
+        ...
+
+    async def disk_use(self) -> DiskUse:
+        """What images take."""
+        ...
+
+
+class BuildingService(Protocol):
+    """Templates with set-up commands."""
+
+    async def build(self, file: TemplateFile, told: Callable[[str], None]) -> Template:
+        """Raises ``BUILD_FAILED`` and what a pull raises."""
         ...
 
 
@@ -141,6 +205,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     sandboxes: SandboxesService
     templates: TemplatesService
+    images: ImagesService
+    building: BuildingService
     commands: CommandsService
     files: FilesService
     health: HealthService

@@ -22,14 +22,20 @@ class Code(StrEnum):
     INVALID_FIELD = "invalid_field"
     TEMPLATE_NOT_AVAILABLE = "template_not_available"
     IMAGE_NOT_AVAILABLE = "image_not_available"
+    IMAGE_NOT_ALLOWED = "image_not_allowed"
+    IMAGE_REFUSED = "image_refused"
+    NO_SHELL = "no_shell"
+    BUILD_FAILED = "build_failed"
     # Who asks.
     MISSING_KEY = "missing_key"
     INVALID_KEY = "invalid_key"
     OUT_OF_QUOTA = "out_of_quota"
+    FORBIDDEN = "forbidden"
     # What is asked for.
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     SANDBOX_NOT_FOUND = "sandbox_not_found"
+    IMAGE_NOT_FOUND = "image_not_found"
     PROCESS_NOT_FOUND = "process_not_found"
     FILE_NOT_FOUND = "file_not_found"
     # The state of things forbids it.
@@ -49,8 +55,11 @@ class Code(StrEnum):
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     TOO_MANY_SANDBOXES = "too_many_sandboxes"
     TOO_MANY_COMMANDS = "too_many_commands"
+    TOO_MANY_PULLS = "too_many_pulls"
     # The host or nsbox itself.
     SANDBOX_UNRESPONSIVE = "sandbox_unresponsive"
+    REGISTRY_FAILED = "registry_failed"
+    PULL_TIMED_OUT = "pull_timed_out"
     HOST_LACKS = "host_lacks"
     CREATE_FAILED = "create_failed"
     SHUTTING_DOWN = "shutting_down"

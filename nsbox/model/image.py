@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from nsbox.model.template import Template
+
 #: Overlayfs takes 500; Docker builds at most 127, and so many fit into one page of mount options.
 MAX_LAYERS = 127
 
@@ -49,7 +51,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     """An image that is here, all of it. ``reference`` is canonical (``docker.io/library/alpine:latest``).
 
     ``layers`` are bottom first, as images list them. ``shell``: whether /bin/sh is in it. ``digest`` is of
-    the manifest for this platform; ``index`` of the list it was chosen from, if there was one.
+    the manifest for this platform; ``index`` of the list it was chosen from, if there was one. ``built``:
+    what became of a template's set-up commands; no registry gave that.
     """
 
     reference: str
@@ -60,6 +63,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     shell: bool = True
     pulled_at: float = 0.0
     source: str = ""
+    built: Template | None = None
 
     @property
     def layer_names(self) -> tuple[str, ...]:

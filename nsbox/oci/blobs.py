@@ -1,7 +1,7 @@
 """Blobs on disk, by digest: what has been fetched and is not unpacked yet, and what is half fetched.
 
-``blobs/HEX`` is complete, verified and durable: it got its name by a rename after an fsync. ``blobs/HEX.part``
-is the beginning of one, good for going on. Everything here is synchronous, for a worker thread.
+``blobs/HEX`` is complete, verified and durable: it got its name by a rename after an fsync.
+``blobs/HEX.part`` is the beginning of one, good for going on. All is synchronous, for a worker thread.
 """
 
 from __future__ import annotations

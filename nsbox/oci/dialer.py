@@ -60,7 +60,7 @@ class Dialer(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
@@ -88,13 +88,14 @@ class Dialer(httpcore2.AsyncNetworkBackend):
         elif not self.private:
             addresses = [one for one in addresses if is_public(one)]
             if not addresses:
-                raise ForbiddenAddress(
-                    f"the registry points to {host[:200]}, which is not a public address"
-                )
+                raise ForbiddenAddress(f"the registry points to {host[:200]}, which is not a public address")
         return addresses[:_MOST_ADDRESSES]
 
     async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109
+        socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         raise httpcore2.ConnectError("registries are not asked through Unix sockets")
 

@@ -22,8 +22,8 @@ async def fetch(
 ) -> None:
     """When this returns, the blob is in ``blobs``: whole, right, durable. ``told`` hears how far it is.
 
-    Raises ``RegistryError``, ``OSError``. What came before ``Passing`` stays for the next time; what was wrong
-    does not.
+    Raises ``RegistryError``, ``OSError``. What came before ``Passing`` stays for the next time; what was
+    wrong does not.
     """
     incoming = await trio.to_thread.run_sync(blobs.begin, digest, size)
     try:
@@ -39,7 +39,9 @@ async def fetch(
         incoming.close()
 
 
-async def _again(registry: Registry, blobs: Blobs, digest: str, size: int, told: Callable[[int], None]) -> None:
+async def _again(
+    registry: Registry, blobs: Blobs, digest: str, size: int, told: Callable[[int], None]
+) -> None:
     incoming = await trio.to_thread.run_sync(blobs.begin, digest, size)
     try:
         incoming.restart()

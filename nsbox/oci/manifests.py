@@ -153,7 +153,9 @@ def read_document(data: bytes, announced: str = "") -> Index | Manifest:
     is_list = head.manifests is not None
     is_manifest = head.layers is not None or head.config is not None
     if is_list and is_manifest:
-        raise BadImage("the manifest has the members of a list and those of an image: it could be read as two")
+        raise BadImage(
+            "the manifest has the members of a list and those of an image: it could be read as two"
+        )
     if kind and kind not in _INDEXES | _MANIFESTS:
         raise BadImage(f"the manifest is of the type {kind[:100]!r}, which is no image")
     if kind and is_list is not (kind in _INDEXES):
@@ -187,8 +189,12 @@ def choose(index: Index, wanted: Platform) -> Descriptor:
     unnamed = [one for one in index.manifests if one.platform is None]
     if len(unnamed) == 1 and len(index.manifests) == 1:
         return unnamed[0]
-    there = sorted({str(one.platform) for one in index.manifests if one.platform and one.platform.os != "unknown"})
-    raise BadImage(f"the image is not made for {wanted}; it is for: {', '.join(there)[:300] or 'nothing named'}")
+    there = sorted(
+        {str(one.platform) for one in index.manifests if one.platform and one.platform.os != "unknown"}
+    )
+    raise BadImage(
+        f"the image is not made for {wanted}; it is for: {', '.join(there)[:300] or 'nothing named'}"
+    )
 
 
 def _fits(one: Descriptor, wanted: Platform) -> bool:
@@ -239,7 +245,9 @@ def read_config(data: bytes, layers: int, wanted: Platform) -> tuple[ImageConfig
         if not DIGEST.fullmatch(diff_id):
             raise BadImage(f"the config names a layer by {diff_id[:100]!r}; only sha256 digests are known")
     inner = found.config or _Inner()
-    labels = {name[:_MAX_TEXT]: text[:_MAX_TEXT] for name, text in list((inner.labels or {}).items())[:_MAX_LABELS]}
+    labels = {
+        name[:_MAX_TEXT]: text[:_MAX_TEXT] for name, text in list((inner.labels or {}).items())[:_MAX_LABELS]
+    }
     return (
         ImageConfig(
             env=_env(inner.env or ()),

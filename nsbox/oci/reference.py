@@ -1,7 +1,7 @@
 """Names of images, read as Docker reads them. Pure.
 
-``alpine`` is ``docker.io/library/alpine:latest``; ``localhost:5000/a`` and ``ghcr.io/a/b`` name their registry,
-``a/b`` does not. The grammar is that of the distribution project's ``reference`` package.
+``alpine`` is ``docker.io/library/alpine:latest``; ``localhost:5000/a`` and ``ghcr.io/a/b`` name their
+registry, ``a/b`` does not. The grammar is that of the distribution project's ``reference`` package.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def parse(text: str) -> Reference:
     rest, at, digest = text.partition("@")
     if at and not DIGEST.fullmatch(digest):
         if _ANY_DIGEST.fullmatch(digest):
-            raise BadReference("only digests of the form sha256: and 64 lower-case hexadecimal digits are known")
+            raise BadReference(
+                "only digests of the form sha256: and 64 lower-case hexadecimal digits are known"
+            )
         raise BadReference("what stands behind @ is not a digest (sha256: and 64 hexadecimal digits)")
     name, tag = _split_tag(rest)
     registry, repository = _split_registry(name)

@@ -73,7 +73,7 @@ def told_by(host: str) -> Iterator[None]:
 
 
 async def persistently(patience: Patience, attempt: Callable[[], Awaitable[_T]]) -> _T:
-    """Try until it works, as often as ``patience`` says, with growing waits or those the registry asks for."""
+    """Try until it works, as often as ``patience`` says, after growing waits or those asked for."""
     wait = patience.backoff
     for left in reversed(range(patience.tries)):
         try:
