@@ -33,7 +33,7 @@ from nsbox.service.images import Images
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
-from nsbox.settings import BOOTSTRAP_KEY_VARIABLE, Settings
+from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
 from nsbox.store.keys import KeyRing, KeyTable
 from nsbox.store.sandboxes import SandboxStore
@@ -58,6 +58,8 @@ def main(arguments: list[str]) -> int:
     prctl.set_name("nsbox-api")
     os.umask(0o077)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # It tells every request's address at INFO, and those that registries redirect to are signed.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     _raise_descriptor_limit()
     listener = socket.socket(fileno=int(arguments[0]))
@@ -191,8 +193,17 @@ def _announce(settings: Settings, listener: socket.socket, first_key: str | None
     if first_key is not None:
         _show(first_key, settings.state_dir)
     shown = f"[{host}]" if ":" in host else host
+    _write_address(settings.state_dir, f"http://{shown}:{port}")
     print(f"nsbox ready: http://{shown}:{port}", flush=True)
     _notify_systemd("READY=1")
+
+
+def _write_address(state_dir: str, url: str) -> None:
+    """For commands on this host that are to use the daemon which holds this state."""
+    path = os.path.join(state_dir, ADDRESS_FILE)
+    with open(f"{path}.new", "w", encoding="ascii") as file:
+        file.write(url + "\n")
+    os.rename(f"{path}.new", path)
 
 
 def _show(key: str, state_dir: str) -> None:

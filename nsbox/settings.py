@@ -20,6 +20,8 @@ from nsbox.model.image import PullPolicy
 ENV_PREFIX = "NSBOX_"
 #: Read apart from the settings, so that no settings object ever holds a secret.
 BOOTSTRAP_KEY_VARIABLE = "NSBOX_BOOTSTRAP_KEY"
+#: Where a daemon says how to reach it, in its state folder.
+ADDRESS_FILE = "address"
 SYSTEM_STATE_DIR = "/var/lib/nsbox"
 SERVICE_USER = "nsbox"
 

@@ -95,14 +95,10 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Head(msgspec.Struct, frozen=True, rename="camel"):
-    """Which members a document has."""
+    """What a document says it is."""
 
     schema_version: int = 0
     media_type: str = ""
-    manifests: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
-    fs_layers: msgspec.Raw | None = None
 
 
 class _Inner(msgspec.Struct, frozen=True):
@@ -141,17 +137,19 @@ def read_document(data: bytes, announced: str = "") -> Index | Manifest:
 
     Raises ``BadImage``.
     """
+    members: dict[str, msgspec.Raw] = _decode(data, dict[str, msgspec.Raw], "the manifest")
+    there = {name for name, value in members.items() if bytes(value) != b"null"}
     head: _Head = _decode(data, _Head, "the manifest")
     announced = announced.partition(";")[0].strip().lower()
-    if head.fs_layers is not None or head.schema_version == 1:
+    if "fsLayers" in there or head.schema_version == 1:
         raise BadImage("the image is in Docker's schema 1 of 2014, which is not supported; push it again")
     if announced and announced not in _INDEXES | _MANIFESTS:
         raise BadImage(f"a manifest was asked for, and the answer is of the type {announced[:100]!r}")
     if announced and head.media_type and announced != head.media_type:
         raise BadImage(f"the manifest says it is {head.media_type[:100]!r} and was sent as {announced!r}")
     kind = announced or head.media_type
-    is_list = head.manifests is not None
-    is_manifest = head.layers is not None or head.config is not None
+    is_list = "manifests" in there
+    is_manifest = "layers" in there or "config" in there
     if is_list and is_manifest:
         raise BadImage(
             "the manifest has the members of a list and those of an image: it could be read as two"

@@ -35,7 +35,7 @@ BUILT = "template/"
 
 
 class Images:
-    """The library and what is on its way to it. ``nursery`` is the daemon's: pulls outlive who asked for them.
+    """The library and what is on its way to it. ``nursery`` is the daemon's: pulls outlive who asked.
 
     ``standing`` tells the layers that sandboxes and templates stand on.
     """

@@ -1,7 +1,8 @@
 """Layers on disk: made once each, shared by all who stand on them, removed when nobody does.
 
 Who stands on a layer: images (their records), templates, sandboxes that live, sandboxes being made, pulls
-that run. Nothing is counted on disk: who uses what is asked anew each time, so no count is wrong after a crash.
+that run. Nothing is counted on disk: who uses what is asked anew each time, so no count can be
+wrong after a crash.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ class Pull:
         seen: dict[str, Progress] = {}
         while True:
             changed = self._changed
-            for layer, latest in list(self._latest.items()):
+            # Of the image as a whole (no layer) last: "done" is said when all is said.
+            for layer, latest in sorted(self._latest.items(), key=lambda item: not item[0]):
                 if seen.get(layer) != latest:
                     seen[layer] = latest
                     yield latest
