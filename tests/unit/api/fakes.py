@@ -24,6 +24,7 @@ from nsbox.model.sandbox import (
     SandboxSpec,
 )
 from nsbox.store.keys import KeyRecord, fingerprint
+from tests.unit.api.fake_images import FakeBuilding, FakeImages
 
 KEY = "nsbox_" + "k" * 43
 OTHER_KEY = "nsbox_" + "o" * 43
@@ -105,6 +106,9 @@ class FakeTemplates:
         if template_id == "nope":
             raise Problem(Code.TEMPLATE_NOT_AVAILABLE, "there is no template nope", field="templateId")
         return image or template_id or "default"
+
+    def describe(self) -> list[dict[str, object]]:
+        return [{"id": "default", "default": True, "ready": True}]
 
 
 class FakeCommands:
@@ -286,6 +290,8 @@ class Fakes:
     def __init__(self) -> None:
         self.sandboxes = FakeSandboxes()
         self.templates = FakeTemplates()
+        self.images = FakeImages()
+        self.building = FakeBuilding()
         self.commands = FakeCommands(self.sandboxes)
         self.files = FakeFiles(self.sandboxes)
         self.health = FakeHealth()
@@ -293,6 +299,8 @@ class Fakes:
         self.services = Services(
             sandboxes=self.sandboxes,
             templates=self.templates,
+            images=self.images,
+            building=self.building,
             commands=self.commands,
             files=self.files,
             health=self.health,
