@@ -99,6 +99,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image_downloads: Annotated[int, Meta(ge=1, le=16)] = 3
     image_keep_s: Positive = 86_400
     max_image_bytes: Positive = 20_480 * MIB
+    max_layer_bytes: Positive = 16_384 * MIB
+    max_layer_entries: Positive = 600_000
     registries: dict[str, Registry] = {}
     registry_auth_files: tuple[str, ...] = ()
     templates_dir: str = ""

@@ -16,7 +16,7 @@ from nsbox.store.keys import KeyTable
 
 @contextlib.contextmanager
 def client_of_this_host(environment: Mapping[str, str]) -> Iterator[Client]:
-    """Of the daemon that ``NSBOX_URL`` and ``NSBOX_API_KEY`` name, else of that which runs on the state folder,
+    """Of the daemon that ``NSBOX_URL`` and ``NSBOX_API_KEY`` name, else of that on the state folder,
     else of one that is started on that folder and ends with the block. Raises ``HostProblem``."""
     url, key = environment.get("NSBOX_URL"), environment.get("NSBOX_API_KEY")
     if url and key:

@@ -15,6 +15,7 @@ MODULES = {
     "embed": "nsbox.oci.embed_worker",
     "remove-layer": "nsbox.oci.remove_layer",
     "keep-layer": "nsbox.oci.keep_layer",
+    "unpack": "nsbox.oci.unpacking.worker",
 }
 
 

@@ -63,7 +63,12 @@ class Images:
             keeper,
             self._used,
             downloads=settings.image_downloads,
-            caps=caps or Caps(),
+            caps=caps
+            or Caps(
+                max_bytes=settings.max_layer_bytes,
+                max_entries=settings.max_layer_entries,
+                seconds=float(settings.image_pull_timeout_s),
+            ),
         )
 
     def _used(self) -> set[str]:

@@ -19,7 +19,7 @@ import trio
 from nsbox.model.image import Stage
 from nsbox.model.sandbox import new_command_id
 from nsbox.oci.blobs import Blobs
-from nsbox.oci.layers import Caps, LayerReport, TaskRunner, unpack
+from nsbox.oci.layers import Caps, LayerRefused, LayerReport, Reason, TaskRunner, unpack
 from nsbox.oci.library import LayerInfo, Library
 from nsbox.oci.sources import Part, Source
 
@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 #: Folders that this module may remove: image layers and those of built templates. Others have other owners.
 _OURS = ("i-", "t-")
 _REMOVED = ".removed"
+_PARTIAL = ".partial"
 _UNPACKING_AT_ONCE = 2
+_BUSY_WAIT = 0.2
+#: Refusals that say nothing of the image.
+HOSTS_FAULT = frozenset({Reason.EXISTS, Reason.BUSY, Reason.NO_SPACE, Reason.HOST, Reason.INTERNAL})
 
 Tell = Callable[[Stage, str, int, int], None]
 
@@ -111,34 +115,42 @@ class Layers:
             self._fetching[part.digest] -= 1
 
     async def _unpack(self, part: Part) -> LayerReport:
-        blob = self._blobs.open(part.digest)
-        try:
-            return await unpack(
-                self._keeper,
-                blob,
-                part.name,
-                compression=part.compression,
-                diff_id=part.diff_id,
-                caps=self._caps,
-            )
-        except Exception:
-            # Its digest was right, so it will be as bad the next time: not to be found again.
-            await trio.to_thread.run_sync(self._blobs.remove, part.digest)
-            raise
-        finally:
-            os.close(blob)
+        while True:
+            blob = await trio.to_thread.run_sync(self._blobs.open, part.digest)
+            try:
+                return await unpack(
+                    self._keeper,
+                    blob,
+                    part.name,
+                    compression=part.compression,
+                    diff_id=part.diff_id,
+                    caps=self._caps,
+                )
+            except LayerRefused as refused:
+                if refused.reason is not Reason.BUSY:
+                    if refused.reason not in HOSTS_FAULT:
+                        # Its digest was right, so it will be as bad the next time: not to be found again.
+                        await trio.to_thread.run_sync(self._blobs.remove, part.digest)
+                    raise
+            finally:
+                os.close(blob)
+            # The worker of an earlier api process, which has not noticed yet that nobody waits for it.
+            await trio.sleep(_BUSY_WAIT)
 
     def needed(self) -> set[str]:
         """Every layer that somebody stands on at this moment."""
         return self._used() | set(self._held)
 
     def unneeded(self) -> dict[str, float]:
-        """Layers of ours that nobody stands on, and since when they are there."""
+        """Layers of ours that nobody stands on, and since when they are there; halves of such too.
+
+        What is left of a removal is nobody's, also where the layer has come back meanwhile.
+        """
         needed = self.needed()
         return {
             name: since
             for name, since in self._library.layers().items()
-            if name.startswith(_OURS) and name not in needed
+            if name.startswith(_OURS) and name.removesuffix(_PARTIAL) not in needed
         }
 
     async def collect(self, older_than_s: float) -> tuple[list[str], int]:
@@ -149,9 +161,9 @@ class Layers:
         for name, since in self.unneeded().items():
             if since > horizon and not name.endswith(_REMOVED):
                 continue
-            with self._lock(name) as lock:
+            with self._lock(_whole(name)) as lock:
                 async with lock:
-                    if name in self.needed():  # somebody came while we waited
+                    if name not in self.unneeded():  # somebody came while we waited
                         continue
                     info = await trio.to_thread.run_sync(self._library.layer_info, name)
                     if not await self._remove(name):
@@ -172,11 +184,14 @@ class Layers:
     async def _remove(self, name: str) -> bool:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            status = await self._keeper.task(
-                new_command_id(), "remove-layer", name.removesuffix(_REMOVED), (null, null, 2)
-            )
+            status = await self._keeper.task(new_command_id(), "remove-layer", name, (null, null, 2))
         finally:
             os.close(null)
         if status:
             _log.warning("the layer %s could not be removed (status %d)", name, status)
         return status == 0
+
+
+def _whole(name: str) -> str:
+    """The layer that a half is the half of."""
+    return name.removesuffix(_PARTIAL).removesuffix(_REMOVED)

@@ -9,9 +9,10 @@ import trio
 
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.image import Image, Progress, Stage
-from nsbox.oci.layers import LayerRefused
+from nsbox.oci.layers import LayerRefused, Reason
 from nsbox.oci.manifests import BadImage
 from nsbox.oci.registry_errors import Denied, NotThere, RegistryError
+from nsbox.service.layers import HOSTS_FAULT
 
 #: News are gathered for so long, in seconds: nobody watches more closely.
 _GATHER = 0.1
@@ -95,6 +96,10 @@ def problem_of(error: Exception, familiar: str) -> Problem | HostProblem | None:
             )
         case BadImage():
             return Problem(Code.IMAGE_REFUSED, f"{familiar} cannot be used: {error}", field="image")
+        case LayerRefused() if error.reason is Reason.NO_SPACE:
+            return _full(familiar)
+        case LayerRefused() if error.reason in HOSTS_FAULT:
+            return HostProblem(f"{familiar} could not be unpacked: {error.detail}", remedy="see the log")
         case LayerRefused():
             return Problem(
                 Code.IMAGE_REFUSED,
@@ -103,7 +108,11 @@ def problem_of(error: Exception, familiar: str) -> Problem | HostProblem | None:
                 reason=str(error.reason),
             )
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return HostProblem(
-                f"the disk of the state folder is full: {familiar} was not pulled", remedy="nsbox image prune"
-            )
+            return _full(familiar)
     return None
+
+
+def _full(familiar: str) -> HostProblem:
+    return HostProblem(
+        f"the disk of the state folder is full: {familiar} was not pulled", remedy="nsbox image prune"
+    )
