@@ -137,14 +137,14 @@ def read_document(data: bytes, announced: str = "") -> Index | Manifest:
 
     Raises ``BadImage``.
     """
+    announced = announced.partition(";")[0].strip().lower()
+    if announced and announced not in _INDEXES | _MANIFESTS:
+        raise BadImage(f"a manifest was asked for, and the answer is of the type {announced[:100]!r}")
     members: dict[str, msgspec.Raw] = _decode(data, dict[str, msgspec.Raw], "the manifest")
     there = {name for name, value in members.items() if bytes(value) != b"null"}
     head: _Head = _decode(data, _Head, "the manifest")
-    announced = announced.partition(";")[0].strip().lower()
     if "fsLayers" in there or head.schema_version == 1:
         raise BadImage("the image is in Docker's schema 1 of 2014, which is not supported; push it again")
-    if announced and announced not in _INDEXES | _MANIFESTS:
-        raise BadImage(f"a manifest was asked for, and the answer is of the type {announced[:100]!r}")
     if announced and head.media_type and announced != head.media_type:
         raise BadImage(f"the manifest says it is {head.media_type[:100]!r} and was sent as {announced!r}")
     kind = announced or head.media_type

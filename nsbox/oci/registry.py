@@ -10,9 +10,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
-import httpcore2
 import httpx2
 import msgspec
 import trio
@@ -33,8 +32,10 @@ from nsbox.oci.registry_errors import (
     told_by,
 )
 from nsbox.oci.tokens import Tokens
+from nsbox.oci.transport import Transport
 
 _MOST_REDIRECTS = 5
+_MOST_CONNECTIONS = 16
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
@@ -85,16 +86,6 @@ class Body:
                 yield piece
 
 
-class _Transport(httpx2.AsyncHTTPTransport):
-    """With our own way to connect, which httpx2 has no parameter for."""
-
-    def __init__(self, dialer: Dialer, context: ssl.SSLContext) -> None:
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context, network_backend=dialer, max_connections=16, keepalive_expiry=30
-        )
-
-
 class Registry:
     """One repository at one endpoint, for as long as a pull lasts."""
 
@@ -102,7 +93,7 @@ class Registry:
         self.endpoint, self.repository, self.patience = endpoint, repository, patience
         self._dialer = Dialer(urlsplit(endpoint.base).hostname or "", private=endpoint.private)
         self._client = httpx2.AsyncClient(
-            transport=_Transport(self._dialer, _context(endpoint)),
+            transport=Transport(self._dialer, _context(endpoint), _MOST_CONNECTIONS),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx2.Timeout(patience.silence, connect=patience.connect),
@@ -183,7 +174,7 @@ class Registry:
             for _ in range(_MOST_REDIRECTS):
                 if response.status_code not in _MOVED:
                     break
-                url = str(response.url.join(response.headers.get("location", "")))
+                url = self._joined(str(response.url), response.headers.get("location", ""))
                 await _close(response)
                 response = await self._get(url, headers)
             if response.status_code in _MOVED:
@@ -198,8 +189,17 @@ class Registry:
             headers = {**headers, "Authorization": self._tokens.authorization}
         return await self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
 
+    def _joined(self, url: str, location: str) -> str:
+        try:
+            return urljoin(url, location)
+        except ValueError as error:
+            raise Unfit(f"{self.endpoint.host} redirects to what is no address") from error
+
     def _check_url(self, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise Unfit(f"{self.endpoint.host} redirects to what is no address") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             scheme = parts.scheme[:20] or "nothing"
             raise Unfit(f"{self.endpoint.host} redirects to {scheme}:, which is neither http nor https")

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import httpcore2
 import httpx2
 import msgspec
 import trio
@@ -64,11 +65,11 @@ def told_by(host: str) -> Iterator[None]:
         yield
     except ForbiddenAddress as error:
         raise Unfit(str(error)) from error
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpcore2.UnsupportedProtocol) as error:
         raise Unfit(f"{host} redirects to what is no address") from error
-    except httpx2.TimeoutException as error:
+    except (httpx2.TimeoutException, httpcore2.TimeoutException) as error:
         raise Passing(f"{host} does not answer in time") from error
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
         raise Passing(f"{host}: {error or type(error).__name__}") from error
 
 
