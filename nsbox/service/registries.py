@@ -38,9 +38,9 @@ def check_allowed(reference: Reference, settings: Settings, field: str = "image"
 def _widened(pattern: str) -> str:
     """``docker.io/library/*`` as it is; ``alpine`` and ``python:3.*`` as what they are short for; a
     registry's name alone is all that is in it."""
-    if pattern == "*" or "*" in pattern.partition("/")[0]:
-        return pattern
     first, slash, _ = pattern.partition("/")
+    if pattern == "*" or (slash and "*" in first):
+        return pattern
     names_host = "." in first or ":" in first or first == "localhost"
     if slash and names_host:
         return pattern if ":" in pattern.rpartition("/")[2] or pattern.endswith("*") else f"{pattern}[:@]*"
