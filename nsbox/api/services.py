@@ -141,6 +141,10 @@ class CommandsService(Protocol):
         """Run to the end and give the result."""
         ...
 
+    async def begin(self, sandbox: Sandbox) -> None:
+        """Start what the template of a new sandbox starts."""
+        ...
+
     async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
         """Start in the background."""
         ...

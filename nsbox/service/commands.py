@@ -87,6 +87,12 @@ class Commands:
 
     # ---- background
 
+    async def begin(self, sandbox: Sandbox) -> None:
+        """Start what the template starts in each of its sandboxes. Raises ``Problem`` if that cannot be done."""
+        start = sandbox.base.start if sandbox.base is not None else ()
+        if start:
+            await self.start(sandbox.owner, sandbox.id, CommandSpec(argv=start, command=list(start)))
+
     async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
         """Start a command that runs until it ends or is killed."""
         sandbox, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)

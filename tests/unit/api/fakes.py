@@ -116,6 +116,7 @@ class FakeCommands:
         self._sandboxes = sandboxes
         self.specs: list[CommandSpec] = []
         self.processes: list[Process] = []
+        self.begun: list[str] = []
         self.result = CommandResult(
             outcome=Outcome.EXITED, stdout=Output(b"hello\n"), stderr=Output(), duration_ms=12, exit_code=0
         )
@@ -136,6 +137,11 @@ class FakeCommands:
             finally:
                 self.cancelled.set()
         return self.result
+
+    async def begin(self, sandbox: Sandbox) -> None:
+        self.begun.append(sandbox.id)
+        if self.error is not None:
+            raise self.error
 
     async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
         await self._sandboxes.get(owner, sandbox_id)
