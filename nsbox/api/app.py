@@ -6,7 +6,18 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from nsbox.api import commands, downloads, execution, files, images, imports, pulling, sandboxes, uploads
+from nsbox.api import (
+    commands,
+    downloads,
+    execution,
+    files,
+    images,
+    imports,
+    ports,
+    pulling,
+    sandboxes,
+    uploads,
+)
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
@@ -40,6 +51,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     commands.add(app, services)
     files.add(app, services, settings)
     images.add(app, services, settings)
+    ports.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

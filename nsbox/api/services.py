@@ -14,6 +14,7 @@ import msgspec
 
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
+from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
@@ -188,6 +189,26 @@ class FilesService(Protocol):
         ...
 
 
+class PortsService(Protocol):
+    """Ports of a sandbox that are reachable from outside."""
+
+    async def expose(self, owner: str, sandbox_id: str, wish: PortSpec) -> tuple[Exposed, bool]:
+        """Expose a port or change how it is exposed; whether it is new."""
+        ...
+
+    async def list(self, owner: str, sandbox_id: str) -> list[Exposed]:
+        """The exposed ports, by number."""
+        ...
+
+    async def remove(self, owner: str, sandbox_id: str, number: int) -> None:
+        """Take a port away, and close its connections."""
+        ...
+
+    async def link(self, owner: str, sandbox_id: str, number: int, seconds: int) -> Link:
+        """A signed address of a port, for so long."""
+        ...
+
+
 class HealthService(Protocol):
     """Whether sandboxes can be made now."""
 
@@ -213,5 +234,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     building: BuildingService
     commands: CommandsService
     files: FilesService
+    ports: PortsService
     health: HealthService
     keys: Keys

@@ -288,6 +288,7 @@ def allow_list(machine: str, names: Set[str]) -> bytes:
     }
     for name in ("mmap", "mprotect"):
         rules[numbers[name]] = AnyBit(2, _EXECUTABLE, Verdict.EPERM, Verdict.ALLOW)
+    rules[0xFFFF_FFFF] = Verdict.EPERM  # so that what lies between is a gap like others
     program = [*_refuse_other_than(_AUDIT_ARCH[machine]), _load(_NUMBER_OFFSET), *_tree(_intervals(rules))]
     return _packed(program)
 

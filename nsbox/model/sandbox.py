@@ -10,6 +10,7 @@ import msgspec
 
 from nsbox.model.image import PullPolicy
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.ports import Port
 from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
 ID_PREFIX = "sb_"
@@ -65,6 +66,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     boot_id: str
     enforced: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
     ended_at: float | None = None
     end_reason: EndReason | None = None
 

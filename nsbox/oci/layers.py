@@ -51,11 +51,12 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerRefused(Exception):
-    """A blob was not unpacked, and nothing of it is left."""
+    """A blob was not unpacked, and nothing of it is left. What was spent on it is told like a report's."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, peak_kib: int = 0, seconds: float = 0.0) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+        self.peak_kib, self.seconds = peak_kib, seconds
 
 
 class TaskRunner(Protocol):
@@ -104,7 +105,8 @@ def _understood(answer: bytes, status: int) -> LayerReport:
     try:
         told: dict[str, Any] = msgspec.json.decode(answer, type=dict)
         if "reason" in told:
-            raise LayerRefused(Reason(told["reason"]), str(told["detail"]))
+            cost = int(told.get("peak_kib", 0)), float(told.get("seconds", 0))
+            raise LayerRefused(Reason(told["reason"]), str(told["detail"]), *cost)
         return msgspec.convert(told, LayerReport)
     except (msgspec.MsgspecError, ValueError, KeyError):
         detail = f"the unpacking worker ended with status {status} and said nothing of use"

@@ -79,6 +79,12 @@ class Registry:
         await self.store.update(live.record)
         return live.record
 
+    async def change(self, live: Live, **changes: object) -> Sandbox:
+        """Change what is no state, in memory and on disk."""
+        live.record = msgspec.structs.replace(live.record, **changes)
+        await self.store.update(live.record)
+        return live.record
+
     async def record(self, owner: str, sandbox_id: str) -> Sandbox:
         """The record as it is now. Raises ``Problem(SANDBOX_NOT_FOUND)``, also for another owner's."""
         live = self._live.get(sandbox_id)

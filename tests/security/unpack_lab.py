@@ -5,9 +5,12 @@ after.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import socket
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +23,8 @@ from nsbox.host import facts
 from nsbox.host.keeper import KeeperLink
 from nsbox.oci import layers
 from nsbox.oci.layers import Caps, Compression, LayerRefused, LayerReport
+from tests.e2e.account import CHECKOUT, runner
+from tests.kernel.test_embed_worker import OUTER
 from tests.kernel.test_keeper import Keeper
 
 Digest = dict[str, tuple[Any, ...]]
@@ -66,8 +71,9 @@ class Lab:
     """Layers are made one after the other, each with a name of its own."""
 
     def __init__(self, keeper: Keeper) -> None:
-        self.state_dir = keeper.state_dir
-        self._name, self._uid = keeper.who.name, keeper.who.uid
+        self.state_dir, self.who, self.keeper_pid = keeper.state_dir, keeper.who, keeper.pid
+        #: What a sandbox's root is outside.
+        self.first_id = facts.sub_ids("/etc/subuid", self.who.name, self.who.uid)[0].start
         self._serial = 0
 
     async def unpack(
@@ -83,7 +89,7 @@ class Lab:
         """Unpack as the product does. The layer is looked at and, unless ``keep``, removed."""
         self._serial += 1
         name = name or f"layer-{self._serial}"
-        descriptor = _in_memory(blob) if isinstance(blob, bytes) else blob
+        descriptor = in_memory(blob) if isinstance(blob, bytes) else blob
         run = os.open(f"{self.state_dir}/run", os.O_RDONLY | os.O_DIRECTORY)
         link = KeeperLink(run, lambda _: None)
         try:
@@ -113,7 +119,7 @@ class Lab:
 
     def look(self, top: str) -> dict[str, Seen]:
         """All that is in a folder, and the folder itself as "."."""
-        first = facts.sub_ids("/etc/subuid", self._name, self._uid)[0].start
+        first = self.first_id
         found = {".": _seen(top, first)}
         for folder, folders, files in os.walk(top):
             for one in folders + files:
@@ -121,9 +127,52 @@ class Lab:
                 found[os.path.relpath(path, top)] = _seen(path, first)
         return found
 
+    def weakened(self, blob: bytes, *walls: str, name: str = "weak") -> dict[str, Any]:
+        """What the worker reports when it lacks ``walls``, without keeper. A layer that it made stays."""
+        ours, theirs = socket.socketpair()
+        data = in_memory(blob)
+        path = f"{self.state_dir}/layers/{name}"
+        order = {"without": walls, "path": path, "blob": data, "socket": theirs.fileno()}
+        with ours, theirs:
+            ours.send(json.dumps({"compression": "none", "diff_id": None, "limits": _LIMITS}).encode())
+            done = subprocess.run(
+                [self.who.python, "-c", _OUTSIDE, str(CHECKOUT), json.dumps(order)],
+                pass_fds=(data, theirs.fileno()),
+                capture_output=True, text=True, timeout=60, check=False, cwd="/", **self.who.identity,
+            )  # fmt: skip
+            os.close(data)
+            assert done.returncode == 0, done.stderr
+            told: dict[str, Any] = json.loads(ours.recv(65_536))
+        return told
+
+    def probe(self, *walls: str) -> dict[str, Any]:
+        """What the box is like for the code that reads a layer."""
+        seen: dict[str, Any] = json.loads(self.weakened(b"", "reading", *walls)["detail"])
+        return seen
+
+    def in_outer(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Python as root of an outer namespace."""
+        return subprocess.run(
+            [self.who.python, "-c", OUTER, self.who.python, "-c", script, *arguments],
+            capture_output=True, text=True, check=False, cwd=CHECKOUT, **self.who.identity,
+        )  # fmt: skip
+
     def left(self) -> list[str]:
         """What is in the folder of layers."""
         return sorted(os.listdir(f"{self.state_dir}/layers"))
+
+
+_OUTSIDE = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from nsbox.host import outer
+from nsbox import supervisor
+order = json.loads(sys.argv[2])
+inherited = (order["blob"], order["socket"])
+pid = outer.start("tests.security.weakened_unpacker", sys.argv[2], *supervisor.subordinate_ids(), inherited)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+_LIMITS = {"max_bytes": 1 << 30, "max_entries": 10_000, "max_ratio": 200, "max_depth": 128, "seconds": 20}
 
 
 def _seen(path: str, first: int) -> Seen:
@@ -172,7 +221,7 @@ def fingerprint(top: str) -> Digest:
     return found
 
 
-def _in_memory(data: bytes) -> int:
+def in_memory(data: bytes) -> int:
     descriptor = os.memfd_create("blob", os.MFD_CLOEXEC)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(data)
@@ -185,8 +234,6 @@ def lab() -> Iterator[Lab]:
     """Root only: what belongs to sandbox ids is looked at from outside."""
     if os.geteuid() != 0:
         pytest.skip("only root can look into layers that belong to sandbox ids")
-    from tests.e2e.account import runner
-
     who = runner()
     state_dir = tempfile.mkdtemp(prefix="nsbox-unpack-", dir="/var/tmp")
     os.mkdir(f"{state_dir}/layers", 0o700)

@@ -12,7 +12,7 @@ from nsbox.kernel import namespaces
 from nsbox.oci.unpacking import walls
 from nsbox.oci.unpacking.archive import Archive
 from nsbox.oci.unpacking.limits import Limits
-from nsbox.oci.unpacking.refusal import Reason, Refused
+from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
 from nsbox.oci.unpacking.stream import Stream
 from nsbox.oci.unpacking.tree import Tree
 
@@ -40,7 +40,8 @@ def _tried(
     except MemoryError:
         return {"reason": Reason.MEMORY, "detail": "unpacking takes too much memory"}
     except OSError as error:
-        return {"reason": Reason.HOST, "detail": str(error)}
+        failed = refusal(error, "unpacking")
+        return {"reason": failed.reason, "detail": failed.detail}
     except Exception as error:  # a fault of nsbox: what a traceback would begin with
         return {"reason": Reason.INTERNAL, "detail": f"{type(error).__name__}: {error}"[:500]}
 

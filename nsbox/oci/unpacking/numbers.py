@@ -1,5 +1,7 @@
 """Numbers as tar headers write them."""
 
+from functools import lru_cache
+
 from nsbox.oci.unpacking.refusal import Reason, Refused
 
 #: What Linux can say in 64 bits; more is nonsense in any field.
@@ -9,6 +11,7 @@ _EARLIEST, _LATEST = -(1 << 31) * 10**9, (1 << 33) * 10**9
 _BASE_256, _NEGATIVE = 0x80, 0xFF
 
 
+@lru_cache(maxsize=1024)  # modes, owners and times are the same in file after file
 def field(data: bytes) -> int:
     """A header's field: octal digits, or GNU's base 256. int() would take 0o7, 1_0 and +7 too."""
     if data[0] & _BASE_256:

@@ -17,24 +17,13 @@ from nsbox.oci.unpacking import attributes, whiteouts
 from nsbox.oci.unpacking.entries import Entry, Kind
 from nsbox.oci.unpacking.folders import Folder, Folders
 from nsbox.oci.unpacking.limits import NAME_BYTES, PATH_BYTES, Limits
-from nsbox.oci.unpacking.refusal import Reason, Refused, shown
+from nsbox.oci.unpacking.refusal import Reason, Refused, refusal, shown
 from nsbox.oci.unpacking.stream import Stream
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Files up to this size are taken from the stream at once.
 _SMALL = 1 << 16
 _IDS = 65_536
-
-
-#: What the image can be blamed for. Anything else is the host's.
-_BLAME = {
-    errno.ENAMETOOLONG: Reason.NAME,
-    errno.EILSEQ: Reason.NAME,  # a file system that wants UTF-8
-    errno.EMLINK: Reason.LINK,
-    errno.EFBIG: Reason.BYTES,
-    errno.ENOSPC: Reason.NO_SPACE,
-    errno.EDQUOT: Reason.NO_SPACE,
-}
 
 
 class Place(NamedTuple):
@@ -73,9 +62,12 @@ class Tree:
         try:
             self._add(entry)
         except OSError as error:
-            raise _refusal(error, entry) from error
+            raise refusal(error, shown(entry.name)) from error
 
     def _add(self, entry: Entry) -> None:
+        self._folders.trim()
+        if whiteouts.META in entry.name and whiteouts.lies_in_meta(entry.name):
+            return
         place = self._place(entry.name)
         if place is None:
             self._top(entry)
@@ -101,15 +93,14 @@ class Tree:
             if len(base) > NAME_BYTES:
                 raise Refused(Reason.NAME, f"a name of {len(base)} bytes")
             return Place(last[1], base)
-        self._folders.trim()
         parts = self._parts(name)
         if not parts:
             return None
         if any(part.startswith(whiteouts.PREFIX) for part in parts[:-1]):
             raise Refused(Reason.NAME, f"{shown(name)} lies in a whiteout")
         folder = self._folders.walk(parts[:-1], make=True)
-        if base == parts[-1]:
-            self._last = head, folder
+        # "a/." says its name before the end: the folder is that of no other name then.
+        self._last = (head, folder) if base == parts[-1] else None
         return Place(folder, parts[-1])
 
     def _parts(self, name: bytes) -> list[bytes]:
@@ -287,7 +278,3 @@ class Tree:
     @staticmethod
     def _status(place: Place) -> os.stat_result:
         return os.stat(place.name, dir_fd=place.folder.descriptor, follow_symlinks=False)
-
-
-def _refusal(error: OSError, entry: Entry) -> Refused:
-    return Refused(_BLAME.get(error.errno or 0, Reason.HOST), f"{shown(entry.name)}: {error.strerror}")

@@ -11,7 +11,8 @@ import stat
 from nsbox.oci.unpacking.refusal import Reason, Refused, shown
 
 PREFIX = b".wh."
-_META = b".wh..wh."
+#: What aufs keeps for itself: opaque marks, and folders that no layer gets.
+META = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
 _XATTR = "user.overlay.opaque"
 _DEVICE = os.makedev(0, 0)
@@ -20,6 +21,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == _DEVICE
+
+
+def lies_in_meta(name: bytes) -> bool:
+    """Whether a path leads through a folder of aufs' own."""
+    return any(part.startswith(META) for part in name.rstrip(b"/").split(b"/")[:-1])
 
 
 def make_opaque(directory: int) -> None:
@@ -32,7 +38,7 @@ def apply(directory: int, name: bytes) -> None:
     if name == _OPAQUE:
         make_opaque(directory)
         return
-    if name.startswith(_META):
+    if name.startswith(META):
         return  # aufs' own bookkeeping
     deleted = name[len(PREFIX) :]
     if deleted in (b"", b".", b".."):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from nsbox.kernel import libc, namespaces, trees
 from nsbox.oci.unpacking import box, walls
 from nsbox.oci.unpacking.limits import Limits
-from nsbox.oci.unpacking.refusal import Reason, Refused
+from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
 
 PARTIAL = ".partial"
 _BLOB, _SOCKET = 0, 1
@@ -45,10 +45,11 @@ def main(arguments: list[str]) -> int:
         raw = json.loads(os.read(_SOCKET, _ORDER_BYTES))
         order = Order(raw["compression"], raw["diff_id"], Limits(**raw["limits"]))
         report = _unpacked(arguments[0], order)
-    except Refused as refused:
-        report = {"reason": refused.reason, "detail": refused.detail}
+    except Refused as told:
+        report = {"reason": told.reason, "detail": told.detail, **told.cost}
     except OSError as error:
-        report = {"reason": Reason.HOST, "detail": str(error)}
+        refused = refusal(error, "the layer's folder")
+        report = {"reason": refused.reason, "detail": refused.detail}
     except Gone:
         return 1
     try:
@@ -88,6 +89,8 @@ def _claim(layers: int, partial: str) -> int:
         pass
     else:
         _lock(left)
+        if not _exists(layers, partial, os.fstat(left)):  # it was finished, or given up, meanwhile
+            raise Refused(Reason.BUSY, "the layer was being unpacked by somebody else")
         trees.remove_tree(layers, partial)
         os.close(left)
     try:
@@ -138,13 +141,19 @@ def _filled(folder: int, order: Order) -> dict[str, Any]:
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         os.close(tell)
-    report = _understood(said, status)
-    report["peak_kib"], report["seconds"] = usage.ru_maxrss, round(time.monotonic() - begun, 3)
-    return report
+    cost = {"peak_kib": usage.ru_maxrss, "seconds": round(time.monotonic() - begun, 3)}
+    try:
+        # The kernel's limit of processor time is the same number, and ends the child without a word.
+        if said is None or usage.ru_utime + usage.ru_stime >= order.limits.seconds:
+            raise Refused(Reason.TIME, f"unpacking took more than {order.limits.seconds:g} s")
+        return _understood(said, status) | cost
+    except Refused as refused:
+        refused.cost = cost
+        raise
 
 
-def _listen(reader: int, deadline: float) -> bytes:
-    """What the child says until it ends."""
+def _listen(reader: int, deadline: float) -> bytes | None:
+    """What the child says until it ends; None when it does not in time. Raises ``Gone``."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     poll.register(_SOCKET, select.POLLRDHUP)
@@ -152,7 +161,7 @@ def _listen(reader: int, deadline: float) -> bytes:
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Refused(Reason.TIME, "unpacking took too long")
+            return None
         for descriptor, _ in poll.poll(left * 1000):
             if descriptor == _SOCKET:
                 raise Gone
@@ -172,8 +181,6 @@ def _understood(said: bytes, status: int) -> dict[str, Any]:
         counts = {name: int(told[name]) for name in box.COUNTS}
         return {"diff_id": str(told["diff_id"])[:100], **counts}
     except (ValueError, TypeError, KeyError):
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-            raise Refused(Reason.TIME, "unpacking took too much processor time") from None
         detail = f"the unpacker ended with status {status}: {said[-500:].decode('utf-8', 'replace')}"
         raise Refused(Reason.INTERNAL, detail) from None
 
