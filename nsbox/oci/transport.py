@@ -1,7 +1,7 @@
 """httpx2 on connections of our own making, and streams that are closed when they are left.
 
-httpx2's own transport has no parameter for how to connect, and leaves the generator of an answer's body to the
-garbage collector when it is not read to its end: trio tells of each.
+httpx2's own transport has no parameter for how to connect, and leaves the generator of an answer's body to
+the garbage collector when it is not read to its end: trio tells of each.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Stream(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         stream = self._answer.aiter_stream()
-        async with aclosing(stream):  # type: ignore[type-var]
+        async with aclosing(stream):
             async for piece in stream:
                 yield piece
 

@@ -88,7 +88,7 @@ class Commands:
     # ---- background
 
     async def begin(self, sandbox: Sandbox) -> None:
-        """Start what the template starts in each of its sandboxes. Raises ``Problem`` if that cannot be done."""
+        """Start what the template starts in each of its sandboxes. Raises ``Problem`` if it cannot."""
         start = sandbox.base.start if sandbox.base is not None else ()
         if start:
             await self.start(sandbox.owner, sandbox.id, CommandSpec(argv=start, command=list(start)))

@@ -135,7 +135,7 @@ class Templates:
             code,
             f"the {what} {name[:200]!r} is not on this host; there are: {', '.join(available) or 'none'}",
             field=field,
-            remedy="use one of those, or leave the field out for the default; the field image takes any image",
+            remedy="use one of those, or leave the field out for the default; image takes any image",
             available=available,
         )
 

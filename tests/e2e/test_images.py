@@ -177,7 +177,7 @@ def test_as_skopeo_pushes_it(
     program: bytes,
     form: tuple[str, ...],
 ) -> None:
-    """A layer of its own for each, so that none is there already; plain in the layout, so that skopeo packs."""
+    """A layer of its own for each, so that none is there already; plain, so that skopeo packs it."""
     name = "-".join(form).replace("--", "")
     parts = [layer({"bin/busybox": program, "bin/sh": "busybox", "note": name.encode()}, "none")]
     folder = scratch / name
@@ -408,8 +408,9 @@ def test_a_template_with_set_up_commands(
 ) -> None:
     file = scratch / "tool.toml"
     file.write_text(
-        f'name = "tool"\nimage = "{tiny}"\nenv = {{TOOL = "1"}}\nstart = ["/bin/sh", "-c", "echo up >/tmp/up; sleep 600"]\n'
-        'setup = ["mkdir /opt && echo made >/opt/made && ln /opt/made /opt/link", "rm /bin/stat", "touch /srv/x"]\n'
+        f'name = "tool"\nimage = "{tiny}"\nenv = {{TOOL = "1"}}\n'
+        'start = ["/bin/sh", "-c", "echo up >/tmp/up; sleep 600"]\n'
+        'setup = ["mkdir /opt && echo made >/opt/made && ln /opt/made /opt/link", "rm /bin/stat"]\n'
     )
     scratch.chmod(0o755)
     file.chmod(0o644)

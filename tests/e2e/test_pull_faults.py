@@ -36,6 +36,16 @@ def daemon() -> Iterator[Daemon]:
         one.close()
 
 
+@pytest.fixture(scope="module")
+def other_daemon() -> Iterator[Daemon]:
+    """An api that dies young often is restarted ever more slowly: the kills are shared out."""
+    one = Daemon(key=new_key())
+    try:
+        yield one.start()
+    finally:
+        one.close()
+
+
 @pytest.fixture
 def api(daemon: Daemon) -> Iterator[Api]:
     with daemon.api() as client:
@@ -166,9 +176,10 @@ def test_api_is_killed_while_it_fetches(
 
 
 def test_api_is_killed_while_a_layer_is_unpacked(
-    daemon: Daemon, registry: FakeRegistry, busybox: bytes
+    other_daemon: Daemon, registry: FakeRegistry, busybox: bytes
 ) -> None:
     """The worker is not api's child: it notices, and gives up or is done; the next pull finds either."""
+    daemon = other_daemon
     made = fresh(busybox)
     name = registry.push("a", made)
     with asking(daemon, name):
@@ -179,12 +190,13 @@ def test_api_is_killed_while_a_layer_is_unpacked(
         clean(daemon, api)
 
 
-def test_api_is_killed_at_any_time(daemon: Daemon, registry: FakeRegistry, busybox: bytes) -> None:
+def test_api_is_killed_at_any_time(other_daemon: Daemon, registry: FakeRegistry, busybox: bytes) -> None:
     """At moments spread over a whole pull, the same image: what one left the next goes on with."""
+    daemon = other_daemon
     made = fresh(busybox)
     name = registry.push("a", made)
     chance = random.Random(4)
-    kills = 12
+    kills = 4
     for _ in range(kills):
         with asking(daemon, name):
             time.sleep(chance.uniform(0, 0.25))  # any moment is right
@@ -207,8 +219,9 @@ def _end_all(api: Api) -> None:
         api.kill(one["id"])
 
 
-def test_kill_while_a_layer_is_removed(daemon: Daemon, registry: FakeRegistry, busybox: bytes) -> None:
+def test_kill_while_a_layer_is_removed(other_daemon: Daemon, registry: FakeRegistry, busybox: bytes) -> None:
     """A half-removed layer has not its own name any more."""
+    daemon = other_daemon
     made = fresh(busybox)
     name = registry.push("a", made)
     with daemon.api() as api:

@@ -1,4 +1,4 @@
-"""Real tools and a real registry: installed where they are missing and that is possible, else a reason to skip."""
+"""Real tools and a real registry: installed where missing, if that is possible, else a reason to skip."""
 
 from __future__ import annotations
 

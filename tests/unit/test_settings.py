@@ -158,7 +158,7 @@ def test_lists_and_tables(tmp_path: Path) -> None:
     table = '{"docker.io": {"mirrors": ["m.example:5000"]}, "r:1": {"insecure": true}}'
     assert load({**HOME, "NSBOX_REGISTRIES": table}).registries == in_file
     for wrong in ("{", "[]", '{"r": {"insecure": "perhaps"}}', '{"r": {"password": "x"}}'):
-        with pytest.raises(HostProblem, match="(?i)registries"):
+        with pytest.raises(HostProblem, match=r"(?i)registries"):
             load({**HOME, "NSBOX_REGISTRIES": wrong})
 
 

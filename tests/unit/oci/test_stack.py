@@ -94,9 +94,10 @@ def test_an_opaque_folder_covers(tmp_path: Path) -> None:
 
 def test_folders(tmp_path: Path) -> None:
     layers = [made(tmp_path, "a", {"srv/app/x": "x", "link": "-> srv", "file": "x"})]
-    for path, there in (("/", True), ("/srv/app", True), ("/link/app", True), ("/link/../srv", True),
-                        ("/file", False), ("/none", False), ("/file/x", False), ("/srv/app/x/y", False)):  # fmt: skip
-        assert has_folder(layers, path) is there, path
+    for path in ("/", "/srv/app", "/link/app", "/link/../srv"):
+        assert has_folder(layers, path), path
+    for path in ("/file", "/none", "/file/x", "/srv/app/x/y"):
+        assert not has_folder(layers, path), path
 
 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The library and its pulls, against a registry of the tests' own; layers are folders with nothing in them."""
+"""The library and its pulls, against a registry of the tests' own; layers are made up."""
 
 from __future__ import annotations
 
@@ -448,7 +448,11 @@ async def test_where_an_image_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("hub-pw")
     settings = Settings(
         registries={
-            "docker.io": Registry(mirrors=("m.example:5000", "h.example/hub"), username="u", password_file=str(tmp_path / "pw")),
+            "docker.io": Registry(
+                mirrors=("m.example:5000", "h.example/hub"),
+                username="u",
+                password_file=str(tmp_path / "pw"),
+            ),
             "m.example:5000": Registry(insecure=True),
             "localhost:1": Registry(insecure=False),
         }
