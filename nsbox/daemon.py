@@ -41,6 +41,7 @@ from nsbox.service.files import Files
 from nsbox.service.health import Health
 from nsbox.service.images import Images
 from nsbox.service.links import Links
+from nsbox.service.network import Network
 from nsbox.service.ports import Ports
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
@@ -191,6 +192,7 @@ async def _serve(
         commands=commands,
         files=Files(registry, settings),
         ports=ports,
+        network=Network(registry, keeper, settings),
         health=health,
         keys=keys,
     )

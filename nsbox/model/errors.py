@@ -65,6 +65,7 @@ class Code(StrEnum):
     PULL_TIMED_OUT = "pull_timed_out"
     HOST_LACKS = "host_lacks"
     CREATE_FAILED = "create_failed"
+    NETWORK_FAILED = "network_failed"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -1,6 +1,7 @@
 """From what a client wants to what keeper is told. Pure."""
 
 from nsbox.model.sandbox import Sandbox
+from nsbox.plan import network
 from nsbox.wire.messages import Create
 
 _MIB = 1 << 20
@@ -8,8 +9,11 @@ _PERIOD_US = 100_000
 _HOSTNAME_LENGTH = 12
 
 
-def order(sandbox: Sandbox) -> Create:
-    """keeper's order for a sandbox: units of the kernel instead of those of the API."""
+def order(sandbox: Sandbox, reachable: tuple[str, ...] = ()) -> Create:
+    """keeper's order for a sandbox: units of the kernel instead of those of the API.
+
+    ``reachable``: the networks inside that the operator lets be opened.
+    """
     limits = sandbox.limits
     return Create(
         id=sandbox.id,
@@ -19,6 +23,7 @@ def order(sandbox: Sandbox) -> Create:
         memory_bytes=limits.memory_mb * _MIB,
         pids=limits.pids,
         storage_bytes=limits.storage_mb * _MIB,
+        network=network.told(sandbox.network, reachable),
     )
 
 

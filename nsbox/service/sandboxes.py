@@ -96,6 +96,7 @@ class Sandboxes:
             base=template,
             env=spec.env,
             region=self._settings.region,
+            network=spec.network,
             created_at=now,
             expires_at=now + seconds,
             deadline=clock.boottime() + seconds,
@@ -129,7 +130,7 @@ class Sandboxes:
             making.done.set()
 
     async def _launch(self, live: Live) -> Sandbox:
-        created = await self._keeper.create(launch.order(live.record))
+        created = await self._keeper.create(launch.order(live.record, self._settings.network_reachable))
         try:
             box = Box(self._run_dir, live.record.id)
             await box.attach()
