@@ -22,6 +22,7 @@ from nsbox.api.server import serve
 from nsbox.api.services import Services
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
+from nsbox.host.storage import Reserve, Rooms
 from nsbox.model.errors import HostProblem
 from nsbox.service.commands import Commands
 from nsbox.service.embedding import default_template, remove_unused
@@ -109,9 +110,17 @@ async def _serve(
 ) -> None:
     registry = Registry(SandboxStore(database))
     templates = Templates(settings.default_template)
-    keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
+    keeper = KeeperLink(
+        run_dir,
+        on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id),  # noqa: PLW0108 - made below
+        on_storage=lambda told: sandboxes.storage(told),  # noqa: PLW0108
+    )
     commands = Commands(registry, templates, settings, nursery)
-    sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)
+    rooms = Rooms(settings.state_dir, settings.storage)
+    reserve = Reserve(settings.state_dir, settings.reserve_mb)
+    sandboxes = Sandboxes(
+        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve
+    )
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
     template = await default_template(settings.state_dir, keeper)
@@ -122,7 +131,7 @@ async def _serve(
         sandboxes=sandboxes,
         templates=templates,
         commands=commands,
-        files=Files(registry, settings),
+        files=Files(registry, settings, reserve),
         health=health,
         keys=keys,
     )

@@ -19,7 +19,7 @@ import time
 
 import msgspec
 
-from nsbox.host import account, cgroups, facts, outer
+from nsbox.host import account, cgroups, facts, outer, storage
 from nsbox.keeper.config import Config
 from nsbox.kernel import python
 from nsbox.kernel.namespaces import SANDBOX_IDS, IdRange
@@ -45,9 +45,11 @@ def run(settings: Settings, bootstrap_key: str | None) -> int:
     delegation = cgroups.prepare()
     if settings.limits is LimitsMode.REQUIRED:
         cgroups.require(delegation)
+    storage.require(settings)
+    io_max = cgroups.io_max(settings, delegation)
     listener = _listen(settings.host, settings.port)
     try:
-        return _Supervisor(settings, delegation, listener, bootstrap_key).run()
+        return _Supervisor(settings, delegation, io_max, listener, bootstrap_key).run()
     finally:
         listener.close()
         os.close(lock)
@@ -103,10 +105,12 @@ class _Supervisor:
         self,
         settings: Settings,
         delegation: cgroups.Delegation,
+        io_max: str,
         listener: socket.socket,
         bootstrap_key: str | None,
     ) -> None:
         self._settings, self._delegation, self._listener = settings, delegation, listener
+        self._io_max = io_max
         self._bootstrap_key = bootstrap_key
         self._keeper = 0
         self._lifeline = -1
@@ -142,6 +146,7 @@ class _Supervisor:
             controllers=self._delegation.controllers,
             lifeline=lifeline,
             announce=announce,
+            io_max=self._io_max,
         )
         try:
             uids, gids = subordinate_ids()

@@ -20,6 +20,7 @@ import click
 
 from nsbox import settings
 from nsbox.cli.output import paint
+from nsbox.cli.setup_quota import QuotaPool
 from nsbox.host import account, facts
 from nsbox.host.facts import IDS_NEEDED, IdRange, widest
 from nsbox.model.errors import HostProblem
@@ -260,6 +261,31 @@ def plan(
     return steps
 
 
+class Undoable(Step, Protocol):
+    """A change that setup itself can take back."""
+
+    def is_undone(self) -> bool: ...
+
+    def undo_commands(self) -> Sequence[str]:
+        """What to type for the same effect."""
+
+    def undo(self) -> None: ...
+
+
+def revert(steps: Sequence[Undoable], *, dry_run: bool) -> None:
+    """Take steps back, the last one first."""
+    for step in reversed(steps):
+        if step.is_undone():
+            click.echo(f"{paint('ok     ', 'green')} {step.title}: not there")
+            continue
+        commands = list(step.undo_commands())
+        if not dry_run:
+            step.undo()
+        click.echo(f"{paint('would undo' if dry_run else 'undone ', 'yellow')} {step.title}")
+        for command in commands:
+            click.echo(f"          {command}")
+
+
 def execute(steps: Sequence[Step], *, dry_run: bool) -> None:
     for step in steps:
         if step.is_done():
@@ -280,12 +306,22 @@ def execute(steps: Sequence[Step], *, dry_run: bool) -> None:
 @click.option("--service", is_flag=True, help=f"Also write {UNIT_PATH}.")
 @click.option("--ids-only", is_flag=True, help="Only give the account subordinate ids (it must exist).")
 @click.option("--profile-only", is_flag=True, help="Only load the AppArmor profile that Ubuntu asks for.")
+@click.option("--quota-only", is_flag=True, help="Only limit a pool of project quotas for the state folder.")
+@click.option("--undo", is_flag=True, help="With --quota-only: take the limits away again.")
 @click.option("--dry-run", is_flag=True, help="Print what would be changed, change nothing.")
 def setup(
-    user: str | None, state_dir: str | None, service: bool, ids_only: bool, profile_only: bool, dry_run: bool
+    user: str | None,
+    state_dir: str | None,
+    service: bool,
+    ids_only: bool,
+    profile_only: bool,
+    quota_only: bool,
+    undo: bool,
+    dry_run: bool,
 ) -> None:
-    """Prepare this host, as root: a system user without a shell, a range of subordinate ids for it, and a
-    state folder that only it can enter. What is already there stays as it is."""
+    """Prepare this host, as root: a system user without a shell, a range of subordinate ids for it, a state
+    folder that only it can enter and, where its file system has project quotas, a pool of them that holds
+    storageMb. What is already there stays as it is."""
     if os.geteuid() != 0 and not dry_run:
         raise HostProblem("setup changes the host and needs root", remedy="sudo nsbox setup (or --dry-run)")
     chosen = settings.load(
@@ -293,6 +329,14 @@ def setup(
     )
     if ids_only and account.find(chosen.service_user) is None:
         raise HostProblem(f"there is no user {chosen.service_user}", remedy="sudo nsbox setup --user NAME")
+    if undo:
+        if not quota_only:
+            raise click.UsageError("--undo goes with --quota-only; nsbox setup --help ends with the rest")
+        revert([QuotaPool(chosen.service_user, chosen)], dry_run=dry_run)
+        return
+    if quota_only:
+        execute([QuotaPool(chosen.service_user, chosen)], dry_run=dry_run)
+        return
     if service and not dry_run:
         check_installed()
     restricted = facts.user_namespaces().apparmor_restricts is True
@@ -304,6 +348,8 @@ def setup(
         service=service,
         restricted=restricted,
     )
+    if not (ids_only or profile_only) and facts.project_quota(chosen.state_dir):
+        steps.append(QuotaPool(chosen.service_user, chosen))
     execute(steps, dry_run=dry_run)
     if service and not dry_run:
         click.echo("start it with: systemctl enable --now nsbox")

@@ -52,6 +52,7 @@ class Code(StrEnum):
     # The host or nsbox itself.
     SANDBOX_UNRESPONSIVE = "sandbox_unresponsive"
     HOST_LACKS = "host_lacks"
+    HOST_FULL = "host_full"
     CREATE_FAILED = "create_failed"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
