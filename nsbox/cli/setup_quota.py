@@ -41,7 +41,7 @@ class QuotaPool:
         return quota.laid_out(uid, sizes, self._bound.default * storage.MIB, self._many)
 
     def is_done(self) -> bool:
-        """The file says it and the kernel agrees, for the last project of each class: they are set in order."""
+        """The file says it and the kernel agrees, for each class's last project: they are set in order."""
         pool = self._pool()
         if quota.load(self.folder) != pool:
             return False
