@@ -68,9 +68,7 @@ def quota_state(place: str) -> str:
     return state
 
 
-def started(
-    state_dir: str | None = None, settings: dict[str, str] | None = None
-) -> Iterator[Daemon]:
+def started(state_dir: str | None = None, settings: dict[str, str] | None = None) -> Iterator[Daemon]:
     one = Daemon(key=new_key(), settings={**SMALL, **(settings or {})}, state_dir=state_dir)
     one.owns_state = True
     try:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.limits.conftest import Make, as_root, needs
 from tests.e2e.account import runner
+from tests.limits.conftest import Make, as_root, needs
 
 #: Takes memory, touching it, 4 MiB at a time. What the shell would say is not waited for.
 HOG = "data = []\nwhile True: data.append(bytearray(b'x') * (4 << 20))"
+#: The same, with an end, saying how far it has come.
+GROW = """
+data = []
+for n in range(60):
+    data.append(bytearray(b"x") * (2 << 20))
+    print(2 * n + 2, flush=True)
+"""
 #: Many small processes, none of them as large as an init.
 SWARM = """
 import os, time
@@ -77,7 +84,9 @@ def test_files_still_go_after_it(make: Make) -> None:
 def test_what_a_program_sees_is_the_limit(make: Make) -> None:
     sandbox = make(memoryMb=64)
     needs(sandbox, "memoryMb")
-    assert sandbox.out("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max") == "67108864\n67108864\n"
+    assert (
+        sandbox.out("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.swap.max") == "67108864\n67108864\n"
+    )
 
 
 def test_swap_is_bounded(make: Make) -> None:
@@ -92,11 +101,15 @@ def test_swap_is_bounded(make: Make) -> None:
     if (done := as_root(who, "sh", "-c", script)).returncode:
         pytest.skip(f"no swap can be had: {done.stderr.strip()[-200:]}")
     try:
-        grow = "import time\ndata = []\nfor n in range(60): data.append(bytearray(b'x') * (2 << 20)); print(2 * n + 2, flush=True)"
-        result = sandbox.run(["python3", "-c", grow])
+        result = sandbox.run(["python3", "-c", GROW])
         reached = int(result["stdout"].split()[-1])
         print(f"48 MiB of memory and 48 MiB of swap held {reached} MiB; {result['outcome']}")
         assert result["outcome"] == "oom"
         assert 60 <= reached <= 96
     finally:
-        as_root(who, "sh", "-c", "test ! -e /var/tmp/nsbox-swap || { swapoff /var/tmp/nsbox-swap; rm -f /var/tmp/nsbox-swap; }")
+        as_root(
+            who,
+            "sh",
+            "-c",
+            "test ! -e /var/tmp/nsbox-swap || { swapoff /var/tmp/nsbox-swap; rm -f /var/tmp/nsbox-swap; }",
+        )
