@@ -13,7 +13,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from bench import account, daemon, latency, load, memory, proc, report, rivals, stages
+from bench import (
+    account,
+    daemon,
+    latency,
+    load,
+    memory,
+    previews,
+    proc,
+    report,
+    rivals,
+    stages,
+    unpack,
+)  # fmt: skip
 from bench.account import Who
 from bench.client import RefusedError
 from bench.daemon import Daemon
@@ -34,8 +46,10 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "latency": ("One client, one connection", latency.warm),
     "burst": ("All at once", load.burst),
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
+    "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
+    "unpack": ("Images, from a layout to a tree on disk", unpack.measure),
     "stages": ("Where the time goes", stages.measure),
 }
 _EMPTY: dict[str, tuple[str, _Measure]] = {
@@ -44,7 +58,10 @@ _EMPTY: dict[str, tuple[str, _Measure]] = {
 }
 NAMES = tuple(dict.fromkeys(name.partition("_")[0] for name in (*_WARM, *_EMPTY)))
 #: What --quick leaves out, and why.
-_SLOW = {"memory": "--quick leaves it out: sandboxes have to settle for half a minute"}
+_SLOW = {
+    "memory": "--quick leaves it out: sandboxes have to settle for half a minute",
+    "unpack": "--quick leaves it out: making the images takes half a minute",
+}
 
 Sections = list[tuple[str, str, list[Figure]]]
 

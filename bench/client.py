@@ -66,6 +66,13 @@ class Client:
             raise RefusedError(f"{method} {path}: {status} {answer[:300].decode(errors='replace')}")
         return answer
 
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Anything else that answers with 200 or 201, as its JSON."""
+        status, answer = self.request(method, BASE + path, body)
+        if status not in (200, 201):
+            raise RefusedError(f"{method} {path}: {status} {answer[:300].decode(errors='replace')}")
+        return json.loads(answer)
+
     def health(self) -> None:
         self._expect(200, "GET", f"{BASE}/healthz")
 

@@ -1,4 +1,5 @@
-"""The composition root of api: ``main(LISTENING-DESCRIPTOR)``, its orders as JSON on standard input.
+"""The composition root of api: ``main(API-LISTENER,PROXY-LISTENER)``, as descriptors; its orders as JSON on
+standard input.
 
 Everything is acquired in order and released in reverse. Started by the supervisor, and again when it dies:
 sandboxes and their commands outlive it.
@@ -12,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import prctl
@@ -20,14 +22,24 @@ import trio
 from nsbox.api.app import create_app
 from nsbox.api.server import serve
 from nsbox.api.services import Services
+from nsbox.host import heartbeat, systemd
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
 from nsbox.host.storage import Reserve, Rooms
+from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
+from nsbox.plan import edge as edge_settings
+from nsbox.plan.previews import Form
+from nsbox.proxy.edge import Bounds, Edge
+from nsbox.proxy.server import Connections
+from nsbox.proxy.server import serve as serve_previews
+from nsbox.proxy.tcp import Publisher
 from nsbox.service.commands import Commands
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
+from nsbox.service.links import Links
+from nsbox.service.ports import Ports
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -40,6 +52,8 @@ _log = logging.getLogger(__name__)
 
 #: How often the last use of keys is written down, in seconds.
 _NOTE_USES = 30.0
+#: How long after one answer of keeper's the next is asked for, in seconds.
+_BEAT = 2.0
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -47,6 +61,15 @@ class Orders(msgspec.Struct, frozen=True):
 
     settings: Settings
     bootstrap_key: str | None = None
+    #: A pipe to the supervisor: a byte each time keeper has answered. -1: nobody listens.
+    heartbeat: int = -1
+
+
+class Listeners(NamedTuple):
+    """The sockets that the supervisor holds."""
+
+    api: socket.socket
+    proxy: socket.socket
 
 
 def main(arguments: list[str]) -> int:
@@ -55,18 +78,38 @@ def main(arguments: list[str]) -> int:
     prctl.set_no_new_privs(1)
     prctl.set_name("nsbox-api")
     os.umask(0o077)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _log_to_stderr()
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     _raise_descriptor_limit()
-    listener = socket.socket(fileno=int(arguments[0]))
+    listeners = Listeners(*(socket.socket(fileno=int(one)) for one in arguments[0].split(",")))
     status = 0
     try:
-        trio.run(_run, orders, listener)
+        trio.run(_run, orders, listeners)
     except* (HostProblem, Closed) as group:
-        status = 1
+        status = heartbeat.GAVE_UP
         for problem in _leaves(group):
-            print(f"nsbox: {problem}", file=sys.stderr, flush=True)
+            journal.say(journal.ERROR, f"nsbox: {problem}")
     return status
+
+
+class _Priorities(logging.Formatter):
+    """The priority as journald takes it, on every line of a message: a traceback has many."""
+
+    _BY_LEVEL: ClassVar = {logging.ERROR: journal.ERROR, logging.WARNING: journal.WARNING}
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"<{self._BY_LEVEL.get(record.levelno, journal.INFO)}>"
+        return "\n".join(head + line for line in super().format(record).splitlines())
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if journal.is_journal(os.environ):
+        # The journal has a field for the level already.
+        handler.setFormatter(_Priorities("%(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -83,7 +126,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(orders: Orders, listener: socket.socket) -> None:
+async def _run(orders: Orders, listeners: Listeners) -> None:
     settings = orders.settings
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -91,7 +134,7 @@ async def _run(orders: Orders, listener: socket.socket) -> None:
     keys = KeyRing(settings.state_dir)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(settings, database, keys, run_dir, listener, nursery, first_key)
+            await _serve(orders, database, keys, run_dir, listeners, nursery, first_key)
             nursery.cancel_scope.cancel()
     finally:
         keys.close()
@@ -100,14 +143,15 @@ async def _run(orders: Orders, listener: socket.socket) -> None:
 
 
 async def _serve(
-    settings: Settings,
+    orders: Orders,
     database: Database,
     keys: KeyRing,
     run_dir: int,
-    listener: socket.socket,
+    listeners: Listeners,
     nursery: trio.Nursery,
     first_key: str | None,
 ) -> None:
+    settings = orders.settings
     registry = Registry(SandboxStore(database))
     templates = Templates(settings.default_template)
     keeper = KeeperLink(
@@ -123,15 +167,25 @@ async def _serve(
     )
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
+    # From here on, not from the first request on: the first start builds a template, which takes its time.
+    nursery.start_soon(_beat, keeper, orders.heartbeat)
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await sandboxes.reconcile(alive)
     health = Health(registry, keeper.enforced)
+    form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
+    publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
+    ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
+    edge = _edge(settings, ports, form, keys)
+    connections = Connections(edge)
+    publisher.use(connections)
+    ports.republish()
     services = Services(
         sandboxes=sandboxes,
         templates=templates,
         commands=commands,
         files=Files(registry, settings, reserve),
+        ports=ports,
         health=health,
         keys=keys,
     )
@@ -142,9 +196,12 @@ async def _serve(
     nursery.start_soon(remove_unused, settings.state_dir, keeper, used)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
-            await serving.start(serve, create_app(services, settings), listener, settings)
+            await serving.start(serve_previews, listeners.proxy, edge, connections)
+            await serving.start(serve, create_app(services, settings), listeners.api, settings)
             health.ready = True
-            _announce(settings, listener, first_key)
+            heartbeat.send(orders.heartbeat, heartbeat.READY)
+            print(f"nsbox previews: {form}", flush=True)
+            _announce(settings, listeners.api, first_key)
             received = await anext(aiter(signals))
             health.ready = False
             if received == signal.SIGTERM:
@@ -153,6 +210,30 @@ async def _serve(
                 with trio.move_on_after(settings.shutdown_grace_s):
                     await sandboxes.end_all()
             serving.cancel_scope.cancel()
+
+
+def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
+    bounds = Bounds(
+        head_s=settings.header_timeout_s,
+        keep_alive_s=settings.keep_alive_s,
+        idle_s=settings.proxy_idle_s,
+        connections=settings.proxy_max_connections,
+        sandbox_connections=settings.proxy_sandbox_connections,
+        grace_s=settings.shutdown_grace_s,
+    )
+
+    def is_key(presented: str) -> bool:
+        return keys.find(presented) is not None
+
+    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), is_key, bounds)
+
+
+async def _beat(keeper: KeeperLink, pipe: int) -> None:
+    """A byte for the supervisor whenever keeper has answered: this loop turns, and so does keeper's."""
+    while True:
+        await keeper.ping()
+        heartbeat.send(pipe, heartbeat.BEAT)
+        await trio.sleep(_BEAT)
 
 
 async def _note_uses(keys: KeyRing, database: Database) -> None:
@@ -189,7 +270,7 @@ def _announce(settings: Settings, listener: socket.socket, first_key: str | None
         _show(first_key, settings.state_dir)
     shown = f"[{host}]" if ":" in host else host
     print(f"nsbox ready: http://{shown}:{port}", flush=True)
-    _notify_systemd("READY=1")
+    systemd.notify("READY=1")
 
 
 def _show(key: str, state_dir: str) -> None:
@@ -201,16 +282,3 @@ def _show(key: str, state_dir: str) -> None:
     with open(descriptor, "w", encoding="ascii") as file:
         file.write(key + "\n")
     print(f"nsbox key: in {path}; read it, then delete the file", flush=True)
-
-
-def _notify_systemd(message: str) -> None:
-    """sd_notify(3): Type=notify units are up only when sandboxes can be made."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    address = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(message.encode(), address)
-        except OSError as error:
-            _log.warning("systemd cannot be told: %s", error)

@@ -100,6 +100,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     header_timeout_s: Positive = 15
     keep_alive_s: Positive = 75
     shutdown_grace_s: Positive = 5
+    # ports and previews
+    proxy_host: str = "127.0.0.1"
+    proxy_port: Port = 8081
+    preview_url: str = ""
+    trusted_proxies: str = ""
+    max_ports: Annotated[int, Meta(ge=1, le=1_000)] = 64
+    proxy_max_connections: Positive = 4_096
+    proxy_sandbox_connections: Positive = 1_536
+    proxy_idle_s: Positive = 3_600
+    tcp_host: str = "127.0.0.1"
+    tcp_ports: str = ""
+    # processes
+    hang_timeout_s: Positive = 60
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
@@ -126,6 +139,8 @@ def load(
         values |= _from_toml(path)
     values |= _from_environment(environment)
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    if "proxy_port" not in values and str(values.get("port")) == "0":
+        values["proxy_port"] = 0  # whoever wants any free port for the one wants no fixed one for the other
     if not values.get("state_dir"):
         values["state_dir"] = default_state_dir(environment)
     try:

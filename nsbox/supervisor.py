@@ -2,28 +2,27 @@
 
 It exists because neither could start the other: keeper lives in a user namespace of its own, from which no
 process gets back out, and api must not have the right to use newuidmap. It stays single-threaded, since a
-threaded process cannot make user namespaces, and holds the listening socket, so that a restart of api
-loses no connection.
+threaded process cannot make user namespaces, and holds the listening sockets of the API and of the proxy, so
+that a restart of api loses no connection.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import msgspec
 
-from nsbox.host import account, cgroups, facts, outer, storage
+from nsbox.host import account, cgroups, claims, facts, heartbeat, outer, storage, systemd
 from nsbox.keeper.config import Config
-from nsbox.kernel import python
+from nsbox.kernel import journal, python
 from nsbox.kernel.namespaces import SANDBOX_IDS, IdRange
 from nsbox.model.errors import HostProblem
+from nsbox.plan import edge
 from nsbox.settings import BOOTSTRAP_KEY_VARIABLE, LimitsMode, Settings
 
 #: How long keeper may take to make its first blank, in seconds.
@@ -39,48 +38,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 def run(settings: Settings, bootstrap_key: str | None) -> int:
     """Serve until told to stop; the exit status. Raises ``HostProblem``."""
     os.environ.pop(BOOTSTRAP_KEY_VARIABLE, None)
+    edge.check(settings)
     os.umask(0o077)
-    os.makedirs(settings.state_dir, 0o700, exist_ok=True)
-    lock = _lock(settings.state_dir)
+    claims.state_folder(settings.state_dir)
+    lock = claims.lock(settings.state_dir)
     delegation = cgroups.prepare()
     if settings.limits is LimitsMode.REQUIRED:
         cgroups.require(delegation)
     storage.require(settings)
     io_max = cgroups.io_max(settings, delegation)
-    listener = _listen(settings.host, settings.port)
+    listener = claims.listen(settings.host, settings.port, "port")
     try:
-        return _Supervisor(settings, delegation, io_max, listener, bootstrap_key).run()
+        with claims.listen(settings.proxy_host, settings.proxy_port, "proxy-port") as proxy:
+            return _Supervisor(settings, delegation, io_max, (listener, proxy), bootstrap_key).run()
     finally:
         listener.close()
         os.close(lock)
-
-
-def _lock(state_dir: str) -> int:
-    """One daemon for one state folder. The lock goes with the process, however it ends."""
-    descriptor = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise HostProblem(
-            f"another nsbox uses {state_dir}", remedy="stop it, or give another --state-dir"
-        ) from error
-    return descriptor
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        raise HostProblem(
-            f"cannot listen on {host}:{port}: {error}",
-            remedy="choose another --host or --port; --port 0 picks one",
-        ) from error
-    return listener
 
 
 def subordinate_ids() -> tuple[IdRange, IdRange]:
@@ -106,19 +79,23 @@ class _Supervisor:
         settings: Settings,
         delegation: cgroups.Delegation,
         io_max: str,
-        listener: socket.socket,
+        listeners: tuple[socket.socket, socket.socket],
         bootstrap_key: str | None,
     ) -> None:
-        self._settings, self._delegation, self._listener = settings, delegation, listener
+        self._settings, self._delegation, self._listeners = settings, delegation, listeners
         self._io_max = io_max
         self._bootstrap_key = bootstrap_key
         self._keeper = 0
         self._lifeline = -1
         self._api: subprocess.Popen[bytes] | None = None
+        self._beats = -1  # api's heartbeat, our end
+        self._last_beat = 0.0
         self._api_since = 0.0
         self._rest = _FIRST_REST
         self._not_before = 0.0
         self._stopping = False
+        self._served = False  # an api has been ready, since this daemon was started
+        self._hopeless = False
 
     def run(self) -> int:
         wakeup = _wakeup_pipe()
@@ -129,7 +106,7 @@ class _Supervisor:
                 self._wait(wakeup)
                 if not self._stopping and self._api is None and time.monotonic() >= self._not_before:
                     self._start_api()
-            return 0 if self._keeper else 1
+            return 0 if self._keeper and not self._hopeless else 1
         finally:
             self._end()
 
@@ -184,12 +161,20 @@ class _Supervisor:
     def _start_api(self) -> None:
         """The settings, and the first key if one is preset, go by a pipe: neither the command line nor the
         environment of a process is a place for a secret."""
-        descriptor = self._listener.fileno()
+        descriptors = [listener.fileno() for listener in self._listeners]
+        self._beats, beat = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._api = subprocess.Popen(
-            python.command("nsbox.daemon", str(descriptor)), stdin=subprocess.PIPE, pass_fds=(descriptor,)
+            python.command("nsbox.daemon", ",".join(str(descriptor) for descriptor in descriptors)),
+            stdin=subprocess.PIPE,
+            pass_fds=(*descriptors, beat),
         )
-        self._api_since = time.monotonic()
-        orders = {"settings": msgspec.to_builtins(self._settings), "bootstrap_key": self._bootstrap_key}
+        os.close(beat)
+        self._api_since = self._last_beat = time.monotonic()
+        orders = {
+            "settings": msgspec.to_builtins(self._settings),
+            "bootstrap_key": self._bootstrap_key,
+            "heartbeat": beat,
+        }
         assert self._api.stdin is not None
         try:
             self._api.stdin.write(msgspec.json.encode(orders))
@@ -200,18 +185,55 @@ class _Supervisor:
     def _api_died(self, status: int) -> None:
         if self._stopping:
             return
+        if status == heartbeat.GAVE_UP and not self._served:
+            # It said what this host lacks. A daemon that served before tries again: its sandboxes live.
+            self._stopping = self._hopeless = True
+            return
         young = time.monotonic() - self._api_since < _YOUNG
         self._rest = min(self._rest * 2, _LONGEST_REST) if young else _FIRST_REST
         self._not_before = time.monotonic() + (self._rest if status else 0)
-        print(f"nsbox: api ended with status {status}; starting it again", file=sys.stderr, flush=True)
+        journal.say(journal.WARNING, f"nsbox: api ended with status {status}; starting it again")
 
     # ---- events
 
     def _wait(self, wakeup: int) -> None:
-        timeout = None if self._api is not None else max(0.0, self._not_before - time.monotonic())
-        if not select.select([wakeup], [], [], timeout)[0]:
-            return
-        numbers = os.read(wakeup, 4096)
+        watched = [one for one in (wakeup, self._beats) if one >= 0]
+        due = self._not_before if self._api is None else self._last_beat + self._settings.hang_timeout_s
+        readable, _, _ = select.select(watched, [], [], max(0.0, due - time.monotonic()))
+        if self._beats in readable:
+            self._hear_beat()
+        if wakeup in readable:
+            self._signalled(os.read(wakeup, 4096))
+        elif not readable and self._api is not None:
+            self._end_hung_api()
+
+    def _hear_beat(self) -> None:
+        """api has had an answer from keeper, and that is all that systemd wants to know of us: the three
+        processes that sandboxes hang on have all had their turn."""
+        if heard := os.read(self._beats, 4096):
+            self._served |= heartbeat.READY in heard
+            self._last_beat = time.monotonic()
+            systemd.notify("WATCHDOG=1")
+        else:
+            self._drop_beats()  # api is dead; SIGCHLD tells the rest
+
+    def _drop_beats(self) -> None:
+        if self._beats >= 0:
+            os.close(self._beats)
+            self._beats = -1
+
+    def _end_hung_api(self) -> None:
+        """Only api is replaced: sandboxes do not hang on it. If it was keeper that hung, the next one gets no
+        answer either, and systemd's watchdog, which is slower than ours, ends the service."""
+        assert self._api is not None
+        journal.say(
+            journal.ERROR,
+            f"nsbox: api has not had an answer from keeper for {self._settings.hang_timeout_s} s; killing it",
+        )
+        self._last_beat = time.monotonic()
+        self._api.kill()
+
+    def _signalled(self, numbers: bytes) -> None:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self._stopping = True
         if signal.SIGHUP in numbers and self._api is not None:
@@ -222,11 +244,12 @@ class _Supervisor:
     def _reap(self) -> None:
         if self._api is not None and self._api.poll() is not None:
             status, self._api = self._api.returncode, None
+            self._drop_beats()
             self._api_died(status)
         if self._keeper and os.waitpid(self._keeper, os.WNOHANG)[0]:
             self._keeper = 0
             self._stopping = True
-            print("nsbox: keeper died, and every sandbox with it", file=sys.stderr, flush=True)
+            journal.say(journal.ERROR, "nsbox: keeper died, and every sandbox with it")
 
     def _end(self) -> None:
         """api first: it ends the sandboxes and says so in the record. Then keeper, with whatever is left."""

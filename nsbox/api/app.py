@@ -6,7 +6,7 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from nsbox.api import commands, downloads, execution, files, sandboxes, uploads
+from nsbox.api import commands, downloads, execution, files, ports, sandboxes, uploads
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
@@ -36,6 +36,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     sandboxes.add(app, services, settings)
     commands.add(app, services)
     files.add(app, services, settings)
+    ports.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

@@ -16,6 +16,7 @@ import msgspec
 
 from nsbox.api.query import check_path, mode
 from nsbox.model.errors import Code, Problem
+from nsbox.model.ports import PortSpec, Protocol
 from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
 from nsbox.settings import Bound, Settings
 
@@ -26,6 +27,10 @@ MAX_ARGUMENTS = 4_096
 MAX_COMMAND_BYTES = 256 * 1024
 MAX_ENV_BYTES = 64 * 1024
 _MAX_REFERENCE = 512
+_HIGHEST_PORT = 65_535
+MAX_WAIT_MS = 300_000
+MAX_LINK_S = 30 * 86_400
+_LINK_S = 3_600
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}"
 _USER = re.compile(f"{_NAME}(?::{_NAME})?")
@@ -137,6 +142,43 @@ class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
         return mode(self.mode)
 
 
+class ExposePort(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/ports``."""
+
+    port: int
+    protocol: Protocol | None = None
+    public: bool | None = None
+    wait_ms: int | None = None
+
+    def spec(self) -> PortSpec:
+        """The wish, complete."""
+        check_port(self.port, "port")
+        if self.wait_ms is not None:
+            _within(self.wait_ms, 0, MAX_WAIT_MS, "waitMs")
+        protocol = self.protocol or Protocol.HTTP
+        public = self.public is not False
+        if protocol is Protocol.TCP and not public:
+            raise _wrong("a TCP port has no way to tell who comes: it is public, or not exposed", "public")
+        return PortSpec(port=self.port, protocol=protocol, public=public, wait_ms=self.wait_ms)
+
+
+class MakeLink(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/ports/:port/links``."""
+
+    expires_in_s: int | None = None
+
+    def seconds(self) -> int:
+        """How long the link shall work."""
+        return _within(
+            _LINK_S if self.expires_in_s is None else self.expires_in_s, 1, MAX_LINK_S, "expiresInS"
+        )
+
+
+def check_port(port: int, field: str) -> int:
+    """A port that something can listen on."""
+    return _within(port, 1, _HIGHEST_PORT, field)
+
+
 class Reader(Generic[S]):
     """Reads one kind of body."""
 
@@ -200,15 +242,12 @@ def _too_long(detail: str, field: str, limit: int) -> Problem:
 
 
 def _bounded(value: int | None, bound: Bound, field: str) -> int:
-    if value is None:
-        return bound.default
-    if not bound.low <= value <= bound.high:
-        raise _wrong(
-            f"{field} must be between {bound.low} and {bound.high}",
-            field,
-            minimum=bound.low,
-            maximum=bound.high,
-        )
+    return bound.default if value is None else _within(value, bound.low, bound.high, field)
+
+
+def _within(value: int, low: int, high: int, field: str) -> int:
+    if not low <= value <= high:
+        raise _wrong(f"{field} must be between {low} and {high}", field, minimum=low, maximum=high)
     return value
 
 

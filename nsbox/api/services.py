@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from nsbox.model.lifecycle import State
+from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec
 from nsbox.store.keys import KeyRecord
 
@@ -120,6 +121,26 @@ class FilesService(Protocol):
         ...
 
 
+class PortsService(Protocol):
+    """Ports of a sandbox that are reachable from outside."""
+
+    async def expose(self, owner: str, sandbox_id: str, wish: PortSpec) -> tuple[Exposed, bool]:
+        """Expose a port or change how it is exposed; whether it is new."""
+        ...
+
+    async def list(self, owner: str, sandbox_id: str) -> list[Exposed]:
+        """The exposed ports, by number."""
+        ...
+
+    async def remove(self, owner: str, sandbox_id: str, number: int) -> None:
+        """Take a port away, and close its connections."""
+        ...
+
+    async def link(self, owner: str, sandbox_id: str, number: int, seconds: int) -> Link:
+        """A signed address of a port, for so long."""
+        ...
+
+
 class HealthService(Protocol):
     """Whether sandboxes can be made now."""
 
@@ -143,5 +164,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     templates: TemplatesService
     commands: CommandsService
     files: FilesService
+    ports: PortsService
     health: HealthService
     keys: Keys

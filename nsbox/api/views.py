@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Any
 
+from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 
 #: The limits of a sandbox, as ``Sandbox.enforced`` and clients name them.
@@ -110,6 +111,26 @@ def process(record: Process) -> JSON:
     if not record.running:
         view |= {"exitCode": record.exit_code, "signal": record.signal}
     return view
+
+
+def port(exposed: Exposed) -> JSON:
+    """An exposed port."""
+    view: JSON = {
+        "port": exposed.port.port,
+        "url": exposed.url,
+        "protocol": exposed.port.protocol.value,
+        "public": exposed.port.public,
+    }
+    if exposed.port.protocol is Protocol.TCP:
+        view["hostPort"] = exposed.port.host_port
+    if exposed.listening is not None:
+        view["listening"] = exposed.listening
+    return view
+
+
+def link(made: Link) -> JSON:
+    """A signed address."""
+    return {"url": made.url, "expiresAt": iso(made.expires_at)}
 
 
 def file_content(path: bytes, data: bytes, wanted: Encoding | None) -> JSON:

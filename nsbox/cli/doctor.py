@@ -18,7 +18,7 @@ import msgspec
 from nsbox import settings
 from nsbox.cli.output import paint
 from nsbox.host import account, facts
-from nsbox.host.facts import IDS_NEEDED, Attempt, HostFacts, IdRange, Mapper, widest
+from nsbox.host.facts import FREE_NEEDED, IDS_NEEDED, Attempt, HostFacts, IdRange, Mapper, widest
 
 #: cgroup.kill came with 5.14, the last of what nsbox needs; clone into a cgroup with 5.7, overlay mounts in a
 #: user namespace with 5.11, the mount calls by descriptor with 5.2.
@@ -112,15 +112,9 @@ def _kernel(host: HostFacts) -> Iterator[Finding]:
 def _namespaces(host: HostFacts) -> Iterator[Finding]:
     switches = host.user_namespaces
     why = "a sandbox is made of namespaces, and without root they all hang on a user namespace"
-    if switches.limit == 0:
-        found, remedy = "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
-    elif switches.debian_switch is False:
-        found = "kernel.unprivileged_userns_clone is 0"
-        remedy = "sudo sysctl -w kernel.unprivileged_userns_clone=1"
-    elif switches.apparmor_restricts and not host.namespaces_tried.works:
+    found, remedy = facts.forbidden(switches) or ("allowed", None)
+    if remedy is None and switches.apparmor_restricts and not host.namespaces_tried.works:
         found, remedy = "AppArmor allows them only to named profiles", _APPARMOR_REMEDY
-    else:
-        found, remedy = "allowed", None
     yield Finding(
         feature="user namespaces", need=Need.REQUIRED, ok=remedy is None, found=found, why=why, remedy=remedy
     )
@@ -226,11 +220,11 @@ def _state(host: HostFacts) -> Iterator[Finding]:
     free = f"{state.free_bytes / 1024**3:.1f} GiB"
     yield Finding(
         feature="free disk",
-        need=Need.OPTIONAL,
+        need=Need.REQUIRED if state.free_bytes < FREE_NEEDED else Need.OPTIONAL,
         ok=state.free_bytes >= _FREE_WANTED,
         found=free,
         why="an image takes up to 1 GiB, a sandbox 1 GiB by default",
-        remedy=elsewhere,
+        remedy=f"free some space, or {elsewhere}",
     )
 
 

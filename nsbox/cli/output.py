@@ -8,6 +8,7 @@ from typing import TextIO
 
 import click
 
+from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
 
 
@@ -22,6 +23,11 @@ def paint(text: str, colour: str, *, stream: TextIO | None = None, bold: bool = 
 
 def report(problem: HostProblem) -> None:
     """One message on stderr, with what mends it."""
+    if journal.is_journal(os.environ):
+        journal.say(journal.ERROR, f"nsbox: {problem.detail}")
+        if problem.remedy:
+            journal.say(journal.ERROR, f"  remedy: {problem.remedy}")
+        return
     click.echo(f"{paint('nsbox:', 'red', stream=sys.stderr, bold=True)} {problem.detail}", err=True)
     if problem.remedy:
         click.echo(f"  remedy: {problem.remedy}", err=True)

@@ -16,6 +16,12 @@ from nsbox.settings import LimitsMode
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks one.  [default: 8080]"
 )
+@click.option("--proxy-host", help="Address that previews are served on.  [default: 127.0.0.1]")
+@click.option(
+    "--proxy-port",
+    type=click.IntRange(0, 65535),
+    help="Port that previews are served on; 0 picks one.  [default: 8081, or 0 with --port 0]",
+)
 @click.option(
     "--state-dir", type=click.Path(file_okay=False), help="Where layers, records and sandboxes lie."
 )

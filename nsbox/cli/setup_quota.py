@@ -67,22 +67,26 @@ class QuotaPool:
     def apply(self) -> None:
         pool = self._pool()
         self._limit((number, one.size, one.inodes) for number, one in _projects(pool))
+        text = msgspec.json.format(msgspec.json.encode(pool)) + b"\n"
         try:
-            with open(self.path, "wb") as file:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(msgspec.json.format(msgspec.json.encode(pool)) + b"\n")
+            with _opened(self.folder) as directory:
+                _put(directory, quota.FILE, text)
         except OSError as error:
             raise HostProblem(f"{self.path} cannot be written: {error.strerror}") from error
 
     def undo_commands(self) -> Sequence[str]:
-        return [f"take the limits of the projects named in {self.path} away", f"remove {self.path}"]
+        return [f"take the limits of the projects of {self.user} away", f"remove {self.path}"]
 
     def is_undone(self) -> bool:
         return not os.path.lexists(self.path)
 
     def undo(self) -> None:
-        """Take the limits away. What counts for the projects stays counted until it is deleted."""
-        self._limit((number, 0, 0) for number, _ in _projects(quota.load(self.folder) or quota.Pool(())))
+        """Take the limits away. What counts for the projects stays counted until it is deleted.
+
+        Of the projects that the account is given by number, not of those that the file names: the folder is
+        the account's, which could have put another file there, with projects of somebody else's.
+        """
+        self._limit((number, 0, 0) for number, _ in _projects(self._pool()))
         os.unlink(self.path)
 
     def _limit(self, wanted: Iterable[tuple[int, int, int]]) -> None:
@@ -95,6 +99,16 @@ class QuotaPool:
                         f"project {project} cannot be limited on the file system of {self.folder}: {error}",
                         remedy="mount it with the option prjquota; docs/operations.md, Disk, says how",
                     ) from error
+
+
+def _put(directory: int, name: str, text: bytes) -> None:
+    """Write a file as root into a folder that is somebody else's: never through a link that lies there."""
+    temporary = f".{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o644, dir_fd=directory), "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
+    os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _projects(pool: quota.Pool) -> Iterator[tuple[int, quota.SizeClass]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import trio
 
-from nsbox.host import pipes
+from nsbox.host import dialled, pipes
 from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
 from nsbox.wire.messages import (
     FROM_AGENT,
@@ -14,6 +14,8 @@ from nsbox.wire.messages import (
     Agent,
     AgentReady,
     Attached,
+    Dial,
+    Dialled,
     Exec,
     Exited,
     Forget,
@@ -138,7 +140,7 @@ class Box:
             if ended is not None:
                 ended.fill(message, [])
             return False  # no descriptor belongs to it
-        if isinstance(message, Started | Refused | Killed | AgentReady):
+        if isinstance(message, Started | Refused | Killed | AgentReady | Dialled):
             slot = self._answers.pop(message.key, None)
         else:
             slot = None
@@ -207,6 +209,20 @@ class Box:
             close_all(received)
             raise Unresponsive("init sent no agent")
         return _agent_endpoint(received[0])
+
+    async def dial(self, key: str, family: int, port: int) -> socket.socket:
+        """A connected socket to a port inside, over IPv4 or IPv6. Raises ``dialled.NotListening``,
+        ``Refusal``, ``Unresponsive``. Use it with MSG_DONTWAIT and ``dialled.close`` only."""
+        answer, received = await self._ask(key, Dial(key, family, port))
+        if not isinstance(answer, Dialled) or len(received) != 1:
+            close_all(received)
+            raise Unresponsive("init sent no socket")
+        try:
+            return await dialled.connected(received[0], family, port)
+        except dialled.Impostor as error:
+            raise Unresponsive(f"init sent something else for a socket: {error}") from error
+        except trio.TooSlowError as error:
+            raise Unresponsive("what listens there does not accept connections") from error
 
     def close(self) -> None:
         self._endpoint.close()

@@ -12,8 +12,10 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -23,6 +25,10 @@ import msgspec
 #: One range of this size holds all ids of the sandboxes: 0..65535, mapped in one line.
 IDS_NEEDED = 65536
 _PROBE_TIMEOUT_S = 20
+#: Below that a daemon does not start: its record, its sockets and a sandbox's first writes need room.
+FREE_NEEDED = 32 * 1024**2
+#: Where systemd puts the unit of `nsbox setup --service`.
+SERVICE_CGROUP = "system.slice/nsbox.service"
 #: Below this number distributions keep ordinary users; useradd's own SUB_UID_MIN is the same.
 _FIRST_SUB_ID = 100_000
 _LAST_SUB_ID = 2**32 - 2
@@ -156,6 +162,16 @@ def user_namespaces(proc: str = "/proc") -> UserNamespaces:
     )
 
 
+def forbidden(switches: UserNamespaces) -> tuple[str, str] | None:
+    """Which switch forbids user namespaces to everybody but root, and the command that turns it."""
+    if switches.limit == 0:
+        return "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
+    if switches.debian_switch is False:
+        name = "kernel.unprivileged_userns_clone"
+        return f"{name} is 0", f"sudo sysctl -w {name}=1"
+    return None
+
+
 def no_new_privs(proc: str = "/proc") -> bool:
     """With this bit set, a setuid program such as newuidmap gains nothing."""
     return re.search(r"^NoNewPrivs:\s*1$", read(f"{proc}/self/status") or "", re.MULTILINE) is not None
@@ -256,7 +272,8 @@ def inspect_cgroup(mount: str, folder: str) -> Cgroup:
 
 
 def cgroup(proc: str = "/proc", user_manager_of: int | None = None) -> Cgroup:
-    """The folder this process is in or, where that is not delegated, the one the user's systemd manager owns.
+    """The folder this process is in or, where that is not delegated, the one the user's systemd manager owns,
+    or that of the running service, where this user is the service's.
 
     ``user_manager_of`` is the uid whose manager can be asked for a scope.
     """
@@ -265,12 +282,15 @@ def cgroup(proc: str = "/proc", user_manager_of: int | None = None) -> Cgroup:
     if mount is None or place is None:
         return Cgroup(mount=mount)
     here = inspect_cgroup(mount, os.path.normpath(f"{mount}/{place}"))
-    if here.delegated or user_manager_of is None:
+    if here.delegated:
         return here
     uid = user_manager_of
-    manager = f"{mount}/user.slice/user-{uid}.slice/user@{uid}.service"
-    theirs = inspect_cgroup(mount, manager)
-    return theirs if theirs.delegated else here
+    manager = f"user.slice/user-{uid}.slice/user@{uid}.service" if uid is not None else None
+    # Only the service's own user may write there, so this is never somebody else's service.
+    for other in (manager, SERVICE_CGROUP):
+        if other is not None and (theirs := inspect_cgroup(mount, f"{mount}/{other}")).delegated:
+            return theirs
+    return here
 
 
 def systemd(environment: Mapping[str, str], uid: int, run: str = "/run") -> Systemd:
@@ -400,21 +420,28 @@ def boot_time() -> float:
 
 def attempt(argv: Sequence[str]) -> Attempt:
     """Run a short command and keep the last line of what it complains about."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Attempt(False, str(error))
-    if done.returncode == 0:
+    # A file and not a pipe, and a session of its own: util-linux' unshare, refused a namespace,
+    # leaves a child behind that waits for ever and keeps a pipe open (seen with 2.38).
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+        except OSError as error:
+            return Attempt(False, str(error))
+        try:
+            status = process.wait(_PROBE_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            return Attempt(False, str(error))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        lines = said.read().decode("utf-8", "replace").strip().splitlines()
+    if status == 0:
         return Attempt(True)
-    lines = done.stderr.strip().splitlines()
-    return Attempt(False, lines[-1] if lines else f"{argv[0]} ended with status {done.returncode}")
+    return Attempt(False, lines[-1] if lines else f"{argv[0]} ended with status {status}")
 
 
 # util-linux does the probing, in programs of its own: a user namespace cannot be left again.

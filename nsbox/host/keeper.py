@@ -55,8 +55,13 @@ class KeeperLink:
     async def greet(self) -> tuple[str, ...]:
         """Exchange versions; the ids of the sandboxes that live. Before ``listen``."""
         await self._endpoint.send(Hello(PROTOCOL_VERSION))
-        message, descriptors = await self._endpoint.receive()
-        close_all(descriptors)
+        while True:
+            message, descriptors = await self._endpoint.receive()
+            close_all(descriptors)
+            # What an earlier api was waiting for may end between our connecting and keeper's reading Hello,
+            # and is told to whoever is connected. Nobody here waits for it, and Welcome tells what lives.
+            if not isinstance(message, Created | Destroyed | Failed | Gone | TaskDone):
+                break
         if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
             raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
         self.enforced = message.enforced
@@ -85,6 +90,8 @@ class KeeperLink:
                 self._fill(("destroy", message.id), message)
             case TaskDone():
                 self._fill(("task", message.key), message)
+            case Welcome():
+                self._fill(("ping", ""), message)
 
     def _fill(self, key: tuple[str, str], message: Message) -> None:
         slot = self._slots.pop(key, None)
@@ -141,6 +148,13 @@ class KeeperLink:
         answer, _ = await slot.wait()
         assert isinstance(answer, TaskDone)
         return answer.status
+
+    async def ping(self) -> None:
+        """Returns when keeper's loop has come round to us once more. Raises ``Closed``.
+
+        Hello is the question: it changes nothing, and every keeper of this protocol knows it.
+        """
+        await (await self._ask("ping", "", Hello(PROTOCOL_VERSION))).wait()
 
     def close(self) -> None:
         self._endpoint.close()

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from nsbox.kernel import libc, python
+from nsbox.host import facts
+from nsbox.kernel import journal, libc, python
 from nsbox.kernel.namespaces import KEEPER_FLAGS, IdRange, become_root, outer_map_arguments
 from nsbox.model.errors import HostProblem
 
@@ -30,9 +31,9 @@ def start(module: str, argument: str, uids: IdRange, gids: IdRange, inherited: t
         try:
             pid = libc.clone3(KEEPER_FLAGS)
         except OSError as error:
-            raise HostProblem(
-                f"this host refuses user namespaces: {error.strerror}", remedy="nsbox doctor"
-            ) from error
+            found = facts.forbidden(facts.user_namespaces())
+            why, remedy = found or (error.strerror or str(error), "nsbox doctor")
+            raise HostProblem(f"this host refuses user namespaces: {why}", remedy=remedy) from error
         if pid == 0:
             os.close(tell)
             _become(mapped, module, argument, inherited)
@@ -47,6 +48,12 @@ def start(module: str, argument: str, uids: IdRange, gids: IdRange, inherited: t
     finally:
         os.close(mapped)
         os.close(tell)
+
+
+def _environment() -> dict[str, str]:
+    """With the name of the journal's stream, where there is one: keeper's lines carry a priority then."""
+    stream = os.environ.get(journal.VARIABLE)
+    return {**ENVIRONMENT, **({journal.VARIABLE: stream} if stream else {})}
 
 
 def _map(pid: int, uids: IdRange, gids: IdRange) -> None:
@@ -71,7 +78,7 @@ def _become(mapped: int, module: str, argument: str, inherited: tuple[int, ...])
                 signal.signal(number, signal.SIG_DFL)
             for descriptor in inherited:
                 os.set_inheritable(descriptor, True)
-            os.execve(sys.executable, python.command(module, argument), dict(ENVIRONMENT))  # noqa: S606
+            os.execve(sys.executable, python.command(module, argument), _environment())  # noqa: S606
     except BaseException as error:
         os.write(2, f"nsbox: cannot start {module}: {error!r}\n".encode())
     finally:

@@ -64,7 +64,7 @@ class Agent:
 
     def serve(self) -> None:
         try:
-            while received := channel.receive(self._sock, TO_AGENT):
+            while received := channel.receive_alive(self._sock, TO_AGENT):
                 message, descriptors = received
                 channel.close_all(descriptors)
                 self._answer(message)

@@ -35,13 +35,13 @@ def send(sock: RawSocket, message: Message, descriptors: Sequence[int] = ()) -> 
     sock.sendmsg([encode(message)], ancillary)
 
 
-def receive(sock: RawSocket, expected: frozenset[type]) -> tuple[Message, list[int]] | None:
+def receive(sock: RawSocket, expected: frozenset[type], how: int = 0) -> tuple[Message, list[int]] | None:
     """The next message and its descriptors (close-on-exec), or None when the peer has hung up.
 
-    Raises ``WireError`` for a message that is not one of ``expected``, ``BlockingIOError`` on a
-    non-blocking socket with nothing to read.
+    ``how``: further flags of recv(2). Raises ``WireError`` for a message that is not one of ``expected``,
+    ``BlockingIOError`` on a non-blocking socket with nothing to read.
     """
-    size, ancillary, flags, _ = sock.recvmsg_into([_buffer], ANCILLARY_ROOM, socket.MSG_CMSG_CLOEXEC)
+    size, ancillary, flags, _ = sock.recvmsg_into([_buffer], ANCILLARY_ROOM, socket.MSG_CMSG_CLOEXEC | how)
     descriptors = descriptors_in(ancillary)
     if not size and not descriptors:
         return None
@@ -52,6 +52,20 @@ def receive(sock: RawSocket, expected: frozenset[type]) -> tuple[Message, list[i
     except WireError:
         close_all(descriptors)
         raise
+
+
+def receive_alive(sock: RawSocket, expected: frozenset[type]) -> tuple[Message, list[int]] | None:
+    """``receive``, for a process that may be killed while it waits: who asked can tell by ECONNRESET, which
+    unix(7) gives for what was left unread, that nothing of it was done.
+
+    Looked at first, taken second. A process that was waiting when it was killed is woken by the packet as
+    well as by the signal, and the kernel may finish its recvmsg(2) before it ends it: the packet would be
+    gone and nobody would have acted on it. To a second system call it does not get.
+    """
+    received = receive(sock, expected, socket.MSG_PEEK)
+    if received is not None:
+        sock.recv(1)
+    return received
 
 
 def close_all(descriptors: Sequence[int]) -> None:

@@ -279,11 +279,15 @@ class Commands:
         Spawners first: a command that died with its spawner is known as ours only when that is buried, and
         waitpid may name it earlier.
         """
-        dead = list(_dead_children(self._wake))
+        nameless = any(one.command and not one.command.pid for one in self._spawners.values())
+        strangers: dict[int, bytes] = {}  # what has no name among us, and led a session
+        dead = list(
+            _dead_children(self._wake, lambda pid: self._look_at(pid, strangers) if nameless else None)
+        )
         for pid, _, _ in dead:
             one = self._spawners.pop(pid, None)
             if one is not None:
-                self._bury(one)
+                self._bury(one, strangers)
             self.agents.discard(pid)
         for pid, status, usage in dead:
             command = self._orphans.pop(pid, None)
@@ -291,6 +295,11 @@ class Commands:
                 times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
                 self._report(Exited(command.key, status, *times, usage.ru_maxrss, 0), command)
         self._report_dead()
+
+    def _look_at(self, pid: int, strangers: dict[int, bytes]) -> None:
+        """Before a dead child is reaped and nothing tells any more which command it was."""
+        if pid not in self.own and pid not in self._orphans and (name := processes.led_session(pid)):
+            strangers[pid] = name
 
     def _wake(self, pid: int) -> None:
         """Something inside has stopped a child of ours, as ``kill -STOP -1`` does: spawners and agents go on.
@@ -303,7 +312,7 @@ class Commands:
         """The pids of spawners and file agents: not the tenant's processes."""
         return self.agents | self._spawners.keys()
 
-    def _bury(self, one: Spawner) -> None:
+    def _bury(self, one: Spawner, strangers: dict[int, bytes]) -> None:
         """A spawner is dead. What it had in hand is now init's child, to be reaped in its turn."""
         while one.sock.fileno() >= 0:
             self._hear(one)  # it may have said something before it died; ends at its hang-up
@@ -320,6 +329,12 @@ class Commands:
             self._dispatch(order, streams, command)
             return
         self._settle(one)
+        if not command.pid:
+            # Killed between taking the order and telling the pid, perhaps by the very command it had started.
+            command.pid = processes.heir(command.argv, self.own | self._orphans.keys(), strangers)
+            if command.pid:
+                strangers.pop(command.pid, None)
+                self._tell(Started(command.key, command.pid))
         if command.pid:
             self._orphans[command.pid] = command
         else:
@@ -354,14 +369,22 @@ class Commands:
             os.kill(one.pid, signal.SIGKILL)
 
 
-def _dead_children(stopped: Callable[[int], None]) -> Iterator[tuple[int, int, resource.struct_rusage]]:
+def _dead_children(
+    stopped: Callable[[int], None], look_at: Callable[[int], None]
+) -> Iterator[tuple[int, int, resource.struct_rusage]]:
+    """Reap. ``look_at`` is called for a child that has ended, while /proc still shows it."""
     while True:
         try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
+            state = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if state is None:
             return
+        if state.si_code != os.CLD_STOPPED:
+            look_at(state.si_pid)
+        pid, status, usage = os.wait4(state.si_pid, os.WNOHANG | os.WUNTRACED)
+        if pid == 0:
+            continue  # stopped, and going on by now
         if os.WIFSTOPPED(status):
             stopped(pid)
         else:

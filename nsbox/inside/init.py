@@ -1,8 +1,9 @@
 """Process 1 of a sandbox: first a blank, then init.
 
-A blank is in all its namespaces and knows no image and no tenant. It becomes init when its root arrives.
-init reaps, starts commands and hands out sockets of file agents, each on request of api over the listening
-socket it was born with. It is forked from keeper, never exec'd: after the pivot there is nothing to import.
+A blank is in all its namespaces and knows no image and no tenant. It becomes init when its root arrives. init
+reaps, starts commands and hands out sockets of file agents and to the sandbox's ports, each on request of api
+over the listening socket it was born with. It is forked from keeper, never exec'd: after the pivot there is
+nothing to import.
 """
 
 import _socket
@@ -18,7 +19,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 import prctl
 
-from nsbox.inside import agent, channel, privileges, processes, rootfs, spawner, users
+from nsbox.inside import agent, channel, dial, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Commands
 from nsbox.kernel import libc, rawsocket
 from nsbox.kernel.namespaces import become_root
@@ -31,6 +32,8 @@ from nsbox.wire.messages import (
     Agent,
     AgentReady,
     Attached,
+    Dial,
+    Dialled,
     Exec,
     Failed,
     Forget,
@@ -264,6 +267,8 @@ class Init:
                 self.commands.forget(key)
             case Agent(key, user):
                 self._open_agent(key, user)
+            case Dial(key, family, port):
+                self._dial(key, family, port)
 
     def _greet(self, connection: RawSocket) -> None:
         if self.commands.none:
@@ -300,6 +305,15 @@ class Init:
         finally:
             ours.close()
             theirs.close()
+
+    def _dial(self, key: str, family: int, port: int) -> None:
+        try:
+            sock = dial.begin(family, port)
+        except OSError as error:
+            self._send(Refused(key, Stage.DIAL, error.errno or 0, os.strerror(error.errno or 0)))
+            return
+        self._send(Dialled(key), [sock.fileno()])
+        sock.close()
 
     def _send(self, message: Message, descriptors: tuple[int, ...] | list[int] = ()) -> None:
         if self._api is None:

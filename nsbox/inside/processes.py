@@ -4,6 +4,9 @@ import os
 import signal
 from typing import NamedTuple
 
+#: TASK_COMM_LEN of the kernel, less the terminating NUL.
+_NAME_LENGTH = 15
+
 
 class Row(NamedTuple):
     """One process: its parent and the leader of its session."""
@@ -37,6 +40,51 @@ def tree(leader: int, table: list[Row]) -> set[int]:
         if not more:
             return members
         members |= more
+
+
+def led_session(pid: int) -> bytes:
+    """The name (proc_pid_stat(5), "comm") of a process that leads a session, zombie or not; else empty."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            front, _, back = file.read().rpartition(b")")
+    except OSError:
+        return b""
+    return front.partition(b"(")[2] if int(back.split()[3]) == pid else b""
+
+
+def heir(argv: tuple[str, ...], known: set[int], dead: dict[int, bytes]) -> int:
+    """The pid of the command that ran ``argv`` and fell to init before anybody had told its pid; 0 where none
+    or more than one fits: an exit status must not go to the wrong command.
+
+    ``known``: init's other children. ``dead``: what it has reaped besides, and of which name. A command
+    leads its own session. The kernel shows a script's interpreter before its arguments, and until it has
+    executed its program the copied command line of nsbox. What a process says of itself can be made up, by
+    its own sandbox only.
+    """
+    own, wanted = _arguments(os.getpid()), [os.fsencode(one) for one in argv]
+    name = os.path.basename(wanted[0])[:_NAME_LENGTH]
+    found = [pid for pid, shown in dead.items() if shown == name]
+    for row in rows():
+        if row.parent == 1 and row.session == row.pid and row.pid not in known:
+            shown = _arguments(row.pid)
+            if shown == own or _is_tail(wanted, shown):
+                found.append(row.pid)
+    return found[0] if len(found) == 1 else 0
+
+
+def _arguments(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
+def _is_tail(wanted: list[bytes], shown: list[bytes]) -> bool:
+    tail = shown[-len(wanted) :]
+    if len(tail) < len(wanted):
+        return False
+    return tail[1:] == wanted[1:] and os.path.basename(tail[0]) == os.path.basename(wanted[0])
 
 
 def kill_tree(leader: int) -> None:

@@ -48,7 +48,7 @@ def run(sock: RawSocket, who: Credentials, guard: libc.Filter) -> NoReturn:
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
         libc.seccomp_filter(guard)
-        while received := channel.receive(sock, TO_SPAWNER):
+        while received := channel.receive_alive(sock, TO_SPAWNER):
             _serve(sock, received[0], received[1], who)
         status = 0
     except (WireError, OSError):

@@ -6,7 +6,6 @@ happened.
 
 import errno
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -17,6 +16,7 @@ from nsbox.keeper.boxes import Box, Host, Phase, StageError
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.trash import Sweeper
 from nsbox.keeper.watcher import Watcher as StorageWatcher
+from nsbox.kernel import journal
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import (
@@ -317,4 +317,4 @@ def _removed(cgroup: Cgroup) -> bool:
 
 
 def _log(text: str) -> None:
-    print(f"nsbox keeper: {text}", file=sys.stderr, flush=True)
+    journal.say(journal.WARNING, f"nsbox keeper: {text}")

@@ -23,7 +23,7 @@ from nsbox.keeper.config import Config
 from nsbox.keeper.core import Keeper
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.zygote import Zygote
-from nsbox.kernel import libc, mounts, seccomp
+from nsbox.kernel import journal, libc, mounts, seccomp
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import TO_KEEPER, Message
@@ -157,7 +157,7 @@ class Loop:
         try:
             received = channel.receive(self._api, TO_KEEPER)
         except (WireError, OSError) as error:
-            print(f"nsbox keeper: api: {error}", file=sys.stderr, flush=True)
+            journal.say(journal.WARNING, f"nsbox keeper: api: {error}")
             received = None
         if received is None:
             self._hang_up()

@@ -11,7 +11,11 @@ from nsbox.kernel import libc, python
 from nsbox.wire.messages import Task
 
 #: By name, since api may ask for these and for nothing else.
-MODULES = {"embed": "nsbox.oci.embed_worker", "remove-layer": "nsbox.oci.remove_layer"}
+MODULES = {
+    "embed": "nsbox.oci.embed_worker",
+    "remove-layer": "nsbox.oci.remove_layer",
+    "unpack": "nsbox.oci.unpacking.worker",
+}
 
 
 class BadTask(Exception):

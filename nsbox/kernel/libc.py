@@ -18,12 +18,13 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 # Looked up once, before anything is forked: finding a function is Python code that each process would repeat.
 _ZERO = ctypes.c_ulong(0)
-_unshare, _mount, _umount2, _prctl, _fstatfs = (
+_unshare, _mount, _umount2, _prctl, _fstatfs, _syncfs = (
     _libc.unshare,
     _libc.mount,
     _libc.umount2,
     _libc.prctl,
     _libc.fstatfs,
+    _libc.syncfs,
 )
 
 # These numbers are the same on every machine that got its table after Linux 5.1 unified them;
@@ -274,6 +275,11 @@ def openat2(dirfd: int, path: bytes, flags: int, mode: int = 0, resolve: int = 0
     """openat2(2): open a path that may not leave ``dirfd`` or pass symlinks, as ``resolve`` says."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     return _call("openat2", dirfd, path, how, ctypes.c_size_t(len(how)), about=(path,))
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): all of the file system behind ``fd``, and no other."""
+    _checked(_syncfs(fd), "syncfs", (fd,))
 
 
 def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:

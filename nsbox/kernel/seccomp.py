@@ -273,6 +273,26 @@ def clone3_guard(machine: str) -> bytes:
     return _packed(program)
 
 
+_EXECUTABLE: Final = 0x4  # PROT_EXEC
+
+
+def allow_list(machine: str, names: Set[str]) -> bytes:
+    """A filter for a process that needs little: ``names``, and memory that no code can be put into.
+
+    All else is EPERM, or ENOSYS where nsbox does not know the number. A name that this machine has no call
+    for is skipped, as aarch64 has none of the older file calls.
+    """
+    numbers = syscalls.numbers(machine)
+    rules: dict[int, Rule] = {
+        number: Verdict.ALLOW if name in names else Verdict.EPERM for name, number in numbers.items()
+    }
+    for name in ("mmap", "mprotect"):
+        rules[numbers[name]] = AnyBit(2, _EXECUTABLE, Verdict.EPERM, Verdict.ALLOW)
+    rules[0xFFFF_FFFF] = Verdict.EPERM  # so that what lies between is a gap like others
+    program = [*_refuse_other_than(_AUDIT_ARCH[machine]), _load(_NUMBER_OFFSET), *_tree(_intervals(rules))]
+    return _packed(program)
+
+
 def table(machine: str) -> list[tuple[str, int, str]]:
     """Name, number and verdict of every known call, by number; for people and for tests.
 

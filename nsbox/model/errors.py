@@ -32,6 +32,7 @@ class Code(StrEnum):
     SANDBOX_NOT_FOUND = "sandbox_not_found"
     PROCESS_NOT_FOUND = "process_not_found"
     FILE_NOT_FOUND = "file_not_found"
+    PORT_NOT_EXPOSED = "port_not_exposed"
     # The state of things forbids it.
     WRONG_STATE = "wrong_state"
     SANDBOX_GONE = "sandbox_gone"
@@ -49,6 +50,8 @@ class Code(StrEnum):
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     TOO_MANY_SANDBOXES = "too_many_sandboxes"
     TOO_MANY_COMMANDS = "too_many_commands"
+    TOO_MANY_PORTS = "too_many_ports"
+    NO_HOST_PORT = "no_host_port"
     # The host or nsbox itself.
     SANDBOX_UNRESPONSIVE = "sandbox_unresponsive"
     HOST_LACKS = "host_lacks"

@@ -9,6 +9,7 @@ from enum import StrEnum
 import msgspec
 
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.ports import Port
 
 ID_PREFIX = "sb_"
 _ID_BYTES = 20  # 160 random bits; base32 without padding gives 32 characters
@@ -81,6 +82,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str = ""  # its path on the host; empty where there is none
     oom_kills: int = 0  # processes that the kernel has ended for lack of memory
     last_oom_at: float | None = None  # when that was last noticed
+    ports: tuple[Port, ...] = ()
     ended_at: float | None = None
     end_reason: EndReason | None = None
 

@@ -6,6 +6,7 @@ import os
 import msgspec
 import trio
 
+from nsbox.host import facts
 from nsbox.host.keeper import KeeperLink
 from nsbox.model.errors import HostProblem
 from nsbox.model.sandbox import Template, new_command_id
@@ -29,6 +30,7 @@ async def default_template(state_dir: str, keeper: KeeperLink) -> Template:
         return known
     _log.warning("building the default template from this host's files; this happens once")
     manifest = await trio.to_thread.run_sync(embedded.plan)
+    _check_room(state_dir, manifest.size)
     await _build(keeper, layer, msgspec.json.encode(manifest))
     template = Template(
         name=DEFAULT,
@@ -40,6 +42,17 @@ async def default_template(state_dir: str, keeper: KeeperLink) -> Template:
     )
     _write(path, msgspec.json.encode(template))
     return template
+
+
+def _check_room(state_dir: str, size: int) -> None:
+    """Before the copy begins: half a template is of no use, and a full disk harms the host's other users."""
+    free = facts.state_disk(state_dir).free_bytes
+    if free < size:
+        raise HostProblem(
+            f"there is no space for the default template, which takes {size >> 20} MiB: "
+            f"{free >> 20} MiB are free on the disk of {state_dir}",
+            remedy="free some, or give a --state-dir on another disk",
+        )
 
 
 async def remove_unused(state_dir: str, keeper: KeeperLink, used: set[str]) -> None:

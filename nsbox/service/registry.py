@@ -80,16 +80,17 @@ class Registry:
         await self.store.update(live.record)
         return live.record
 
-    async def note(self, live: Live, **changes: object) -> None:
-        """Write down what was noticed about a sandbox, and is not its state."""
+    async def change(self, live: Live, **changes: object) -> Sandbox:
+        """Change what is no state, in memory and on disk."""
         live.record = msgspec.structs.replace(live.record, **changes)
         await self.store.update(live.record)
+        return live.record
 
     async def look_at_memory(self, live: Live) -> None:
         """Take over what the kernel has counted of processes ended for lack of memory."""
         kills = cgroups.oom_kills(live.record.cgroup) if live.record.cgroup else 0
         if kills > live.record.oom_kills:
-            await self.note(live, oom_kills=kills, last_oom_at=clock.wall())
+            await self.change(live, oom_kills=kills, last_oom_at=clock.wall())
 
     async def record(self, owner: str, sandbox_id: str) -> Sandbox:
         """The record as it is now. Raises ``Problem(SANDBOX_NOT_FOUND)``, also for another owner's."""

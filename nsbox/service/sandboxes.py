@@ -204,7 +204,7 @@ class Sandboxes:
         if bool(told.over) is not live.record.storage_full:
             self._nursery.start_soon(
                 self._reported,
-                partial(self._registry.note, live, storage_full=bool(told.over)),
+                partial(self._registry.change, live, storage_full=bool(told.over)),
                 f"recording the storage of {told.id}",
             )
 

@@ -4,7 +4,8 @@
      │                 │             Task → TaskDone; unasked: Gone, Storage
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
-            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady + socket
+            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
+            │                        + socket; Dial → Dialled + socket
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
                                      Scan → Entries*, Remove → Done; each may answer Refused
@@ -254,6 +255,20 @@ class AgentReady(NamedTuple):
     key: str
 
 
+class Dial(NamedTuple):
+    """Begin to connect to a port of the sandbox's own loopback; ``family`` is 4 or 6, as in IPv4 and IPv6."""
+
+    key: str
+    family: int
+    port: int
+
+
+class Dialled(NamedTuple):
+    """The socket comes along. It may still be connecting: init waits for nobody, so api does."""
+
+    key: str
+
+
 # ---- api and a file agent
 
 
@@ -339,6 +354,7 @@ Message = (
     | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
+    | Dial | Dialled
 )  # fmt: skip
 
 
@@ -353,6 +369,7 @@ class Stage(enum.StrEnum):
     TYPE = "type"
     BUSY = "busy"
     SIZE = "size"
+    DIAL = "dial"
     UNKNOWN = "unknown"
 
 
@@ -361,8 +378,10 @@ TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task})
 FROM_KEEPER: frozenset[type] = frozenset({Welcome, Created, Storage, Failed, Destroyed, Gone, TaskDone})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
-TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent})
-FROM_INIT: frozenset[type] = frozenset({Attached, Running, Started, Refused, Exited, Killed, AgentReady})
+TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent, Dial})
+FROM_INIT: frozenset[type] = frozenset(
+    {Attached, Running, Started, Refused, Exited, Killed, AgentReady, Dialled}
+)
 TO_SPAWNER: frozenset[type] = frozenset({Exec})
 FROM_SPAWNER: frozenset[type] = frozenset({Started, Refused, Exited})
 TO_AGENT: frozenset[type] = frozenset({Read, Write, Commit, Abort, Put, Scan, Remove})

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import threading
@@ -198,6 +199,36 @@ def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Sig
         assert daemon.keeper_pid in inits
         assert api.get(other.id)["status"] == "stopped"
         assert api.kill(one.id).json["status"] == "stopped"
+
+
+def test_an_api_that_hangs_is_replaced(daemon_factory: DaemonFactory) -> None:
+    daemon = daemon_factory(settings={"hang_timeout_s": "15"})
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        before = daemon.api_pid
+        daemon.kill(before, signal.SIGSTOP)
+        daemon.wait_ready()
+        api.close()
+        assert daemon.api_pid not in (0, before)
+        assert "api has not had an answer from keeper for 15 s" in daemon.log()
+        assert sandbox.out("echo lives") == "lives\n"
+
+
+def test_a_daemon_that_cannot_serve_at_all_ends(daemon_factory: DaemonFactory) -> None:
+    """A record of a newer version, say: it is said once, and nothing is tried for ever or left running."""
+    daemon = daemon_factory(start=False)
+    with sqlite3.connect(f"{daemon.state_dir}/nsbox.db") as database:
+        database.execute("PRAGMA user_version = 9999")
+    if daemon.who.as_root:
+        os.chown(f"{daemon.state_dir}/nsbox.db", daemon.who.uid, daemon.who.gid)
+    done = subprocess.run(
+        daemon.command(), env=daemon.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done
+    assert done.stderr.count("newer") == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "starting it again" not in done.stderr
 
 
 def test_a_reload_fails_no_request(own_daemon: Daemon) -> None:

@@ -18,6 +18,7 @@ import trio
 import trio.testing
 
 from nsbox.host import box as module
+from nsbox.host import dialled
 from nsbox.host.agents import Agents
 from nsbox.host.box import Box, Refusal, Unresponsive
 from nsbox.wire.framing import encode
@@ -25,6 +26,7 @@ from nsbox.wire.messages import (
     PROTOCOL_VERSION,
     AgentReady,
     Attached,
+    Dialled,
     Exec,
     Exited,
     Killed,
@@ -47,6 +49,7 @@ class Hostile:
     def __init__(self, peer: Peer, seed: int) -> None:
         self.peer, self.random = peer, random.Random(seed)
         self.attachments = [os.open("/dev/null", os.O_RDONLY), *os.pipe(), os.open("/", os.O_RDONLY)]
+        self.attachments += [socket.socket().detach(), socket.socket(socket.AF_INET6).detach()]
 
     async def run(self) -> None:
         """Until the other side hangs up, or until it is tired of waiting for that."""
@@ -71,7 +74,7 @@ class Hostile:
         number = rnd.choice([0, 1, -1, 0x7F, 0xFFFF, 1 << 62, -(1 << 63), 1 << 40])
         fitting: list[Any] = [
             Started(key, number), Exited(key, number, number, -1, 0, number), Killed(key, number),
-            Refused(key, "user", number, "\ud800" * 9), AgentReady(key), Attached(1, number),
+            Refused(key, "user", number, "\ud800" * 9), AgentReady(key), Attached(1, number), Dialled(key),
             Running(key, number, ("a",), "/", number),
         ]  # fmt: skip
         kind = rnd.random()
@@ -102,10 +105,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def ask(box: Box, number: int, rnd: random.Random) -> None:
-    """One client's request. Whatever comes of it is an answer or one of two errors."""
+    """One client's request. Whatever comes of it is an answer or one of three errors."""
     key = f"key{number}"
     try:
-        match rnd.randrange(5):
+        match rnd.randrange(6):
             case 0:
                 command = await box.exec(Exec(key, ("a",), (), "", ""), ())
                 assert isinstance(command.pid, int)
@@ -119,7 +122,9 @@ async def ask(box: Box, number: int, rnd: random.Random) -> None:
                 await box.kill(key)
             case 4:
                 await box.forget(key)
-    except (Unresponsive, Refusal):
+            case 5:
+                dialled.close(await box.dial(key, rnd.choice([4, 6]), rnd.randrange(1, 65_536)))
+    except (Unresponsive, Refusal, dialled.NotListening):
         pass
 
 

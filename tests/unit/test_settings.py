@@ -152,3 +152,11 @@ def test_they_survive_the_way_to_api() -> None:
     """The supervisor sends them as JSON."""
     got = load({**HOME, "NSBOX_VCPUS": "1,8,2", "NSBOX_LIMITS": "best-effort"})
     assert msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(got)), type=Settings) == got
+
+
+def test_any_port_for_the_api_means_any_port_for_the_proxy() -> None:
+    assert module.load({"HOME": "/h"}).proxy_port == 8081
+    assert module.load({"HOME": "/h", "NSBOX_PORT": "0"}).proxy_port == 0
+    assert module.load({"HOME": "/h"}, {"port": 0}).proxy_port == 0
+    assert module.load({"HOME": "/h"}, {"port": 0, "proxy_port": 9000}).proxy_port == 9000
+    assert module.load({"HOME": "/h", "NSBOX_PROXY_PORT": "9000"}, {"port": 0}).proxy_port == 9000

@@ -12,6 +12,7 @@ import trio
 from nsbox.api.services import Listing, Services
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
     CommandResult,
     CommandSpec,
@@ -280,6 +281,44 @@ class FakeHealth:
         return self.fine, {"sandboxes": 0}
 
 
+class FakePorts:
+    """Ports in a dictionary; ``wishes`` are what was asked for."""
+
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+        self.exposed: dict[int, Exposed] = {}
+        self.wishes: list[PortSpec] = []
+
+    async def expose(self, owner: str, sandbox_id: str, wish: PortSpec) -> tuple[Exposed, bool]:
+        await self._sandboxes.get(owner, sandbox_id)
+        self.wishes.append(wish)
+        new = wish.port not in self.exposed
+        port = Port(
+            port=wish.port,
+            protocol=wish.protocol,
+            public=wish.public,
+            host_port=30_000 if wish.protocol is Protocol.TCP else None,
+        )
+        exposed = Exposed(
+            port=port, url=f"http://preview-{wish.port}/", listening=None if wish.wait_ms is None else True
+        )
+        self.exposed[wish.port] = exposed
+        return exposed, new
+
+    async def list(self, owner: str, sandbox_id: str) -> list[Exposed]:
+        await self._sandboxes.get(owner, sandbox_id)
+        return list(self.exposed.values())
+
+    async def remove(self, owner: str, sandbox_id: str, number: int) -> None:
+        await self._sandboxes.get(owner, sandbox_id)
+        if self.exposed.pop(number, None) is None:
+            raise Problem(Code.PORT_NOT_EXPOSED, "no")
+
+    async def link(self, owner: str, sandbox_id: str, number: int, seconds: int) -> Link:
+        await self._sandboxes.get(owner, sandbox_id)
+        return Link(url=f"http://preview-{number}/?t", expires_at=CREATED + seconds)
+
+
 class Fakes:
     """The fakes, and the bundle of them."""
 
@@ -288,6 +327,7 @@ class Fakes:
         self.templates = FakeTemplates()
         self.commands = FakeCommands(self.sandboxes)
         self.files = FakeFiles(self.sandboxes)
+        self.ports = FakePorts(self.sandboxes)
         self.health = FakeHealth()
         self.keys = FakeKeys()
         self.services = Services(
@@ -295,6 +335,7 @@ class Fakes:
             templates=self.templates,
             commands=self.commands,
             files=self.files,
+            ports=self.ports,
             health=self.health,
             keys=self.keys,
         )

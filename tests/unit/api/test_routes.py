@@ -31,6 +31,10 @@ SANDBOX_ROUTES = [
     ("GET", "/files?path=/a&list=true"),
     ("PUT", "/files?path=/a", {"content": ""}),
     ("DELETE", "/files?path=/a"),
+    ("GET", "/ports"),
+    ("POST", "/ports", {"port": 80}),
+    ("DELETE", "/ports/80"),
+    ("POST", "/ports/80/links"),
 ]
 
 

@@ -154,7 +154,7 @@ def test_optional_things_do_not_spoil_the_verdict():
         landlock=False,
         systemd=Systemd(running=False, user_manager=False),
         cgroup=NO_IO,
-        state=StateDisk(folder="/s", fstype="xfs", free_bytes=0, writable=True),
+        state=StateDisk(folder="/s", fstype="xfs", free_bytes=1 << 30, writable=True),
     )
     assert verdict(assess(host)) is Status.READY
     assert len(missing(host)) == 7
@@ -171,3 +171,8 @@ def test_the_command(monkeypatch, host, code):
     document = json.loads(shown.output)
     assert document["status"] == verdict(assess(host)).value
     assert {"feature", "need", "ok", "found", "why", "remedy"} == set(document["findings"][0])
+
+
+def test_a_full_disk_is_no_place_to_start():
+    host = but(state=StateDisk(folder="/s", fstype="xfs", free_bytes=1 << 20, writable=True))
+    assert verdict(assess(host)) is Status.UNUSABLE

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nsbox.cli import setup as module
-from nsbox.cli.setup import GiveIds, MakeFolder, WriteFile, execute, plan, setup, unit_text
+from nsbox.cli import setup_steps, setup_units
+from nsbox.cli.setup import execute, plan, revert, setup
+from nsbox.cli.setup_steps import GiveIds, MakeFolder, MakeUser, WriteFile
+from nsbox.cli.setup_units import unit_text, user_unit_text
 from nsbox.model.errors import HostProblem
 
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -37,6 +39,80 @@ def test_steps_run_only_when_needed(capsys):
     execute([open_], dry_run=True)
     assert open_.applied == 1
     assert capsys.readouterr().out.count("do it") == 2
+
+
+def test_a_change_is_said_before_it_is_made(capsys):
+    class Breaks(Counted):
+        def apply(self):
+            raise HostProblem("it broke")
+
+    with pytest.raises(HostProblem, match="it broke"):
+        execute([Breaks(False)], dry_run=False)
+    assert "do it" in capsys.readouterr().out
+
+
+class Undone(Counted):
+    def __init__(self, name, order):
+        super().__init__(True)
+        self.title, self.order = name, order
+
+    def is_undone(self):
+        return not self.done
+
+    def undo_commands(self):
+        return [f"undo {self.title}"]
+
+    def undo(self):
+        self.order.append(self.title)
+        self.done = False
+
+
+def test_steps_are_taken_back_from_the_last_to_the_first(capsys):
+    order = []
+    steps = [Undone("one", order), Undone("two", order)]
+    revert(steps, dry_run=True)
+    assert order == []
+    revert(steps, dry_run=False)
+    assert order == ["two", "one"]
+    revert(steps, dry_run=False)
+    assert order == ["two", "one"]
+    assert capsys.readouterr().out.count("not there") == 2
+
+
+def test_only_what_setup_made_is_taken_back(tmp_path):
+    (tmp_path / "mine").mkdir(mode=0o755)
+    assert MakeFolder(str(tmp_path / "mine"), ME).is_undone(), "another mode: not as setup makes it"
+    assert MakeUser("root", "/somewhere").is_undone()
+    assert MakeUser("nosuchuser", "/var/lib/nsbox").is_undone()
+    made = WriteFile("a file", str(tmp_path / "file"), "x", after_undo=[["touch", str(tmp_path / "after")]])
+    assert made.is_undone()
+    made.apply()
+    assert not made.is_undone()
+    made.undo()
+    assert made.is_undone()
+    assert (tmp_path / "after").exists()
+
+
+def test_the_users_unit_has_nothing_that_only_the_system_can_give():
+    text = user_unit_text()
+    names = {line.partition("=")[0] for line in text.splitlines() if line[:1].isalpha()}
+    assert {"Type", "ExecStart", "ExecReload", "Delegate", "WatchdogSec", "Restart", "KillMode"} <= names
+    # For these systemd gives a user's unit a user namespace, in which newuidmap has no power.
+    assert not names & {
+        "User",
+        "ProtectSystem",
+        "ProtectHome",
+        "PrivateTmp",
+        "CapabilityBoundingSet",
+        "DevicePolicy",
+    }
+    assert "NSBOX_STATE_DIR" not in text
+    assert "WantedBy=default.target" in text
+
+
+def test_a_users_service_is_not_roots(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "not by root" in str(CliRunner().invoke(setup, ["--user-service"]).exception)
 
 
 def test_the_plan():
@@ -137,7 +213,7 @@ def test_the_unit_keeps_newuidmap_working():
 
 def test_setup_needs_root_and_a_dry_run_does_not(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(module, "run", lambda argv: pytest.fail(f"ran {argv}"))
+    monkeypatch.setattr(setup_steps, "run", lambda argv: pytest.fail(f"ran {argv}"))
     assert "needs root" in str(CliRunner().invoke(setup, []).exception)
     result = CliRunner().invoke(
         setup, ["--user", "nosuchuser", "--state-dir", "/nonexistent/state", "--dry-run"]
@@ -155,14 +231,14 @@ def test_ids_for_nobody(monkeypatch):
 
 
 def test_the_shipped_unit_is_the_one_at_the_top():
-    shipped = module._shipped_unit()
+    shipped = setup_units._shipped_unit()
     top = Path(__file__).parents[3] / "nsbox.service"
     assert shipped == top.read_text()
 
 
 def test_a_service_needs_an_installation(monkeypatch, tmp_path):
     with pytest.raises(HostProblem, match="runs from its sources") as caught:
-        module.check_installed(str(tmp_path / "unit"))
+        setup_units.check_installed(str(tmp_path / "unit"))
     assert "pipx install" in (caught.value.remedy or "")
     (tmp_path / "unit").write_text("")
-    module.check_installed(str(tmp_path / "unit"))
+    setup_units.check_installed(str(tmp_path / "unit"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,18 @@ def test_everything_together(tmp_path):
     found = facts.gather("ann", os.getuid(), str(tmp_path), os.environ)
     assert found.kernel.version > (0, 0)
     assert found.state.folder == str(tmp_path)
+
+
+def test_what_a_probe_leaves_behind_is_ended_and_not_waited_for():
+    begun = time.monotonic()
+    seconds = f"7654.{os.getpid()}"  # known again among all processes of the host
+    tried = facts.attempt(["sh", "-c", f"sleep {seconds} & echo refused >&2; exit 3"])
+    assert (tried.works, tried.answer) == (False, "refused")
+    assert time.monotonic() - begun < 10
+    while _runs(f"sleep\0{seconds}".encode()):
+        assert time.monotonic() - begun < 20, "it is still there"
+
+
+def _runs(command_line: bytes) -> bool:
+    texts = [facts.read(f"/proc/{name}/cmdline") or "" for name in os.listdir("/proc") if name.isdigit()]
+    return any(command_line in text.encode() for text in texts)

@@ -173,6 +173,26 @@ async def test_the_end_of_keeper_reaches_everybody(run_dir: RunDir) -> None:
         assert (await outcome(link.destroy("sb_3"))).code is Code.SANDBOX_UNRESPONSIVE
 
 
+async def test_what_is_told_before_the_greeting_was_for_somebody_else(run_dir: RunDir) -> None:
+    """A task of an earlier api ends just when this one has connected."""
+    run_dir.listen("keeper")
+    gone: list[str] = []
+    link = KeeperLink(run_dir.descriptor, gone.append)
+    peer = run_dir.accept("keeper")
+    for message in (
+        TaskDone("k", 0),
+        Gone("sb_1", 9),
+        Destroyed("sb_2"),
+        Welcome(PROTOCOL_VERSION, (), ("sb_3",)),
+    ):
+        await peer.send(message)
+    with trio.fail_after(5):
+        assert await link.greet() == ("sb_3",)
+    assert gone == []
+    link.close()
+    peer.close()
+
+
 async def test_another_version(run_dir: RunDir) -> None:
     run_dir.listen("keeper")
     link = KeeperLink(run_dir.descriptor, print)

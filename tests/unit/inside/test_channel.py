@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -105,3 +107,48 @@ def test_a_wrong_message_does_not_spoil_the_next(pair: Pair) -> None:
     with pytest.raises(WireError):
         channel.receive(pair[1], TO_INIT)
     assert channel.receive(pair[1], TO_INIT) == (Kill("k"), [])
+
+
+def _wait_and_die(sock: socket.socket) -> NoReturn:
+    """A process that waits for an order, as a spawner does, and that takes no processor from its parent."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        channel.receive_alive(sock, TO_INIT)
+    finally:
+        os._exit(0)
+
+
+def _is_waiting(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+
+def test_an_order_to_a_process_that_was_killed_while_it_waited_counts_as_unread() -> None:
+    """Kill first, send second, with both on one processor, so that the waiter finds the packet and the signal
+    together when it is let run. With a plain ``receive`` most rounds fail."""
+    before, tried = os.sched_getaffinity(0), 0
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        for _ in range(30):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours:
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    _wait_and_die(theirs)
+                theirs.close()
+                while not _is_waiting(pid):
+                    os.sched_yield()
+                os.kill(pid, signal.SIGKILL)
+                try:
+                    channel.send(ours, Kill("key"))
+                except BrokenPipeError:  # another process was let run in between, and the waiter after it
+                    os.waitpid(pid, 0)
+                    continue
+                os.waitpid(pid, 0)
+                with pytest.raises(ConnectionResetError):
+                    ours.recv(1)
+                tried += 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert tried

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,77 @@ def test_a_leader_that_is_gone_still_names_its_session() -> None:
 def test_a_loop_in_the_table_ends() -> None:
     """/proc is read while it changes: a pid may be reused between two rows."""
     assert tree(10, [Row(10, 11, 10), Row(11, 10, 11)]) == {10, 11}
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown", "same"),
+    [
+        (("true",), ("true",), True),
+        (("sh", "-c", "x y"), ("sh", "-c", "x y"), True),
+        (("tool", "a"), ("/bin/sh", "/usr/bin/tool", "a"), True),  # a script, by PATH
+        (("./tool",), ("/usr/bin/env", "python3", "/srv/tool"), True),
+        (("true",), ("false",), False),
+        (("sh", "-c", "x"), ("sh", "-c", "y"), False),
+        (("sh", "-c", "x"), ("-c", "x"), False),
+        (("true",), (), False),
+    ],
+)
+def test_a_command_line_is_known_again(
+    argv: tuple[str, ...], shown: tuple[str, ...], same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only among init's own children that lead a session and that nobody has named."""
+    lines = {7: shown, 8: argv, 9: argv, 10: argv}
+    table = [Row(7, 1, 7), Row(8, 1, 3), Row(9, 7, 9), Row(10, 1, 10)]
+    monkeypatch.setattr(processes, "rows", lambda: table)
+    monkeypatch.setattr(
+        processes, "_arguments", lambda pid: [os.fsencode(one) for one in lines.get(pid, ("nsbox",))]
+    )
+    assert processes.heir(argv, {10}, {}) == (7 if same else 0)
+    assert processes.heir(argv, {7, 10}, {}) == 0
+    assert processes.heir(("nsbox-as-it-is",), set(), {}) == 0
+
+
+@pytest.mark.parametrize(
+    ("dead", "expected"),
+    [
+        ({}, 0),
+        ({5: b"sh"}, 5),
+        ({5: b"bash"}, 0),
+        ({5: b"sh", 6: b"sh"}, 0),  # whose is which?
+        ({5: b"sh", 6: b"python3"}, 5),
+    ],
+)
+def test_a_dead_command_is_known_by_its_name_alone(
+    dead: dict[int, bytes], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "rows", list)
+    assert processes.heir(("/bin/sh", "-c", "true"), set(), dead) == expected
+
+
+def test_a_living_and_a_dead_one_that_fit_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "rows", lambda: [Row(7, 1, 7)])
+    monkeypatch.setattr(processes, "_arguments", lambda pid: [b"sh"] if pid == 7 else [b"nsbox"])
+    assert processes.heir(("sh",), set(), {}) == 7
+    assert processes.heir(("sh",), set(), {5: b"sh"}) == 0
+
+
+def test_one_that_has_not_executed_its_program_yet_shows_our_own_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "rows", lambda: [Row(7, 1, 7)])
+    monkeypatch.setattr(processes, "_arguments", lambda pid: [b"nsbox"])
+    assert processes.heir(("true",), set(), {}) == 7
+
+
+def test_the_name_of_a_zombie_can_be_read() -> None:
+    leader = os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+    member = os.posix_spawn("/bin/true", ["true"], {})
+    for pid in (leader, member):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert (processes.led_session(leader), processes.led_session(member)) == (b"true", b"")
+    for pid in (leader, member):
+        os.waitpid(pid, 0)
+    assert processes.led_session(leader) == b""
 
 
 numbers = st.integers(2, 12)

@@ -394,3 +394,20 @@ def test_no_number_is_given_twice(machine: str) -> None:
     }
     assert landmarks[machine].items() <= numbers(machine).items()
     assert max(numbers(machine).values()) == 469
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_allow_list_allows_its_names_and_no_new_code(machine: str) -> None:
+    program = seccomp.allow_list(machine, frozenset({"read", "openat", "no_such_call"}))
+    for name, number in syscalls.numbers(machine).items():
+        data = struct.pack("<IIQ6Q", number, NATIVE[machine], 0, *([0] * 6))
+        wanted = ALLOW if name in ("read", "openat", "mmap", "mprotect") else EPERM
+        assert run(program, data).verdict == wanted, name
+        if name in ("mmap", "mprotect"):
+            for protection in (4, 5, 7, 4 | 1 << 32):
+                data = struct.pack("<IIQ6Q", number, NATIVE[machine], 0, 0, 0, protection, 0, 0, 0)
+                assert run(program, data).verdict == EPERM
+    unknown = struct.pack("<IIQ6Q", 100_000, NATIVE[machine], 0, *([0] * 6))
+    assert run(program, unknown).verdict == ENOSYS
+    foreign = struct.pack("<IIQ6Q", 0, AUDIT_I386, 0, *([0] * 6))
+    assert run(program, foreign).verdict == KILL

@@ -3,7 +3,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsbox.service.embedding import remove_unused
+import pytest
+
+from nsbox.model.errors import HostProblem
+from nsbox.service.embedding import _check_room, remove_unused
 
 
 class FakeKeeper:
@@ -31,3 +34,10 @@ async def test_only_layers_of_old_default_templates_go(tmp_path: Path) -> None:
         ("remove-layer", "default-old"),
     ]
     assert [one.name for one in (tmp_path / "templates").iterdir()] == ["default-used.json"]
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    _check_room(str(tmp_path), 1)
+    with pytest.raises(HostProblem, match="no space for the default template") as caught:
+        _check_room(str(tmp_path), 1152921504606 << 20)
+    assert "--state-dir" in (caught.value.remedy or "")

@@ -1,0 +1,189 @@
+"""Unpacks one layer: ``main([FOLDER])``, started by keeper in the outer namespace.
+
+Standard input is the blob. Standard output is a stream socket: the order comes on it and the report goes
+back, and when whoever asked hangs up, the work is given up. The work itself is done by a child behind
+``walls``, which has neither that socket nor anything else but the blob and a pipe. The folder is made beside
+its place and gets its name when it is whole and on disk.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any, NamedTuple
+
+from nsbox.kernel import libc, namespaces, trees
+from nsbox.oci.unpacking import box, walls
+from nsbox.oci.unpacking.limits import Limits
+from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+
+PARTIAL = ".partial"
+_BLOB, _SOCKET = 0, 1
+_ORDER_BYTES = 4096
+#: What the child may say. It is read by this process, and what is more is not.
+_REPORT_BYTES = 16_384
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Order(NamedTuple):
+    compression: str
+    diff_id: str | None
+    limits: Limits
+
+
+class Gone(Exception):
+    """Nobody waits for the result any more."""
+
+
+def main(arguments: list[str]) -> int:
+    """0 when a report was given, be it a refusal."""
+    os.umask(0)
+    try:
+        raw = json.loads(os.read(_SOCKET, _ORDER_BYTES))
+        order = Order(raw["compression"], raw["diff_id"], Limits(**raw["limits"]))
+        report = _unpacked(arguments[0], order)
+    except Refused as told:
+        report = {"reason": told.reason, "detail": told.detail, **told.cost}
+    except OSError as error:
+        refused = refusal(error, "the layer's folder")
+        report = {"reason": refused.reason, "detail": refused.detail}
+    except Gone:
+        return 1
+    try:
+        os.write(_SOCKET, json.dumps(report).encode())
+    except OSError:
+        return 1
+    return 0
+
+
+def _unpacked(path: str, order: Order) -> dict[str, Any]:
+    where, name = os.path.split(path)
+    layers = os.open(where, _FOLDER)
+    if _exists(layers, name):
+        raise Refused(Reason.EXISTS, f"the layer {name} is there already")
+    partial = name + PARTIAL
+    folder = _claim(layers, partial)
+    try:
+        report = _filled(folder, order)
+        # One for all files: an fsync for each would take longer than everything else.
+        libc.syncfs(folder)
+        if not _exists(layers, partial, os.fstat(folder)):
+            raise Refused(Reason.BUSY, "somebody removed the folder meanwhile")
+        os.rename(partial, name, src_dir_fd=layers, dst_dir_fd=layers)
+        os.fsync(layers)
+    except BaseException:
+        if _exists(layers, partial, os.fstat(folder)):
+            trees.remove_tree(layers, partial)
+        raise
+    return report
+
+
+def _claim(layers: int, partial: str) -> int:
+    """A new folder, locked. What an earlier worker has left is removed, if it is not at work."""
+    try:
+        left = os.open(partial, _FOLDER, dir_fd=layers)
+    except FileNotFoundError:
+        pass
+    else:
+        _lock(left)
+        if not _exists(layers, partial, os.fstat(left)):  # it was finished, or given up, meanwhile
+            raise Refused(Reason.BUSY, "the layer was being unpacked by somebody else")
+        trees.remove_tree(layers, partial)
+        os.close(left)
+    try:
+        os.mkdir(partial, 0o755, dir_fd=layers)
+        folder = os.open(partial, _FOLDER, dir_fd=layers)
+    except (FileExistsError, FileNotFoundError):
+        raise Refused(Reason.BUSY, "the layer is being unpacked by somebody else") from None
+    _lock(folder)
+    os.fchown(folder, namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
+    return folder
+
+
+def _lock(folder: int) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(Reason.BUSY, "the layer is being unpacked by somebody else") from None
+
+
+def _exists(layers: int, name: str, same: os.stat_result | None = None) -> bool:
+    """Whether there is such a name; with ``same``, whether it is that very folder."""
+    try:
+        there = os.stat(name, dir_fd=layers, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return same is None or (there.st_dev, there.st_ino) == (same.st_dev, same.st_ino)
+
+
+def _filled(folder: int, order: Order) -> dict[str, Any]:
+    """Have the child fill the folder; its report. Raises ``Refused``, ``Gone``."""
+    tree = walls.picture(folder)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    mapped, tell = os.pipe2(os.O_CLOEXEC)
+    begun = time.monotonic()
+    pid = libc.clone3(walls.FLAGS)
+    if pid == 0:
+        os.close(tell)
+        os.close(reader)
+        box.run(mapped, writer, tree, order.compression, order.diff_id, order.limits)
+    try:
+        for descriptor in (tree, writer, mapped):
+            os.close(descriptor)
+        namespaces.write_sandbox_maps(pid)
+        os.write(tell, b"x")
+        said = _listen(reader, begun + order.limits.seconds)
+    finally:
+        # It is process 1 of its pid namespace, so nothing of it can be left.
+        os.kill(pid, signal.SIGKILL)
+        _, status, usage = os.wait4(pid, 0)
+        os.close(tell)
+    cost = {"peak_kib": usage.ru_maxrss, "seconds": round(time.monotonic() - begun, 3)}
+    try:
+        # The kernel's limit of processor time is the same number, and ends the child without a word.
+        if said is None or usage.ru_utime + usage.ru_stime >= order.limits.seconds:
+            raise Refused(Reason.TIME, f"unpacking took more than {order.limits.seconds:g} s")
+        return _understood(said, status) | cost
+    except Refused as refused:
+        refused.cost = cost
+        raise
+
+
+def _listen(reader: int, deadline: float) -> bytes | None:
+    """What the child says until it ends; None when it does not in time. Raises ``Gone``."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    poll.register(_SOCKET, select.POLLRDHUP)
+    said = b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        for descriptor, _ in poll.poll(left * 1000):
+            if descriptor == _SOCKET:
+                raise Gone
+            piece = os.read(reader, _REPORT_BYTES)
+            said += piece
+            if not piece or len(said) > _REPORT_BYTES:
+                return said
+
+
+def _understood(said: bytes, status: int) -> dict[str, Any]:
+    """The child's report. It has read the image, so that nothing it says is believed without a look."""
+    last = said.rstrip(b"\n").rpartition(b"\n")[2]
+    try:
+        told = json.loads(last)
+        if set(told) == {"reason", "detail"}:
+            raise Refused(Reason(told["reason"]), str(told["detail"])[:1000])
+        counts = {name: int(told[name]) for name in box.COUNTS}
+        return {"diff_id": str(told["diff_id"])[:100], **counts}
+    except (ValueError, TypeError, KeyError):
+        detail = f"the unpacker ended with status {status}: {said[-500:].decode('utf-8', 'replace')}"
+        raise Refused(Reason.INTERNAL, detail) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

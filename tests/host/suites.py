@@ -1,0 +1,145 @@
+"""The tests that are run in the machine, by whom, and what came of them."""
+
+from __future__ import annotations
+
+import shlex
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.host import install
+from tests.host.login import TIMED_OUT
+from tests.host.machine import Machine
+from tests.host.supplies import CHECKOUT
+from tests.host.words import say
+
+RESULTS = "/var/tmp/results"
+
+
+class Account(StrEnum):
+    """Who runs a suite."""
+
+    ROOT = "root"  # against the service, with the service's installation
+    USER = "user"  # with an installation of its own
+
+
+class Suite(NamedTuple):
+    """A run of pytest. In CI it has the files of ``short``, all if there are none, and not the tests that
+    ``slow`` names, by the beginning of their ids.
+
+    ``scope``: in a cgroup that it owns, as tests want that make cgroups themselves. Not for tests that start
+    daemons: each of those gets a scope of its own, and a cgroup with processes could give them nothing.
+    """
+
+    name: str
+    account: Account
+    path: str
+    slow: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    scope: bool = False
+
+
+#: In the order in which they are run: the last one breaks the machine on purpose.
+SUITES = (
+    Suite("kernel", Account.USER, "tests/kernel", ("tests/kernel/test_embed_worker.py",), scope=True),
+    Suite("limits", Account.USER, "tests/limits"),
+    # Emulated, these take minutes, and what they show is shown outside of the machine on every change.
+    Suite(
+        "e2e",
+        Account.USER,
+        "tests/e2e",
+        short=("tests/e2e/test_sandboxes.py", "tests/e2e/test_life.py"),
+        slow=(
+            "tests/e2e/test_life.py::test_a_hundred",
+            "tests/e2e/test_life.py::test_api_killed_at_random_under_load",
+            "tests/e2e/test_files.py::test_twenty_thousand_entries",
+            "tests/e2e/test_files.py::test_a_tree_that_is_too_deep_for_any_path",
+            "tests/e2e/test_exec.py::test_endless_output_leaves_memory_flat",
+        ),
+    ),
+    Suite(
+        "service",
+        Account.ROOT,
+        "tests/service",
+        slow=("tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",),
+    ),
+)
+
+
+class Verdict(NamedTuple):
+    """What one suite said."""
+
+    suite: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    failures: tuple[str, ...] = ()
+    skips: tuple[str, ...] = ()
+
+
+def run(machine: Machine, suite: Suite, options: Sequence[str], *, short: bool, limit: float) -> int:
+    """Run a suite with its output to ours; pytest's status. The results stay in the machine."""
+    login = machine.root if suite.account is Account.ROOT else machine.user
+    python = install.SERVICE_PYTHON if suite.account is Account.ROOT else install.USER_PYTHON
+    left_out = suite.slow if short else ()
+    delegated = ["systemd-run", "--user", "--scope", "--quiet", "-p", "Delegate=yes"]
+    words = [
+        *(delegated if suite.scope else ()),
+        *("env", "NSBOX_HOST=1", "PYTHONDONTWRITEBYTECODE=1", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis"),
+        *(f"NSBOX_TEST_PYTHON={python}", python, "-m", "pytest", "-v", "--tb=short", "--durations=10"),
+        # A test that hangs shows where, before the time limit ends everything.
+        *("-o", "faulthandler_timeout=300", f"--junit-xml={RESULTS}/{suite.name}.xml"),
+        *(f"--deselect={name}" for name in left_out),
+        *(options or (short and suite.short) or [suite.path]),
+    ]
+    say(f"suite {suite.name}, as {suite.account}, for at most {limit / 60:.0f} minutes")
+    return login.run(f"cd {install.CHECKOUT} && {shlex.join(words)}", limit=limit)
+
+
+def is_here(suite: Suite) -> bool:
+    return any((CHECKOUT / suite.path).glob("test_*.py"))
+
+
+def verdict(suite: Suite, results: Path, status: int) -> Verdict:
+    """From the file that pytest wrote, or from its absence."""
+    file = results / f"{suite.name}.xml"
+    if not file.exists():
+        why = "ran out of time" if status == TIMED_OUT else f"pytest ended with status {status}"
+        return Verdict(suite.name, failed=1, failures=(f"{suite.name}: no results: {why}",))
+    found = Verdict(suite.name)
+    for case in ET.parse(file).getroot().iter("testcase"):
+        found = _with(found, case)
+    if status not in (0, 1) or (status == 1 and not found.failed) or not found.passed + found.skipped:
+        why = f"{suite.name}: pytest ended with status {status}"
+        found = found._replace(failed=found.failed + 1, failures=(*found.failures, why))
+    return found
+
+
+def _with(so_far: Verdict, case: ET.Element) -> Verdict:
+    name = f"{case.get('classname')}::{case.get('name')}"
+    so_far = so_far._replace(seconds=so_far.seconds + float(case.get("time") or 0))
+    skip = case.find("skipped")
+    if case.find("failure") is not None or case.find("error") is not None:
+        return so_far._replace(failed=so_far.failed + 1, failures=(*so_far.failures, name))
+    if skip is not None:
+        return so_far._replace(
+            skipped=so_far.skipped + 1, skips=(*so_far.skips, f"{name}: {skip.get('message')}")
+        )
+    return so_far._replace(passed=so_far.passed + 1)
+
+
+def summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Lines for a person; the last is for a program, too."""
+    for one in verdicts:
+        yield (
+            f"{one.suite}: {one.passed} passed, {one.failed} failed, {one.skipped} skipped "
+            f"in {one.seconds / 60:.1f} minutes"
+        )
+        yield from (f"  skipped {reason}" for reason in one.skips)
+    for one in verdicts:
+        yield from (f"FAILED {name}" for name in one.failures)
+    passed, failed, skipped = (sum(one[column] for one in verdicts) for column in (1, 2, 3))
+    yield f"{passed} passed, {failed} failed, {skipped} skipped"

@@ -1,0 +1,234 @@
+"""`nsbox doctor` against the host itself: a thing is broken, doctor names it, its own remedy mends it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.service.machine import USER, Service, as_user, sh, tried
+
+Mend = Callable[[str], None]
+
+
+class Report(NamedTuple):
+    """What doctor said."""
+
+    code: int
+    findings: dict[str, dict[str, Any]]
+
+    def complaint(self, feature: str) -> dict[str, Any]:
+        found = self.findings[feature]
+        assert not found["ok"], found
+        return found
+
+
+def report(code: int, text: str) -> Report:
+    return Report(code, {one["feature"]: one for one in json.loads(text)["findings"]})
+
+
+def doctor(arguments: str = "", *, before: str = "", user: str = USER) -> Report:
+    done = as_user(f"{before} nsbox doctor --json {arguments}", user=user)
+    assert done.stdout, done.stderr
+    return report(done.returncode, done.stdout)
+
+
+def follow(remedy: str) -> None:
+    """Type what was printed, as the user that it was printed for."""
+    assert remedy.startswith("sudo "), remedy
+    done = as_user(remedy)
+    assert done.returncode == 0, (remedy, done.stderr)
+
+
+def test_all_is_well() -> None:
+    said = doctor()
+    assert said.code == 0, said
+    missing = [name for name, one in said.findings.items() if not one["ok"] and one["need"] != "optional"]
+    assert not missing
+
+
+def test_as_root_it_speaks_of_the_service(service: Service) -> None:
+    done = tried("nsbox doctor --json")
+    said = report(done.returncode, done.stdout)
+    assert said.findings["cgroup delegation"]["found"] == "/sys/fs/cgroup/system.slice/nsbox.service"
+    assert said.code == 0, done.stdout
+
+
+def test_the_service_is_stopped(service: Service) -> None:
+    sh("systemctl stop nsbox")
+    done = tried("nsbox doctor --json")
+    said = report(done.returncode, done.stdout)
+    assert said.code == 3
+    assert "sudo systemctl start nsbox" in said.complaint("cgroup delegation")["remedy"]
+    follow("sudo systemctl start nsbox")
+    assert tried("nsbox doctor").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["uid", "gid"])
+def test_no_subordinate_ids(kind: str, mend: Mend) -> None:
+    mend(f"mv /etc/sub{kind}.kept /etc/sub{kind}")
+    sh(f"cp /etc/sub{kind} /etc/sub{kind}.kept && sed -i '/^{USER}:/d' /etc/sub{kind}")
+    said = doctor()
+    assert said.code == 1
+    complaint = said.complaint(f"subordinate {kind}s")
+    assert f"/etc/sub{kind}" in complaint["found"]
+    follow(complaint["remedy"].partition(" (or: ")[0])
+    assert doctor().code == 0
+
+
+def test_too_few_subordinate_ids(mend: Mend) -> None:
+    mend("mv /etc/subuid.kept /etc/subuid")
+    sh(f"cp /etc/subuid /etc/subuid.kept && sed -i 's/^{USER}:.*/{USER}:100000:1000/' /etc/subuid")
+    said = doctor()
+    assert said.code == 1
+    other = re.search(r"\(or: (.*)\)", said.complaint("subordinate uids")["remedy"])
+    assert other is not None
+    follow(other[1].replace("sudo nsbox", f"sudo /home/{USER}/.local/bin/nsbox"))
+    assert doctor().code == 0
+
+
+@pytest.mark.parametrize("program", ["newuidmap", "newgidmap"])
+def test_a_missing_mapper(program: str, mend: Mend) -> None:
+    mend(f"mv /root/{program} /usr/bin/{program}")
+    sh(f"mv /usr/bin/{program} /root/{program}")
+    said = doctor()
+    assert said.code == 1
+    assert said.complaint(program)["found"] == "missing"
+    # The machine has no way to the archive, so the remedy is read and not typed.
+    assert said.complaint(program)["remedy"] == "sudo apt install uidmap"
+    assert not said.findings["namespaces, tried"]["ok"]
+
+
+def test_a_mapper_that_is_not_setuid(mend: Mend) -> None:
+    mend("chmod u+s /usr/bin/newuidmap")
+    sh("chmod u-s /usr/bin/newuidmap")
+    said = doctor()
+    assert said.code == 1
+    assert said.complaint("newuidmap")["found"] == "unprivileged"
+
+
+@pytest.mark.parametrize("switch", ["user.max_user_namespaces", "kernel.unprivileged_userns_clone"])
+def test_forbidden_user_namespaces(switch: str, mend: Mend) -> None:
+    before = sh(f"sysctl -n {switch}").strip()
+    mend(f"sysctl -w {switch}={before}")
+    sh(f"sysctl -w {switch}=0")
+    said = doctor()
+    assert said.code == 1
+    complaint = said.complaint("user namespaces")
+    assert switch in complaint["found"]
+    assert not said.findings["namespaces, tried"]["ok"]
+    follow(complaint["remedy"])
+    assert doctor().code == 0
+
+
+def test_no_new_privileges() -> None:
+    said = doctor(before="setpriv --no-new-privs")
+    assert said.code == 1
+    assert "NoNewPrivileges" in said.complaint("setuid programs")["found"]
+
+
+def test_a_controller_that_is_not_delegated(mend: Mend) -> None:
+    setting = "/etc/systemd/system/user@.service.d/nsbox.conf"
+    restart = "systemctl daemon-reload && systemctl restart user@1000.service"
+    mend(f"mv /root/nsbox.conf {setting}; {restart}")
+    # The empty one takes the distribution's own list back.
+    text = "[Service]\\nDelegate=\\nDelegate=memory pids\\n"
+    sh(f"mv {setting} /root/nsbox.conf; printf '{text}' >{setting}; {restart}")
+    said = doctor()
+    assert said.code == 3
+    remedy = said.complaint("cpu controller")["remedy"]
+    assert said.findings["memory controller"]["ok"]
+    follow(remedy.removesuffix(", then log in again"))
+    sh("systemctl restart user@1000.service")  # which is what logging out and in comes to
+    assert doctor().code == 0
+
+
+def test_no_manager_of_ones_own(mend: Mend) -> None:
+    """An account without a login: nobody delegates anything to it."""
+    mend("userdel --remove lonely")
+    sh("useradd --create-home lonely && chmod 0755 /home/lonely")
+    nsbox = f"/home/{USER}/.local/bin/nsbox"
+    mend(f"chmod 0700 /home/{USER}")
+    sh(f"chmod 0755 /home/{USER}")
+    done = as_user(f"{nsbox} doctor --json", user="lonely")
+    said = report(done.returncode, done.stdout)
+    assert said.code == 3, done.stdout
+    assert "sudo loginctl enable-linger lonely" in said.complaint("cgroup delegation")["remedy"]
+    mend("loginctl disable-linger lonely; loginctl terminate-user lonely; sleep 2")
+    sh("loginctl enable-linger lonely && systemctl start user@$(id -u lonely).service")
+    done = as_user(f"{nsbox} doctor --json", user="lonely")
+    assert report(done.returncode, done.stdout).findings["cgroup delegation"]["ok"]
+
+
+def test_an_installation_that_the_service_cannot_read(mend: Mend) -> None:
+    mend("chmod 0755 /opt/pipx")
+    sh("chmod 0700 /opt/pipx")
+    done = tried("nsbox doctor")
+    assert done.returncode == 1
+    assert "the user nsbox cannot read /opt/pipx" in done.stderr
+    assert "remedy: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def small_disk(mend: Mend, *, full: bool) -> str:
+    """A file system of its own for a state folder of the user's."""
+    folder = "/mnt/small"
+    mend(f"umount {folder}; rm -rf /root/small.img {folder}")
+    sh(
+        f"truncate -s 64M /root/small.img && mkfs.ext4 -q -m 0 /root/small.img && mkdir -p {folder} && "
+        f"mount -o loop /root/small.img {folder} && chown {USER}: {folder}"
+    )
+    if full:
+        tried(f"dd if=/dev/zero of={folder}/filler bs=1M; sync")
+    return folder
+
+
+def test_a_full_disk(mend: Mend) -> None:
+    folder = small_disk(mend, full=True)
+    said = doctor(f"--state-dir {folder}/state")
+    assert said.code == 1
+    assert said.complaint("free disk")["need"] == "required"
+    assert "NSBOX_STATE_DIR" in said.complaint("free disk")["remedy"]
+
+
+def test_a_state_folder_of_somebody_else() -> None:
+    said = doctor("--state-dir /root/state")
+    assert said.code == 1
+    assert USER in said.complaint("state folder")["found"]
+
+
+def test_a_covered_proc() -> None:
+    """As in a container: with something mounted over a part of /proc no fresh one may be mounted."""
+    covered = (
+        "unshare --mount sh -c 'mount -t tmpfs none /proc/scsi 2>/dev/null || mount -t tmpfs none /proc/bus; "
+    )
+    line = covered + f"exec runuser -u {USER} -- /home/{USER}/.local/bin/nsbox doctor --json'"
+    done = tried(line)
+    said = report(done.returncode, done.stdout)
+    assert said.code == 1
+    assert said.complaint("a fresh /proc, tried")["found"]
+
+
+def test_no_tun(mend: Mend) -> None:
+    mend("chmod 0666 /dev/net/tun")
+    sh("modprobe tun; chmod 0600 /dev/net/tun")
+    complaint = doctor().complaint("/dev/net/tun")
+    assert complaint["need"] == "optional"
+    follow(complaint["remedy"])
+    assert doctor().findings["/dev/net/tun"]["ok"]
+
+
+def test_no_pasta(mend: Mend) -> None:
+    mend("mv /root/pasta /usr/bin/pasta")
+    sh("mv /usr/bin/pasta /root/pasta")
+    assert doctor().complaint("pasta")["found"] == "missing"
+
+
+def test_swap(mend: Mend) -> None:
+    complaint = doctor().complaint("swap")
+    mend("swapoff -a; rm -f /swapfile")
+    follow(complaint["remedy"].replace("4G", "64M"))
+    assert doctor().findings["swap"]["ok"]
