@@ -27,8 +27,9 @@ OPTIONAL_CONTROLLERS = ("io",)
 DAEMON_WEIGHT = 10_000
 BOX_WEIGHT = 100  # for each vcpu
 
-#: What cpu.max counts in: microseconds of quota in each of these.
-CPU_PERIOD_US = 100_000
+#: What cpu.max counts in: microseconds of quota in each of these. A fifth of the kernel's default: no
+#: longer does a sandbox stand still that has used up its share, or take every processor when it has not.
+CPU_PERIOD_US = 20_000
 
 
 class MaxFile(BaseFileInterface):  # type: ignore[misc]  # cgroupspy has no types
@@ -42,7 +43,7 @@ class MaxFile(BaseFileInterface):  # type: ignore[misc]  # cgroupspy has no type
 
 
 class CpuMax(BaseFileInterface):  # type: ignore[misc]
-    """``cpu.max``: microseconds of quota for each period of 100 ms, None for no limit."""
+    """``cpu.max``: microseconds of quota for each period of ``CPU_PERIOD_US``, None for no limit."""
 
     def sanitize_get(self, value: str) -> int | None:
         quota = value.split(maxsplit=1)[0]

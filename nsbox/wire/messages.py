@@ -44,7 +44,7 @@ class Welcome(NamedTuple):
 
 class Create(NamedTuple):
     """Make a sandbox. ``layers`` are names of folders in ``layers/``, topmost first. Limits: 0 means none.
-    ``cpu_quota_us`` is microseconds of processor time per 100 ms. ``storage`` is the backend that holds
+    ``cpu_quota_us`` is microseconds of processor time per 20 ms. ``storage`` is the backend that holds
     ``storage_bytes`` and ``inodes``: ``quota`` (api has made the folder and given it its project), ``tmpfs``,
     ``watched``, or empty for none."""
 

@@ -41,5 +41,5 @@ def test_two_processors_are_two(make: Make) -> None:
     """That the limit, and nothing else, held the one above. Skips itself where there is one processor."""
     sandbox = make(vcpus=2)
     needs(sandbox, "vcpus")
-    assert sandbox.out("head -1 /sys/fs/cgroup/cpu.max") == "200000 100000\n"
+    assert sandbox.out("head -1 /sys/fs/cgroup/cpu.max") == "40000 20000\n"
     assert sandbox.out("cat /sys/fs/cgroup/cpu.weight") == "200\n"

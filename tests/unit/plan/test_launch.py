@@ -25,7 +25,7 @@ STORAGE = Storage(Backend.QUOTA, 1000 << 20, 128)
 
 def test_units_of_the_kernel() -> None:
     order = launch.order(SANDBOX, STORAGE)
-    assert (order.cpu_quota_us, order.memory_bytes, order.pids) == (300_000, 512 << 20, 64)
+    assert (order.cpu_quota_us, order.memory_bytes, order.pids) == (60_000, 512 << 20, 64)
     # What really holds, and not what was asked for.
     assert (order.storage, order.storage_bytes, order.inodes) == ("quota", 1000 << 20, 128)
     assert order.id == SANDBOX.id
