@@ -28,22 +28,25 @@ from nsbox.host.keeper import KeeperLink
 from nsbox.host.storage import Reserve, Rooms
 from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
+from nsbox.oci import templatefile
 from nsbox.plan import edge as edge_settings
 from nsbox.plan.previews import Form
 from nsbox.proxy.edge import Bounds, Edge
 from nsbox.proxy.server import Connections
 from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
+from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
+from nsbox.service.images import Images
 from nsbox.service.links import Links
 from nsbox.service.ports import Ports
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
-from nsbox.settings import BOOTSTRAP_KEY_VARIABLE, Settings
+from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
 from nsbox.store.keys import KeyRing, KeyTable
 from nsbox.store.sandboxes import SandboxStore
@@ -79,6 +82,8 @@ def main(arguments: list[str]) -> int:
     prctl.set_name("nsbox-api")
     os.umask(0o077)
     _log_to_stderr()
+    # It tells every request's address at INFO, and those that registries redirect to are signed.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     _raise_descriptor_limit()
     listeners = Listeners(*(socket.socket(fileno=int(one)) for one in arguments[0].split(",")))
@@ -153,12 +158,19 @@ async def _serve(
 ) -> None:
     settings = orders.settings
     registry = Registry(SandboxStore(database))
-    templates = Templates(settings.default_template)
     keeper = KeeperLink(
         run_dir,
         on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id),  # noqa: PLW0108 - made below
         on_storage=lambda told: sandboxes.storage(told),  # noqa: PLW0108
     )
+
+    def standing() -> list[tuple[str, ...]]:
+        """The layers that nobody may remove, whatever the images say."""
+        return [live.record.layers for live in registry.all()] + [tuple(templates.layers())]
+
+    images = Images(settings, keeper, nursery, standing)
+    files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
+    templates = Templates(settings.default_template, images, files)
     commands = Commands(registry, templates, settings, nursery)
     rooms = Rooms(settings.state_dir, settings.storage)
     reserve = Reserve(settings.state_dir, settings.reserve_mb)
@@ -183,13 +195,15 @@ async def _serve(
     services = Services(
         sandboxes=sandboxes,
         templates=templates,
+        images=images,
+        building=Building(images, sandboxes, commands, keeper, settings),
         commands=commands,
         files=Files(registry, settings, reserve),
         ports=ports,
         health=health,
         keys=keys,
     )
-    for task in (sandboxes.expire, sandboxes.keep_house):
+    for task in (sandboxes.expire, sandboxes.keep_house, images.keep_house):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
     used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)
@@ -269,8 +283,17 @@ def _announce(settings: Settings, listener: socket.socket, first_key: str | None
     if first_key is not None:
         _show(first_key, settings.state_dir)
     shown = f"[{host}]" if ":" in host else host
+    _write_address(settings.state_dir, f"http://{shown}:{port}")
     print(f"nsbox ready: http://{shown}:{port}", flush=True)
     systemd.notify("READY=1")
+
+
+def _write_address(state_dir: str, url: str) -> None:
+    """For commands on this host that are to use the daemon which holds this state."""
+    path = os.path.join(state_dir, ADDRESS_FILE)
+    with open(f"{path}.new", "w", encoding="ascii") as file:
+        file.write(url + "\n")
+    os.rename(f"{path}.new", path)
 
 
 def _show(key: str, state_dir: str) -> None:

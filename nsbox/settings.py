@@ -15,10 +15,13 @@ import msgspec
 from msgspec import Meta
 
 from nsbox.model.errors import HostProblem
+from nsbox.model.image import PullPolicy
 
 ENV_PREFIX = "NSBOX_"
 #: Read apart from the settings, so that no settings object ever holds a secret.
 BOOTSTRAP_KEY_VARIABLE = "NSBOX_BOOTSTRAP_KEY"
+#: Where a daemon says how to reach it, in its state folder.
+ADDRESS_FILE = "address"
 SYSTEM_STATE_DIR = "/var/lib/nsbox"
 SERVICE_USER = "nsbox"
 
@@ -56,6 +59,21 @@ class Bound(msgspec.Struct, frozen=True):
             )
 
 
+class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is special about one registry. ``insecure`` unset: plain HTTP for this host's loopback alone.
+
+    ``private``: it may send downloads to private addresses. The password is in a file, so that no setting
+    is a secret.
+    """
+
+    insecure: bool | None = None
+    private: bool = False
+    ca_file: str = ""
+    mirrors: tuple[str, ...] = ()
+    username: str = ""
+    password_file: str = ""
+
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
@@ -88,6 +106,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_sandboxes: Annotated[int, Meta(ge=1, le=8_000)] = 1_000  # their ids fit into one message
     pool_size: Annotated[int, Meta(ge=0, le=256)] = 8
     keep_records_s: Positive = 7 * 86_400
+    # images
+    images_allowed: tuple[str, ...] = ("*",)
+    images_managed_by: tuple[str, ...] = ("admin",)
+    image_pull: PullPolicy = PullPolicy.MISSING
+    image_pull_timeout_s: Positive = 600
+    image_platform: str = ""
+    image_downloads: Annotated[int, Meta(ge=1, le=16)] = 3
+    image_keep_s: Positive = 86_400
+    max_image_bytes: Positive = 20_480 * MIB
+    max_layer_bytes: Positive = 16_384 * MIB
+    max_layer_entries: Positive = 600_000
+    registries: dict[str, Registry] = {}
+    registry_auth_files: tuple[str, ...] = ()
+    templates_dir: str = ""
     # commands
     output_limit_bytes: Positive = 10 * MIB
     max_commands: Positive = 256
@@ -123,6 +155,19 @@ def default_state_dir(environment: Mapping[str, str]) -> str:
     return os.path.join(base, "nsbox")
 
 
+def default_auth_files(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Where ``podman login`` and ``docker login`` leave what they learn, in the order of search."""
+    home = environment.get("HOME") or os.path.expanduser("~")
+    config = environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    found = [
+        environment.get("REGISTRY_AUTH_FILE", ""),
+        os.path.join(environment.get("XDG_RUNTIME_DIR") or "/nonexistent", "containers", "auth.json"),
+        os.path.join(config, "containers", "auth.json"),
+        os.path.join(environment.get("DOCKER_CONFIG") or os.path.join(home, ".docker"), "config.json"),
+    ]
+    return tuple(path for path in found if path and not path.startswith("/nonexistent/"))
+
+
 def load(
     environment: Mapping[str, str],
     overrides: Mapping[str, Any] | None = None,
@@ -143,6 +188,8 @@ def load(
         values["proxy_port"] = 0  # whoever wants any free port for the one wants no fixed one for the other
     if not values.get("state_dir"):
         values["state_dir"] = default_state_dir(environment)
+    if "registry_auth_files" not in values:
+        values["registry_auth_files"] = default_auth_files(environment)
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -160,7 +207,8 @@ def _from_toml(path: str) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """``NSBOX_POOL_SIZE=4`` sets ``pool_size``; ``NSBOX_VCPUS=1,8,2`` sets a bound (low, high, default)."""
+    """``NSBOX_POOL_SIZE=4`` sets ``pool_size``; ``NSBOX_VCPUS=1,8,2`` a bound (low, high, default);
+    ``NSBOX_IMAGES_ALLOWED=a,b`` a list; a table is JSON."""
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         text = environment.get(ENV_PREFIX + field.name.upper())
@@ -171,6 +219,18 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             if len(numbers) != 3:
                 raise HostProblem(f"{ENV_PREFIX}{field.name.upper()} wants low,high,default, not {text!r}")
             values[field.name] = dict(zip(("low", "high", "default"), numbers, strict=True))
+        elif field.type == tuple[str, ...]:
+            values[field.name] = [part.strip() for part in text.split(",") if part.strip()]
+        elif field.name == "registries":
+            values[field.name] = _from_json(field.name, text)
         else:
             values[field.name] = text
     return values
+
+
+def _from_json(name: str, text: str) -> Any:
+    """A table, in the environment."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HostProblem(f"{ENV_PREFIX}{name.upper()} wants a JSON object: {error}") from error

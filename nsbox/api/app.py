@@ -6,7 +6,18 @@ from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from nsbox.api import commands, downloads, execution, files, ports, sandboxes, uploads
+from nsbox.api import (
+    commands,
+    downloads,
+    execution,
+    files,
+    images,
+    imports,
+    ports,
+    pulling,
+    sandboxes,
+    uploads,
+)
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
@@ -22,6 +33,9 @@ def create_app(services: Services, settings: Settings) -> Gate:
         execution.route(services.commands, bodies, settings),
         uploads.route(services.files, settings),
         downloads.route(services.files),
+        pulling.images_route(services, bodies, settings),
+        pulling.templates_route(services, bodies, settings),
+        imports.route(services, settings),
     ]
     return Gate(_routes(services, settings), raw_routes, services, bodies)  # type: ignore[arg-type]
 
@@ -36,6 +50,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     sandboxes.add(app, services, settings)
     commands.add(app, services)
     files.add(app, services, settings)
+    images.add(app, services, settings)
     ports.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)

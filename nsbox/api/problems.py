@@ -36,12 +36,18 @@ TABLE: dict[Code, Row] = {
     Code.INVALID_FIELD: Row(422, "A value is wrong"),
     Code.TEMPLATE_NOT_AVAILABLE: Row(422, "There is no such template here"),
     Code.IMAGE_NOT_AVAILABLE: Row(422, "There is no such image here"),
+    Code.IMAGE_NOT_ALLOWED: Row(403, "This image is not on the list of those allowed here"),
+    Code.IMAGE_REFUSED: Row(422, "The image cannot be used"),
+    Code.NO_SHELL: Row(422, "The image has no shell"),
+    Code.BUILD_FAILED: Row(422, "The template could not be built"),
     Code.MISSING_KEY: Row(401, "An API key is needed"),
     Code.INVALID_KEY: Row(401, "The API key is not known, or is revoked"),
     Code.OUT_OF_QUOTA: Row(402, "The quota is used up"),
+    Code.FORBIDDEN: Row(403, "This key may not do that"),
     Code.ROUTE_NOT_FOUND: Row(404, "There is no such route"),
     Code.METHOD_NOT_ALLOWED: Row(405, "The route has no such method"),
     Code.SANDBOX_NOT_FOUND: Row(404, "There is no such sandbox"),
+    Code.IMAGE_NOT_FOUND: Row(404, "There is no such image here"),
     Code.PROCESS_NOT_FOUND: Row(404, "There is no such process"),
     Code.FILE_NOT_FOUND: Row(404, "There is no such file"),
     Code.PORT_NOT_EXPOSED: Row(404, "The port is not exposed"),
@@ -61,6 +67,9 @@ TABLE: dict[Code, Row] = {
     Code.RANGE_NOT_SATISFIABLE: Row(416, "The file does not have this range"),
     Code.TOO_MANY_SANDBOXES: Row(429, "Too many sandboxes are running"),
     Code.TOO_MANY_COMMANDS: Row(429, "Too many commands are running in the sandbox"),
+    Code.TOO_MANY_PULLS: Row(429, "Too many images are being pulled"),
+    Code.REGISTRY_FAILED: Row(502, "The registry did not give the image"),
+    Code.PULL_TIMED_OUT: Row(504, "The image was not there in time"),
     Code.TOO_MANY_PORTS: Row(429, "Too many ports of the sandbox are exposed"),
     Code.NO_HOST_PORT: Row(409, "No port of the host can be given"),
     Code.SANDBOX_UNRESPONSIVE: Row(504, "The sandbox does not answer"),
@@ -122,7 +131,7 @@ def _headers(problem: Problem) -> list[tuple[bytes, str]]:
             return [(b"allow", ", ".join(problem.facts.get("allowed", [])))]
         case Code.RANGE_NOT_SATISFIABLE if "size" in problem.facts:
             return [(b"content-range", f"bytes */{problem.facts['size']}")]
-        case Code.SHUTTING_DOWN | Code.TOO_MANY_SANDBOXES | Code.TOO_MANY_COMMANDS:
+        case Code.SHUTTING_DOWN | Code.TOO_MANY_SANDBOXES | Code.TOO_MANY_COMMANDS | Code.TOO_MANY_PULLS:
             return [(b"retry-after", "1")]
         case Code.HOST_FULL:
             return [(b"retry-after", "10")]  # nothing is wrong with the request; space comes by deleting

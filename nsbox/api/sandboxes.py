@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import trio
 from quart import Response
 from quart_trio import QuartTrio
 
@@ -29,6 +30,12 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish.limits(settings)  # values that are wrong are told before images that are missing
         template = services.templates.resolve(wish.template_id, wish.image)
         record = await services.sandboxes.create(asked.owner, wish.spec(settings, template))
+        try:
+            await services.commands.begin(record)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await services.sandboxes.kill(asked.owner, record.id)
+            raise
         return reply(views.sandbox(record), 201, location=f"{BASE}/sandboxes/{record.id}")
 
     async def get_all() -> Response:

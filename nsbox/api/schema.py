@@ -16,8 +16,10 @@ import msgspec
 
 from nsbox.api.query import check_path, mode
 from nsbox.model.errors import Code, Problem
+from nsbox.model.image import PullPolicy
 from nsbox.model.ports import PortSpec, Protocol
 from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
+from nsbox.oci.templatefile import TemplateFile
 from nsbox.settings import Bound, Settings
 
 # execve(2): one string is at most 32 pages with its NUL (MAX_ARG_STRLEN).
@@ -52,6 +54,7 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     template_id: str | None = None
     image: str | None = None
     env_vars: dict[str, str] | None = None
+    pull: PullPolicy | None = None
 
     def limits(self, settings: Settings) -> Limits:
         """Bounds checked, defaults filled in."""
@@ -75,7 +78,58 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
             timeout_ms=_bounded(self.timeout_ms, settings.timeout_ms, "timeoutMs"),
             template=template,
             env=check_env(self.env_vars, "envVars"),
+            pull=self.pull,
         )
+
+
+class PullImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /images``."""
+
+    image: str
+
+
+class PruneImages(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /images/prune``."""
+
+    all: bool = False
+
+
+class BuildTemplate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /templates``: the members of a template's file."""
+
+    name: str
+    image: str
+    description: str = ""
+    env: dict[str, str] | None = None
+    workdir: str | None = None
+    user: str | None = None
+    shell: list[str] | None = None
+    start: list[str] | None = None
+    start_image: bool = False
+    setup: list[str] | None = None
+    setup_timeout_s: int = 600
+
+    def file(self) -> TemplateFile:
+        """Checked as a file would be."""
+        env = check_env(self.env, "env")
+        if self.user:
+            _check_user(self.user)
+        try:
+            return TemplateFile(
+                name=self.name,
+                image=self.image,
+                description=self.description[:1000],
+                env=env,
+                workdir=self.workdir,
+                user=self.user,
+                shell=tuple(self.shell) if self.shell is not None else None,
+                start=tuple(self.start or ()),
+                start_image=self.start_image,
+                setup=tuple(self.setup or ()),
+                setup_timeout_s=self.setup_timeout_s,
+            )
+        except ValueError as error:
+            raise _wrong(str(error), str(error).partition(":")[0].partition(" ")[0]) from error
 
 
 class RunCommand(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):

@@ -6,14 +6,18 @@ exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a client 
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
+from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
 from nsbox.model.ports import Exposed, Link, PortSpec
-from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec
+from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
+from nsbox.oci.reference import Reference
+from nsbox.oci.templatefile import TemplateFile
 from nsbox.store.keys import KeyRecord
 
 
@@ -70,12 +74,76 @@ class TemplatesService(Protocol):
         """The template's name. Raises ``TEMPLATE_NOT_AVAILABLE`` or ``IMAGE_NOT_AVAILABLE``, field set."""
         ...
 
+    def describe(self) -> list[dict[str, object]]:
+        """All of them, with what a client may know."""
+        ...
+
+
+class PullService(Protocol):
+    """A pull, shared by all who asked for the image."""
+
+    async def wait(self) -> Image:
+        """The image, when it is there. Raises ``Problem``."""
+        ...
+
+    def news(self) -> AsyncGenerator[Progress, None]:
+        """What happens until then. Close it."""
+        ...
+
+
+class ImagesService(Protocol):
+    """The images of this host."""
+
+    def list(self) -> list[Image]:
+        """By name."""
+        ...
+
+    def find(self, name: str) -> Image:
+        """Raises ``IMAGE_NOT_FOUND``."""
+        ...
+
+    def pull(self, reference: Reference) -> PullService:
+        """Begin, or join in. It goes on when the client leaves."""
+        ...
+
+    def spool(self) -> int:
+        """A file without a name, on the disk that images are on."""
+        ...
+
+    async def import_archive(self, descriptor: int, name: str) -> Image:
+        """The image of an archive that is open as ``descriptor``."""
+        ...
+
+    async def remove(self, name: str) -> Image:
+        """Forget it; what lives on it keeps its layers."""
+        ...
+
+    async def prune(self, everything: bool) -> Pruned:
+        """Remove what nobody needs."""
+        ...
+
+    async def disk_use(self) -> DiskUse:
+        """What images take."""
+        ...
+
+
+class BuildingService(Protocol):
+    """Templates with set-up commands."""
+
+    async def build(self, file: TemplateFile, told: Callable[[str], None]) -> Template:
+        """Raises ``BUILD_FAILED`` and what a pull raises."""
+        ...
+
 
 class CommandsService(Protocol):
     """Commands in a sandbox. ``spec.argv`` is empty for a string: the service adds the template's shell."""
 
     async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
         """Run to the end and give the result."""
+        ...
+
+    async def begin(self, sandbox: Sandbox) -> None:
+        """Start what the template of a new sandbox starts."""
         ...
 
     async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
@@ -162,6 +230,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     sandboxes: SandboxesService
     templates: TemplatesService
+    images: ImagesService
+    building: BuildingService
     commands: CommandsService
     files: FilesService
     ports: PortsService

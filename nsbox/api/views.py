@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import isnan
 from typing import Any
 
+from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 
@@ -68,6 +69,64 @@ def _storage(record: Sandbox) -> JSON | None:
         "inodes": record.storage.inodes,
         "full": record.storage_full,
     }
+
+
+def image(record: Image) -> JSON:
+    """An image. Its environment is given: it is the image's, and no secret of a client's."""
+    config = record.config
+    return {
+        "image": record.reference,
+        "digest": record.digest,
+        "indexDigest": record.index or None,
+        "platform": "/".join(part for part in (config.os, config.architecture, config.variant) if part),
+        "createdAt": config.created or None,
+        "pulledAt": iso(record.pulled_at),
+        "source": record.source,
+        "sizeBytes": sum(layer.unpacked for layer in record.layers),
+        "downloadBytes": sum(layer.size for layer in record.layers),
+        "shell": record.shell,
+        "config": {
+            "env": config.env,
+            "workdir": config.workdir,
+            "user": config.user,
+            "entrypoint": list(config.entrypoint),
+            "cmd": list(config.cmd),
+            "labels": config.labels,
+        },
+        "layers": [
+            {
+                "digest": layer.digest or None,
+                "diffId": layer.diff_id or None,
+                "downloadBytes": layer.size,
+                "sizeBytes": layer.unpacked,
+            }
+            for layer in record.layers
+        ],
+    }
+
+
+def disk_use(use: DiskUse) -> JSON:
+    """What images take on disk."""
+    return {
+        "images": use.images,
+        "layers": use.layers,
+        "bytes": use.bytes,
+        "reclaimableBytes": use.reclaimable,
+        "downloadBytes": use.downloads,
+    }
+
+
+def pruned(what: Pruned) -> JSON:
+    """What was removed."""
+    return {"images": list(what.images), "layers": len(what.layers), "freedBytes": what.bytes}
+
+
+def progress(news: Progress) -> JSON:
+    """A line of a pull's progress; without ``layer`` it is of the image as a whole."""
+    view: JSON = {"stage": news.stage.value}
+    if news.layer:
+        view |= {"layer": news.layer, "current": news.current, "total": news.total}
+    return view
 
 
 def killed(record: Sandbox) -> JSON:

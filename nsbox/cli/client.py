@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -14,6 +15,7 @@ from nsbox.model.errors import HostProblem
 API_PREFIX = "/api/v1"
 #: Base64 of an output limit of 10 MiB on both streams, twice over. A larger answer is not nsbox's.
 _MAX_ANSWER = 64 * 1024 * 1024
+_MAX_LINE = 8 * 1024 * 1024
 
 
 class Answer(NamedTuple):
@@ -95,6 +97,64 @@ class Client:
             raise HostProblem(f"{self.url} answered with more than {_MAX_ANSWER} bytes")
         return Answer(response.status, _document(data), elapsed_ms)
 
+    def upload(
+        self,
+        path: str,
+        body: Iterator[bytes],
+        size: int | None,
+        *,
+        query: dict[str, str] | None = None,
+        patience_s: float = 0,
+    ) -> Answer:
+        """Send bytes as they come. Raises ``HostProblem``."""
+        headers = {"Content-Type": "application/octet-stream"}
+        headers |= {"Content-Length": str(size)} if size is not None else {"Transfer-Encoding": "chunked"}
+        started = time.perf_counter()
+        try:
+            response = self._begin("POST", path, body, headers, query, patience_s, chunked=size is None)
+            data = response.read(_MAX_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise HostProblem(f"no answer from {self.url}: {error or type(error).__name__}") from error
+        return Answer(response.status, _document(data), (time.perf_counter() - started) * 1e3)
+
+    def events(self, path: str, body: Any, *, patience_s: float) -> Iterator[tuple[str, Any]]:
+        """Server-sent events of a POST, as they come: their names and data. Raises ``HostProblem``."""
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        try:
+            response = self._begin("POST", path, json.dumps(body).encode(), headers, None, patience_s)
+            if response.status != 200:
+                answer = Answer(response.status, _document(response.read(_MAX_ANSWER)), 0)
+                raise HostProblem(answer.explain())
+            name = ""
+            while line := response.readline(_MAX_LINE):
+                field, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    yield name, _document(value.encode())
+        except (OSError, http.client.HTTPException) as error:
+            raise HostProblem(f"no answer from {self.url}: {error or type(error).__name__}") from error
+        finally:
+            self._connection.close()
+
+    def _begin(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        headers: dict[str, str],
+        query: dict[str, str] | None,
+        patience_s: float,
+        *,
+        chunked: bool = False,
+    ) -> http.client.HTTPResponse:
+        self._set_timeout(self._timeout_s + patience_s)
+        sent = {"Authorization": f"Bearer {self._key}", **headers}
+        where = self._prefix + target(path, query)
+        self._connection.request(method, where, body, sent, encode_chunked=chunked)
+        return self._connection.getresponse()
+
     def _set_timeout(self, seconds: float) -> None:
         self._connection.timeout = seconds
         if self._connection.sock is not None:
@@ -103,7 +163,7 @@ class Client:
 
 def target(path: str, query: dict[str, str] | None = None) -> str:
     """A request's path with its query; slashes stay readable in both."""
-    return quote(path) + (f"?{urlencode(query, safe='/')}" if query else "")
+    return quote(path, safe="/:@") + (f"?{urlencode(query, safe='/')}" if query else "")
 
 
 def _document(data: bytes) -> Any:

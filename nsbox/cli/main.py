@@ -32,6 +32,9 @@ _COMMANDS = {
     "serve": _Entry("nsbox.cli.serve", "Run the daemon.", service_state=True, runs_daemon=True),
     "demo": _Entry("nsbox.cli.demo", "Show a sandbox at work, over the real API.", runs_daemon=True),
     "run": _Entry("nsbox.cli.run", "Run one command in a throw-away sandbox.", runs_daemon=True),
+    "image": _Entry(
+        "nsbox.cli.image", "Pull, import, build and remove images.", service_state=True, runs_daemon=True
+    ),
     "keys": _Entry("nsbox.cli.keys", "Make, list and revoke API keys.", service_state=True),
     "doctor": _Entry("nsbox.cli.doctor", "Say what this host offers and how to mend it.", service_state=True),
     "setup": _Entry("nsbox.cli.setup", "Prepare this host (as root).", as_service_user=False),

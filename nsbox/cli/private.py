@@ -43,10 +43,14 @@ class Daemon(NamedTuple):
 
 
 @contextlib.contextmanager
-def private_daemon(environment: Mapping[str, str]) -> Iterator[Daemon]:
-    """A daemon that lives as long as the block. Raises ``HostProblem`` when it does not start."""
+def private_daemon(environment: Mapping[str, str], state: str | None = None) -> Iterator[Daemon]:
+    """A daemon that lives as long as the block, on the folder ``state`` or one apart from the service's.
+
+    Raises ``HostProblem`` when it does not start.
+    """
     key = "nsbox_" + secrets.token_urlsafe(32)
-    with _ended_in_order(), private_state_dir(environment) as state_dir, tempfile.TemporaryFile() as log:
+    folder = private_state_dir(environment) if state is None else contextlib.nullcontext(state)
+    with _ended_in_order(), folder as state_dir, tempfile.TemporaryFile() as log:
         command, child = self_command(["serve", "--port", "0", "--limits", "best-effort"], environment)
         child |= {BOOTSTRAP_KEY_VARIABLE: key, "NSBOX_STATE_DIR": state_dir}
         process = subprocess.Popen(

@@ -14,6 +14,7 @@ from nsbox.wire.messages import Task
 MODULES = {
     "embed": "nsbox.oci.embed_worker",
     "remove-layer": "nsbox.oci.remove_layer",
+    "keep-layer": "nsbox.oci.keep_layer",
     "unpack": "nsbox.oci.unpacking.worker",
 }
 

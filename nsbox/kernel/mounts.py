@@ -1,5 +1,6 @@
 """Mounts in terms of descriptors and small verbs. Mechanism only: plan/ decides what goes where."""
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 
@@ -78,21 +79,55 @@ def mask(path: str, null: str, empty: str) -> None:
     bind(empty if os.path.isdir(path) else null, path)
 
 
+#: What fsconfig(2) takes for one value, and mount(2) for all options together (a page), NULs included.
+_LONGEST_VALUE = 256
+_LONGEST_OPTIONS = 4096
+
+
 def overlay(lower: Sequence[str], upper: str, work: str) -> int:
-    """A writable overlay as a detached mount; paths are taken from the current directory.
+    """A writable overlay as a detached mount; paths are taken from the current directory, topmost first.
 
     ``userxattr``: trusted.* attributes need real root. ``volatile``: skip the syncs that would only matter
     after a power cut, which no sandbox survives. ``nodev``: device nodes of an image mean nothing here.
-    Legacy option parsing (before Linux 6.5) puts all options into one page; short relative paths go far.
+
+    A few layers' names go in one value everywhere. More go one by one since Linux 6.8, and before that into
+    mount(2), which has a page: enough for 127 layers with short names.
     """
+    joined = ":".join(lower)
+    if len(joined) < _LONGEST_VALUE:
+        layers = [("lowerdir", joined)]
+    elif _takes_layers_one_by_one():
+        layers = [("lowerdir+", one) for one in lower]
+    else:
+        return overlay_by_page(lower, upper, work)
     options = [
-        ("lowerdir", ":".join(lower)),
+        *layers,
         ("upperdir", upper),
         ("workdir", work),
         ("userxattr", None),
         ("volatile", None),
     ]
     return new_filesystem("overlay", options, libc.MOUNT_ATTR_NODEV, source="overlay")
+
+
+def _takes_layers_one_by_one() -> bool:
+    """``lowerdir+`` came with Linux 6.7 and works since 6.8 (Documentation/filesystems/overlayfs.rst)."""
+    major, minor = (int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    return (major, minor) >= (6, 8)
+
+
+def overlay_by_page(lower: Sequence[str], upper: str, work: str) -> int:
+    """The same by mount(2), whose mount is attached somewhere: on ``upper``, in this mount namespace, until a
+    detached copy of it is made. Raises ``OSError`` (E2BIG) where the names are too long together."""
+    options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},userxattr,volatile".encode()
+    if len(options) >= _LONGEST_OPTIONS:
+        raise OSError(errno.E2BIG, "the names of the layers do not fit into one page of mount options")
+    target = os.fsencode(upper)
+    libc.mount(b"overlay", target, b"overlay", libc.MS_NODEV, options)
+    try:
+        return libc.open_tree(libc.AT_FDCWD, target)
+    finally:
+        libc.umount(target)
 
 
 def pivot_into(root: int) -> None:

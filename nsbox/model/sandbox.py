@@ -8,8 +8,10 @@ from enum import StrEnum
 
 import msgspec
 
+from nsbox.model.image import PullPolicy
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.ports import Port
+from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
 ID_PREFIX = "sb_"
 _ID_BYTES = 20  # 160 random bits; base32 without padding gives 32 characters
@@ -57,11 +59,13 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int
     template: str
     env: dict[str, str] = {}
+    pull: PullPolicy | None = None
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sandbox. Times: ``*_at`` are wall-clock seconds since the epoch, for display only;
-    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``."""
+    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made
+    from, as it was then: an image may be pulled anew or removed while its sandboxes live."""
 
     id: str
     owner: str
@@ -70,6 +74,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int
     template: str
     layers: tuple[str, ...]
+    base: Template | None = None
     env: dict[str, str]
     region: str
     created_at: float
@@ -183,14 +188,3 @@ class Listing(msgspec.Struct, frozen=True):
 
     entries: list[Entry]
     truncated: bool = False
-
-
-class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox is made from: layers, topmost first, and what an image's config says."""
-
-    name: str
-    layers: tuple[str, ...]
-    env: dict[str, str] = {}
-    workdir: str = "/"
-    user: str = ""
-    shell: tuple[str, ...] = ("/bin/sh", "-c")

@@ -64,7 +64,15 @@ class Commands:
         return _Place(self._active, sandbox_id)
 
     def _order(self, sandbox: Sandbox, spec: CommandSpec) -> Exec:
-        template = self._templates.get(sandbox.template)
+        # As it was when the sandbox was made. Records of before there were images have only the name.
+        template = sandbox.base or self._templates.get(sandbox.template)
+        if not spec.argv and not template.shell:
+            raise Problem(
+                Code.NO_SHELL,
+                f"{template.name} has no /bin/sh that a command in one string could be given to",
+                field="command",
+                remedy='give the command as a list: ["/program", "argument"]',
+            )
         argv = spec.argv or (*template.shell, str(spec.command))
         # The image's HOME is its own user's; init knows another's.
         base = {name: value for name, value in template.env.items() if not (spec.user and name == "HOME")}
@@ -82,6 +90,12 @@ class Commands:
             await job.supervise()
 
     # ---- background
+
+    async def begin(self, sandbox: Sandbox) -> None:
+        """Start what the template starts in each of its sandboxes. Raises ``Problem`` if it cannot."""
+        start = sandbox.base.start if sandbox.base is not None else ()
+        if start:
+            await self.start(sandbox.owner, sandbox.id, CommandSpec(argv=start, command=list(start)))
 
     async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
         """Start a command that runs until it ends or is killed."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import trio
@@ -64,10 +65,20 @@ class Sandboxes:
                 remedy="delete some, or raise max_sandboxes",
             )
         self._reserve.check()
-        record = self._new_record(owner, spec, self._templates.get(spec.template))
         making = _Making()
         self._wanted += 1
-        self._nursery.start_soon(self._make, record, making)
+        try:
+            # It may have to be pulled first. No checkpoint between this and its layers being held.
+            template = await self._templates.obtain(spec.template, spec.pull)
+            if self._closing:
+                raise _shutting_down()
+        except BaseException:
+            self._wanted -= 1
+            raise
+        record = self._new_record(owner, spec, template)
+        holding = self._templates.hold(template.layers)
+        holding.__enter__()
+        self._nursery.start_soon(self._make, record, making, holding)
         try:
             await making.done.wait()
         except trio.Cancelled:
@@ -88,6 +99,7 @@ class Sandboxes:
             timeout_ms=spec.timeout_ms,
             template=template.name,
             layers=template.layers,
+            base=template,
             env=spec.env,
             region=self._settings.region,
             created_at=now,
@@ -96,12 +108,13 @@ class Sandboxes:
             boot_id=self._boot_id,
         )
 
-    async def _make(self, record: Sandbox, making: "_Making") -> None:
+    async def _make(self, record: Sandbox, making: "_Making", holding: AbstractContextManager[None]) -> None:
         try:
             try:
                 live = await self._registry.add(record)
             finally:
                 self._wanted -= 1
+                holding.__exit__(None, None, None)  # from here on the registry tells that they are needed
             try:
                 making.record = await self._launch(live)
             except BaseException:

@@ -279,6 +279,14 @@ class Daemon:
             check=False, timeout=60, **self.who.identity,
         )  # fmt: skip
 
+    def nsbox_on_state(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line of whoever owns the state, who names neither address nor key."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("NSBOX_")}
+        return subprocess.run(
+            [self.who.python, "-m", "nsbox", *arguments], cwd=CHECKOUT, capture_output=True, text=True,
+            check=False, timeout=120, env={**kept, "NSBOX_STATE_DIR": self.state_dir}, **self.who.identity,
+        )  # fmt: skip
+
     def residue(self) -> Residue:
         keeper = self.keeper_pid
         return Residue(

@@ -25,6 +25,8 @@ def as_written(default: object) -> str:
     """A default as the table shows it; a bound as the environment takes it."""
     if isinstance(default, Bound):
         return f"`{default.low},{default.high},{default.default}`"
+    if isinstance(default, tuple):
+        default = ",".join(default)
     text = default.value if isinstance(default, StrEnum) else str(default)
     return f"`{text}`" if text else "empty"
 
@@ -38,7 +40,8 @@ def test_every_setting_has_a_row_and_every_row_is_a_setting() -> None:
 def test_name_and_default_are_those_of_the_code(name: str) -> None:
     variable, default, _ = rows()[name]
     assert variable == ENV_PREFIX + name.upper()
-    assert default == as_written(_FIELDS[name].default)
+    value = getattr(Settings(), name)
+    assert default == as_written("" if value is None else value)  # 0 is a value
 
 
 @pytest.mark.parametrize("name", _FIELDS)

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from nsbox import settings as module
 from nsbox.model.errors import HostProblem
-from nsbox.settings import Bound, LimitsMode, Settings, default_state_dir, load
+from nsbox.settings import Bound, LimitsMode, Registry, Settings, default_state_dir, load
 
 HOME = {"HOME": "/home/ann"}
 BOUNDS = [field.name for field in msgspec.structs.fields(Settings) if field.type is Bound]
 
 
 def test_defaults() -> None:
-    assert load(HOME) == Settings(state_dir="/home/ann/.local/state/nsbox")
+    files = ("/home/ann/.config/containers/auth.json", "/home/ann/.docker/config.json")
+    assert load(HOME) == Settings(state_dir="/home/ann/.local/state/nsbox", registry_auth_files=files)
     assert load(HOME).host == "127.0.0.1"  # nobody else can reach it unless told so
     assert load(HOME).limits is LimitsMode.REQUIRED
 
@@ -126,6 +127,39 @@ def test_a_problem_says_what_to_do() -> None:
         load({**HOME, "NSBOX_PORT": "x"})
     assert caught.value.remedy
     assert caught.value.remedy in str(caught.value)
+
+
+def test_where_credentials_are_looked_for() -> None:
+    environment = {
+        "HOME": "/h",
+        "REGISTRY_AUTH_FILE": "/r/auth.json",
+        "XDG_RUNTIME_DIR": "/run/user/5",
+        "XDG_CONFIG_HOME": "/c",
+        "DOCKER_CONFIG": "/d",
+    }
+    assert load(environment).registry_auth_files == (
+        "/r/auth.json",
+        "/run/user/5/containers/auth.json",
+        "/c/containers/auth.json",
+        "/d/config.json",
+    )
+    assert load({**environment, "NSBOX_REGISTRY_AUTH_FILES": ""}).registry_auth_files == ()
+
+
+def test_lists_and_tables(tmp_path: Path) -> None:
+    got = load({**HOME, "NSBOX_IMAGES_ALLOWED": "alpine, ghcr.io/a/*"})
+    assert got.images_allowed == ("alpine", "ghcr.io/a/*")
+    file = tmp_path / "c.toml"
+    file.write_text(
+        '[registries."docker.io"]\nmirrors = ["m.example:5000"]\n[registries."r:1"]\ninsecure = true\n'
+    )
+    in_file = load(HOME, config_file=str(file)).registries
+    assert in_file == {"docker.io": Registry(mirrors=("m.example:5000",)), "r:1": Registry(insecure=True)}
+    table = '{"docker.io": {"mirrors": ["m.example:5000"]}, "r:1": {"insecure": true}}'
+    assert load({**HOME, "NSBOX_REGISTRIES": table}).registries == in_file
+    for wrong in ("{", "[]", '{"r": {"insecure": "perhaps"}}', '{"r": {"password": "x"}}'):
+        with pytest.raises(HostProblem, match=r"(?i)registries"):
+            load({**HOME, "NSBOX_REGISTRIES": wrong})
 
 
 @pytest.mark.parametrize("name", BOUNDS)

@@ -25,6 +25,7 @@ from nsbox.model.sandbox import (
     SandboxSpec,
 )
 from nsbox.store.keys import KeyRecord, fingerprint
+from tests.unit.api.fake_images import FakeBuilding, FakeImages
 
 KEY = "nsbox_" + "k" * 43
 OTHER_KEY = "nsbox_" + "o" * 43
@@ -107,12 +108,16 @@ class FakeTemplates:
             raise Problem(Code.TEMPLATE_NOT_AVAILABLE, "there is no template nope", field="templateId")
         return image or template_id or "default"
 
+    def describe(self) -> list[dict[str, object]]:
+        return [{"id": "default", "default": True, "ready": True}]
+
 
 class FakeCommands:
     def __init__(self, sandboxes: FakeSandboxes) -> None:
         self._sandboxes = sandboxes
         self.specs: list[CommandSpec] = []
         self.processes: list[Process] = []
+        self.begun: list[str] = []
         self.result = CommandResult(
             outcome=Outcome.EXITED, stdout=Output(b"hello\n"), stderr=Output(), duration_ms=12, exit_code=0
         )
@@ -133,6 +138,11 @@ class FakeCommands:
             finally:
                 self.cancelled.set()
         return self.result
+
+    async def begin(self, sandbox: Sandbox) -> None:
+        self.begun.append(sandbox.id)
+        if self.error is not None:
+            raise self.error
 
     async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
         await self._sandboxes.get(owner, sandbox_id)
@@ -325,6 +335,8 @@ class Fakes:
     def __init__(self) -> None:
         self.sandboxes = FakeSandboxes()
         self.templates = FakeTemplates()
+        self.images = FakeImages()
+        self.building = FakeBuilding()
         self.commands = FakeCommands(self.sandboxes)
         self.files = FakeFiles(self.sandboxes)
         self.ports = FakePorts(self.sandboxes)
@@ -333,6 +345,8 @@ class Fakes:
         self.services = Services(
             sandboxes=self.sandboxes,
             templates=self.templates,
+            images=self.images,
+            building=self.building,
             commands=self.commands,
             files=self.files,
             ports=self.ports,

@@ -1,0 +1,62 @@
+"""``/images`` and ``/templates``: look, remove, prune. What takes long is in ``pulling`` and ``imports``."""
+
+from __future__ import annotations
+
+from quart import Response
+from quart_trio import QuartTrio
+
+from nsbox.api import schema, views
+from nsbox.api.middleware import BASE
+from nsbox.api.routing import call, reply
+from nsbox.api.services import Services
+from nsbox.model.errors import Code, Problem
+from nsbox.settings import Settings
+
+_PRUNE = schema.Reader(schema.PruneImages)
+_NONE: frozenset[str] = frozenset()
+
+
+def check_manager(owner: str, settings: Settings) -> None:
+    """Images are the host's and shared by all: whoever may remove or replace them could take them away from
+    others. Raises ``Problem(FORBIDDEN)``."""
+    if owner not in settings.images_managed_by:
+        raise Problem(
+            Code.FORBIDDEN,
+            "images are shared by all who use this host, and this key may not change them",
+            remedy="use a key of an owner whom the setting images_managed_by names",
+        )
+
+
+def add(app: QuartTrio, services: Services, settings: Settings) -> None:
+    """Add the routes."""
+    images = services.images
+
+    async def get_all() -> Response:
+        call(_NONE)
+        found = [views.image(image) for image in images.list()]
+        return reply({"images": found, "disk": views.disk_use(await images.disk_use())})
+
+    async def get(name: str) -> Response:
+        call(_NONE)
+        return reply(views.image(images.find(name)))
+
+    async def remove(name: str) -> Response:
+        check_manager(call(_NONE).owner, settings)
+        image = await images.remove(name)
+        return reply({"image": image.reference, "removed": True})
+
+    async def prune() -> Response:
+        asked = call(_NONE)
+        check_manager(asked.owner, settings)
+        return reply(views.pruned(await images.prune(_PRUNE.read(asked.body).all)))
+
+    async def templates() -> Response:
+        call(_NONE)
+        return reply(services.templates.describe())
+
+    one = f"{BASE}/images/<path:name>"
+    app.add_url_rule(f"{BASE}/images", "list_images", get_all, methods=["GET"])
+    app.add_url_rule(f"{BASE}/images/prune", "prune_images", prune, methods=["POST"])
+    app.add_url_rule(one, "get_image", get, methods=["GET"])
+    app.add_url_rule(one, "remove_image", remove, methods=["DELETE"])
+    app.add_url_rule(f"{BASE}/templates", "list_templates", templates, methods=["GET"])

@@ -1,0 +1,66 @@
+"""``POST /images/import``, beside Quart: an archive as raw bytes, to disk at the pace of the disk."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import trio
+
+from nsbox.api import query, views
+from nsbox.api.bodies import check_not_compressed
+from nsbox.api.exchange import Exchange
+from nsbox.api.images import check_manager
+from nsbox.api.middleware import BASE, RawRoute
+from nsbox.api.services import Services
+from nsbox.model.errors import Code, HostProblem, Problem
+from nsbox.settings import Settings
+
+_PATH = f"{BASE}/images/import"
+_KNOWN = frozenset({"name"})
+_PORTION = 1 << 20
+
+
+def route(services: Services, settings: Settings) -> RawRoute:
+    """The route, ready for the gate."""
+    return RawRoute(_takes, partial(_handle, services, settings))
+
+
+def _takes(exchange: Exchange) -> bool:
+    return bool(exchange.scope["method"] == "POST" and exchange.scope["path"] == _PATH)
+
+
+async def _handle(services: Services, settings: Settings, exchange: Exchange, owner: str) -> None:
+    check_manager(owner, settings)
+    check_not_compressed(exchange)
+    name = query.text(query.parse(exchange.scope["query_string"], _KNOWN), "name") or ""
+    limit = settings.max_image_bytes
+    if exchange.announced_length() > limit:
+        raise Problem(Code.BODY_TOO_LARGE, f"an archive may have up to {limit} bytes", limit=limit)
+    spool = services.images.spool()  # without a name: it goes with the descriptor, however this ends
+    try:
+        await _take_in(exchange, spool, limit)
+        image = await services.images.import_archive(spool, name)
+    finally:
+        os.close(spool)
+    await exchange.answer_json(views.image(image))
+
+
+async def _take_in(exchange: Exchange, spool: int, limit: int) -> None:
+    portion = bytearray()
+    try:
+        while chunk := await exchange.read(limit):
+            portion += chunk
+            if len(portion) >= _PORTION:
+                await trio.to_thread.run_sync(_write, spool, bytes(portion))
+                portion = bytearray()
+        await trio.to_thread.run_sync(_write, spool, bytes(portion))
+    except OSError as error:
+        detail = f"the archive could not be taken in: {error}"
+        raise HostProblem(detail, remedy="free some disk space") from error
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
