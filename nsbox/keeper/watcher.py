@@ -108,7 +108,9 @@ class Rounds:
 
     def __init__(self, folder: int) -> None:
         self._folder = folder
-        self._over: dict[str, int] = {}  # what those above their limit had when that was last told
+        # Those above their limit, and what they had at the first look after that was told: until their
+        # commands have really ended they go on growing, which is no reason to end the next ones too.
+        self._over: dict[str, tuple[int, int] | None] = {}
         self._seen = (0, 0)
         self._measured = 0.0
         self.pause = _TICK
@@ -158,10 +160,21 @@ class Rounds:
         return Report(name, found.size, found.inodes, over)
 
     def _is_news(self, report: Report) -> bool:
-        """Told: who passes the limit, who still grows above it, and who is below it again."""
-        before = self._over.get(report.id)
+        """Told: who passes the limit, who grows again above it, and who is below it again."""
         if not report.over:
-            return self._over.pop(report.id, None) is not None
-        told = report.size + report.inodes
-        self._over[report.id] = told
-        return before is None or told > before
+            return self._over.pop(report.id, False) is not False
+        if report.id not in self._over:
+            self._over[report.id] = None
+            return True
+        base = self._over[report.id]
+        if base is None:
+            self._over[report.id] = report.size, report.inodes
+            return False
+        # By more than a little: who removes files may write a few bytes meanwhile. The base stays until it is
+        # told again, so many littles are found out.
+        if report.size - base[0] < _BYTES and report.inodes - base[1] < _INODES:
+            shrunk = min(base[0], report.size), min(base[1], report.inodes)
+            self._over[report.id] = shrunk
+            return False
+        self._over[report.id] = None
+        return True
