@@ -16,6 +16,7 @@ from nsbox.keeper.boxes import Box, Host, Phase, StageError
 from nsbox.keeper.network import Network
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.trash import Sweeper
+from nsbox.keeper.watcher import Watcher as StorageWatcher
 from nsbox.kernel import journal
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.wire.framing import WireError
@@ -36,6 +37,7 @@ from nsbox.wire.messages import (
     Ready,
     Refusals,
     SetNetwork,
+    Storage,
     Task,
     TaskDone,
     Welcome,
@@ -48,10 +50,11 @@ _PATIENCE = 20.0
 
 
 class Watcher(Protocol):
-    """What the loop offers: watch a box's control socket."""
+    """What the loop offers: watch a box's control socket, follow what the storage watcher reports."""
 
     def watch(self, box: Box) -> None: ...
     def unwatch(self, box: Box) -> None: ...
+    def follow(self, reports: int) -> None: ...
 
 
 class Keeper:
@@ -70,6 +73,7 @@ class Keeper:
         if network is not None:
             network.listener = self
         self.sweeper = Sweeper()
+        self.storage = StorageWatcher()
         self._boxes: dict[int, Box] = {}  # by pid
         self._by_id: dict[str, Box] = {}
         self._tasks: dict[int, str] = {}
@@ -126,6 +130,34 @@ class Keeper:
             box.launch()
         except StageError as failed:
             self._fail(box, failed.stage, failed.error.errno or 0, str(failed.error))
+            return
+        if not self.storage.pid and box.order is not None and box.order.storage == "watched":
+            self._watch_storage()
+
+    def _watch_storage(self) -> None:
+        try:
+            self.storage.start()
+        except OSError as error:
+            _log(f"no storage is watched for now: {error}")
+            self.storage.pid = 0
+            return
+        self._watcher.follow(self.storage.reports)
+
+    def hear_storage(self) -> None:
+        """The storage watcher has found somebody above the limit, or below it again.
+
+        api first: it tells whoever waits for a command why that ended.
+        """
+        for report in self.storage.read():
+            box = self._by_id.get(report.id)
+            if box is None or box.phase is not Phase.RUNNING:
+                continue
+            self._answer(Storage(report.id, report.size, report.inodes, int(report.over)))
+            if report.over:
+                try:
+                    box.end_commands()
+                except OSError as error:
+                    _log(f"{box.name}: its commands cannot be ended: {error}")
 
     def _fail(self, box: Box, stage: str, number: int, detail: str) -> None:
         """A box that was to become a sandbox will not. The answer is given now; removal follows its death."""
@@ -238,7 +270,7 @@ class Keeper:
         elif box.phase is Phase.LAUNCHING and box.ready and not box.policy_pending:
             self._since.pop(box.pid, None)
             box.phase = Phase.RUNNING
-            self._answer(Created(box.id, self._host.enforced))
+            self._answer(Created(box.id, box.enforced, box.cgroup.path if box.cgroup else ""))
 
     # ---- the network
 
@@ -290,6 +322,9 @@ class Keeper:
                 self.sweeper.start()
             elif self._network is not None and self._network.reaped(pid, status):
                 pass
+            elif pid == self.storage.pid:
+                _log("the storage watcher died; starting another")
+                self._watch_storage()
             elif pid == self._host.zygote.pid:
                 _log("the zygote died; starting another")
                 self._host.zygote.start()

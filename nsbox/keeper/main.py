@@ -58,7 +58,7 @@ class Loop:
             libc.Filter(seccomp.init_policy(machine)), libc.Filter(seccomp.clone3_guard(machine))
         )
         self._zygote = Zygote(filters)
-        host = Host(cgroup, config.controllers, self._zygote)
+        host = Host(cgroup, config.controllers, self._zygote, config.io_max)
         self._network = Network(json.loads(config.network), self) if config.network else None
         self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer, self._network)
         self._listener = _listen()
@@ -81,6 +81,11 @@ class Loop:
         descriptor = self._watched.pop(box, None)
         if descriptor is not None:
             self.remove(descriptor)
+
+    def follow(self, reports: int) -> None:
+        """Hear the storage watcher. A descriptor of one that died is closed, which takes it out of epoll."""
+        self._handlers[reports] = self.keeper.hear_storage
+        self._poll.register(reports, select.EPOLLIN)
 
     def answer(self, message: Message) -> None:
         if self._api is None:
@@ -184,6 +189,10 @@ class Loop:
     def _finish(self) -> int:
         """End all boxes and see them gone."""
         self._hang_up()
+        try:
+            os.unlink(layout.KEEPER_SOCKET)  # nobody answers there any more
+        except FileNotFoundError:
+            pass  # the whole folder is gone, perhaps
         self.remove(self._config.lifeline)
         patience = int(_END_PATIENCE / _TICK)
         while self.keeper.end_all() and patience:

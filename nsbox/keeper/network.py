@@ -22,7 +22,7 @@ import prctl
 
 from nsbox.inside import channel, privileges
 from nsbox.keeper.boxes import Box
-from nsbox.kernel import capabilities, libc, python
+from nsbox.kernel import capabilities, journal, libc, python
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import (
     FROM_NETWORK,
@@ -375,4 +375,4 @@ def _become_pasta(holder: int, complaints: int) -> NoReturn:
 
 
 def _log(text: str) -> None:
-    print(f"nsbox keeper: network: {text}", file=sys.stderr, flush=True)
+    journal.say(journal.WARNING, f"nsbox keeper: network: {text}")

@@ -2,7 +2,7 @@
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
      │                 │             Task → TaskDone, SetNetwork → NetworkSet, AskRefusals → Refusals;
-     │                 │             unasked: Gone, NetworkState
+     │                 │             unasked: Gone, Storage, NetworkState
      │                 ├─ network    Plug + network namespace → Plugged, SetPolicy → PolicySet, Unplug,
      │                 │             AskLog → LogRows; unasked: NetworkState
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
@@ -47,7 +47,9 @@ class Welcome(NamedTuple):
 
 class Create(NamedTuple):
     """Make a sandbox. ``layers`` are names of folders in ``layers/``, topmost first. Limits: 0 means none.
-    ``cpu_quota_us`` is microseconds of processor time per 100 ms. ``network`` is its policy, as JSON."""
+    ``cpu_quota_us`` is microseconds of processor time per 20 ms. ``network`` is its policy, as JSON.
+    ``storage`` is the backend that holds ``storage_bytes`` and ``inodes``: ``quota`` (api has made the folder
+    and given it its project), ``tmpfs``, ``watched``, or empty for none."""
 
     id: str
     layers: tuple[str, ...]
@@ -57,13 +59,27 @@ class Create(NamedTuple):
     pids: int
     storage_bytes: int
     network: str
+    storage: str = ""
+    inodes: int = 0
 
 
 class Created(NamedTuple):
-    """The sandbox runs; its init listens on ``run/ID.sock``."""
+    """The sandbox runs; its init listens on ``run/ID.sock``. ``cgroup``: its own, or empty where there is
+    none."""
 
     id: str
     enforced: tuple[str, ...]
+    cgroup: str = ""
+
+
+class Storage(NamedTuple):
+    """What a watched sandbox has written, told when it has passed its limit (its commands are being ended
+    then) and when it is below it again."""
+
+    id: str
+    used_bytes: int
+    used_inodes: int
+    over: int
 
 
 class Failed(NamedTuple):
@@ -431,7 +447,7 @@ class Done(NamedTuple):
 
 
 Message = (
-    Hello | Welcome | Create | Created | Failed | Destroy | Destroyed | Gone | Task | TaskDone
+    Hello | Welcome | Create | Created | Storage | Failed | Destroy | Destroyed | Gone | Task | TaskDone
     | SetNetwork | NetworkSet | AskRefusals | Refusals | NetworkState
     | Plug | Plugged | SetPolicy | PolicySet | Unplug | AskLog | LogRows
     | Prepare | Launch | Ready
@@ -460,7 +476,7 @@ class Stage(enum.StrEnum):
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
 TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task, SetNetwork, AskRefusals})
 FROM_KEEPER: frozenset[type] = frozenset(
-    {Welcome, Created, Failed, Destroyed, Gone, TaskDone, NetworkSet, Refusals, NetworkState}
+    {Welcome, Created, Storage, Failed, Destroyed, Gone, TaskDone, NetworkSet, Refusals, NetworkState}
 )
 TO_NETWORK: frozenset[type] = frozenset({Plug, SetPolicy, Unplug, AskLog})
 FROM_NETWORK: frozenset[type] = frozenset({Plugged, PolicySet, LogRows, NetworkState})
