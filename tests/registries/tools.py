@@ -28,6 +28,10 @@ _PACKAGES = {
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
     "/bin/busybox": "busybox-static",
+    "pasta": "passt",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "chromium": "chromium",
 }
 
 
