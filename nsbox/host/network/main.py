@@ -47,8 +47,8 @@ _SOON: Final = 0.05
 _NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE, _GETROUTE = 16, 17, 24, 25, 26
 #: Groups of a routing socket: links, and routes of both families.
 _GROUPS: Final = 0x1 | 0x40 | 0x400
-#: Seconds that a closed connection stays in the table of all sandboxes (120 is the kernel's): it no longer counts
-#: for its sandbox, and with the rate of new ones this bounds how many there are of one.
+#: Seconds that a closed connection stays in the table of all sandboxes (the kernel says 120): it counts no
+#: more for its sandbox, and this with the rate of new ones bounds how many there are of one.
 _CLOSED: Final = 10
 _TIME_WAIT: Final = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait"
 #: Where pasta listens for questions to the host's own resolver. Nobody else uses TEST-NET-1's last.
