@@ -1,4 +1,4 @@
-"""What the network adds to a create, and how fast packets leave: beside the host itself and rootless podman."""
+"""What the network adds to a create, and how fast packets leave: beside the host itself and podman."""
 
 from __future__ import annotations
 
