@@ -102,7 +102,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 4 minutes")
     parser.add_argument(
         "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}"
     )

@@ -42,7 +42,7 @@ def measure(daemon: Daemon, effort: Effort) -> list[Figure]:
         taken = [_life(daemon, client, wish, effort.pause) for wish in wishes]
         return (*taken, taken[1] / taken[0], taken[2] / taken[0])
 
-    found = sample([Probe(figures, once, max(5, effort.samples // 2))], effort.rounds)
+    found = sample([Probe(figures, once, max(5, effort.samples // 4))], effort.rounds)
     client.close()
     return found
 

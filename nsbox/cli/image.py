@@ -204,28 +204,35 @@ def _told(event: str, data: Any, wanted: str) -> None:
 
 
 class _Lines:
-    """Progress, on standard error: a line for each step; on a terminal the amount in place."""
+    """Progress, on standard error: a line for each step of each layer; on a terminal also, in place, how much
+    there is of all."""
 
     def __init__(self, shown: bool) -> None:
         self._shown, self._inline = shown, sys.stderr.isatty()
         self._open = False
+        self._layers: dict[str, dict[str, Any]] = {}
 
     def show(self, news: dict[str, Any]) -> None:
         if not self._shown:
             return
-        if "step" in news:
-            self._line(news["step"])
-        elif "layer" in news:
-            text = f"{news['layer'].removeprefix('sha256:')[:12]}  {news['stage']}"
-            if news["stage"] == "downloading":
-                text += f"  {_size(news['current'])} of {_size(news['total'])}"
-                if self._inline:
-                    click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-                    self._open = True
-                    return
-            self._line(text)
-        else:
-            self._line(news["stage"])
+        layer = news.get("layer")
+        if not layer:
+            self._line(news.get("step") or news["stage"])
+            return
+        before, self._layers[layer] = self._layers.get(layer), news
+        if before is None or before["stage"] != news["stage"]:
+            amount = f"  {_size(news['total'])}" if news["stage"] == "downloading" else ""
+            self._line(f"{layer.removeprefix('sha256:')[:12]}  {news['stage']}{amount}")
+        if self._inline:
+            self._sum()
+
+    def _sum(self) -> None:
+        layers = self._layers.values()
+        have, whole = (sum(one[what] for one in layers) for what in ("current", "total"))
+        done = sum(one["stage"] in ("done", "present") for one in layers)
+        text = f"{_size(have)} of {_size(whole)}, {done} of {_count(len(layers), 'layer')} done"
+        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        self._open = True
 
     def _line(self, text: str) -> None:
         self.end()

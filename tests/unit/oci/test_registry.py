@@ -478,6 +478,18 @@ async def test_another_config_than_the_manifest_says(registry: FakeRegistry) -> 
                 await one.find()
 
 
+async def test_another_size_than_the_list_says(registry: FakeRegistry) -> None:
+    """With the right digest: what the list says of it is wrong all the same."""
+    registry.push("a", IMAGE, "real")
+    for change in (1, -1):
+        entry = IMAGE.descriptor(platform={"os": "linux", "architecture": "amd64"})
+        data, kind = index([{**entry, "size": entry["size"] + change}])
+        registry.documents["/v2/a/manifests/latest"] = data, kind
+        async with source(registry) as one:
+            with pytest.raises(Unfit, match=f"sent {entry['size']} bytes"):
+                await one.find()
+
+
 async def test_silence(registry: FakeRegistry) -> None:
     def say_nothing(handler: Handler) -> None:
         registry.stopping.wait(30)
