@@ -184,3 +184,44 @@ def test_the_images_own_command_is_started_where_a_template_says_so(
     assert process["command"] == [*config["Entrypoint"], *config["Cmd"]]
     plain = made(image=name)
     assert plain.request("GET", "/processes").json == [], "an image alone starts nothing"
+
+
+_MUSL_PROGRAM = r"""
+#include <pwd.h>
+#include <stdio.h>
+#include <unistd.h>
+int main(void) {
+    struct passwd *who = getpwuid(getuid());
+    printf("%s at %s\n", who ? who->pw_name : "?", who ? who->pw_dir : "?");
+    return 0;
+}
+"""
+
+
+def test_the_family_of_alpine(
+    registry: FakeRegistry, made: Callable[..., Sandbox], program: bytes, tmp_path: Path
+) -> None:
+    """Busybox with all its applets, and a program that wants musl's loader: no bash, no glibc, no apt."""
+    tools.need("musl-gcc")
+    (tmp_path / "who.c").write_text(_MUSL_PROGRAM)
+    tools.run("musl-gcc", "-o", str(tmp_path / "who"), str(tmp_path / "who.c"))
+    loader = next(Path("/lib").glob("ld-musl-*.so.1"))
+    files = {
+        "bin/busybox": program,
+        f"lib/{loader.name}": loader.read_bytes(),
+        "usr/bin/who-am-i": (tmp_path / "who").read_bytes(),
+        "etc/passwd": _PASSWD,
+        "etc/group": _GROUP,
+        "etc/os-release": b"ID=alpine\n",
+    }
+    config = {"User": "app", "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"]}
+    name = registry.push("alpine-like", image([_layer(files, ["tmp", "root"])], **config))
+    sandbox = made(image=name)
+    assert sandbox.out("who-am-i") == "app at /home/app\n"
+    assert (
+        sandbox.out("busybox --install -s /bin && ls -la / | tail -n +2 | wc -l", user="root")
+        .strip()
+        .isdigit()
+    )
+    assert sandbox.out("printf '%s\\n' b a | sort | tr -d '\\n'; awk 'BEGIN { print 6 * 7 }'") == "ab42\n"
+    assert sandbox.run("bash -c true")["exitCode"] == 127

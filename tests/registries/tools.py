@@ -29,6 +29,7 @@ _PACKAGES = {
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
     "openssl": "openssl",
+    "musl-gcc": "musl-tools",
     "/bin/busybox": "busybox-static",
 }
 
