@@ -21,6 +21,7 @@ from bench import (
     memory,
     previews,
     proc,
+    pulled,
     report,
     rivals,
     stages,
@@ -47,6 +48,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "burst": ("All at once", load.burst),
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
     "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
+    "pulled": ("From an image that is here, and from the default template", pulled.measure),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
     "unpack": ("Images, from a layout to a tree on disk", unpack.measure),
@@ -100,7 +102,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 4 minutes")
     parser.add_argument(
         "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}"
     )
