@@ -22,6 +22,7 @@ from bench import (
     network,
     previews,
     proc,
+    pulled,
     report,
     rivals,
     stages,
@@ -48,6 +49,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "burst": ("All at once", load.burst),
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
     "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
+    "pulled": ("From an image that is here, and from the default template", pulled.measure),
     "network": ("The network: what it adds, and what goes through it", network.measure),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
@@ -103,7 +105,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 4 minutes")
     parser.add_argument(
         "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}"
     )
