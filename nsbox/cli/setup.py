@@ -147,6 +147,8 @@ def setup(
         )
     if ids_only and account.find(chosen.service_user) is None:
         raise HostProblem(f"there is no user {chosen.service_user}", remedy="sudo nsbox setup --user NAME")
+    if quota_only and account.find(chosen.service_user) is None:
+        raise HostProblem(f"there is no user {chosen.service_user}", remedy="sudo nsbox setup --user NAME")
     if quota_only:
         pool = QuotaPool(chosen.service_user, chosen)
         if undo:

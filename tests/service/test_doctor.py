@@ -212,6 +212,33 @@ def test_a_covered_proc() -> None:
     assert said.complaint("a fresh /proc, tried")["found"]
 
 
+def test_quotas(service: Service, mend: Mend) -> None:
+    """The service's pool: prepared by setup at the installation, then turned off, then taken away."""
+
+    def said() -> dict[str, Any]:
+        done = tried("nsbox doctor --json")
+        return report(done.returncode, done.stdout).findings["project quotas"]
+
+    assert said()["ok"], said()
+    mend("quotaon -P / || true; nsbox setup")
+    sh("quotaoff -P /")
+    complaint = said()
+    assert (complaint["ok"], complaint["need"]) == (False, "optional")
+    assert "has no limit" in complaint["found"]
+    follow(complaint["remedy"].replace("sudo nsbox", "sudo /usr/local/bin/nsbox"))
+    assert said()["ok"], said()
+    assert "change" not in sh("nsbox setup --quota-only")
+
+    sh("nsbox setup --quota-only --undo")
+    complaint = said()
+    assert "no pool" in complaint["found"]
+    insisting = tried("NSBOX_STORAGE=quota nsbox doctor --json")
+    assert insisting.returncode == 1
+    assert report(1, insisting.stdout).complaint("project quotas")["need"] == "required"
+    follow(complaint["remedy"].replace("sudo nsbox", "sudo /usr/local/bin/nsbox"))
+    assert said()["ok"], said()
+
+
 def test_no_tun(mend: Mend) -> None:
     mend("chmod 0666 /dev/net/tun")
     sh("modprobe tun; chmod 0600 /dev/net/tun")

@@ -41,6 +41,23 @@ def test_steps_run_only_when_needed(capsys):
     assert capsys.readouterr().out.count("do it") == 2
 
 
+def test_a_pool_is_written_down_in_its_state_folder_and_nowhere_above_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    done = CliRunner().invoke(
+        setup, ["--quota-only", "--user", ME, "--state-dir", str(tmp_path / "none")], catch_exceptions=True
+    )
+    assert isinstance(done.exception, HostProblem)
+    assert "there is no state folder" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pool_is_for_an_account_that_exists(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    done = CliRunner().invoke(setup, ["--quota-only", "--user", "nobody-here", "--state-dir", str(tmp_path)])
+    assert isinstance(done.exception, HostProblem)
+    assert "there is no user nobody-here" in str(done.exception)
+
+
 def test_a_change_is_said_before_it_is_made(capsys):
     class Breaks(Counted):
         def apply(self):
