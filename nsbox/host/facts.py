@@ -174,13 +174,20 @@ def user_namespaces(proc: str = "/proc") -> UserNamespaces:
     )
 
 
+def closed_switches(switches: UserNamespaces) -> dict[str, int]:
+    """The sysctls that forbid user namespaces to everybody but root, and what they should be."""
+    found = {}
+    if switches.limit == 0:
+        found["user.max_user_namespaces"] = 15000
+    if switches.debian_switch is False:
+        found["kernel.unprivileged_userns_clone"] = 1
+    return found
+
+
 def forbidden(switches: UserNamespaces) -> tuple[str, str] | None:
     """Which switch forbids user namespaces to everybody but root, and the command that turns it."""
-    if switches.limit == 0:
-        return "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
-    if switches.debian_switch is False:
-        name = "kernel.unprivileged_userns_clone"
-        return f"{name} is 0", f"sudo sysctl -w {name}=1"
+    for name, value in closed_switches(switches).items():
+        return f"{name} is 0", f"sudo sysctl -w {name}={value}"
     return None
 
 
