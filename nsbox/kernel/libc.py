@@ -97,6 +97,8 @@ PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 _Q_GETQUOTA, _Q_SETQUOTA, _PRJQUOTA, _QIF_LIMITS = 0x80_0007, 0x80_0008, 2, 5
+#: Of linux/dqblk_xfs.h, which ext4 understands as well; and the flag "limits of projects are enforced".
+_Q_XQUOTAON, _Q_XGETQSTAT, _PROJECTS_ENFORCED = 0x5801, 0x5805, 1 << 5
 #: struct if_dqblk of quotactl(2): hard and soft limit in KiB and use in bytes, the same for inodes, two
 #: times, and which of them are meant.
 _DQBLK = struct.Struct("8QI4x")
@@ -361,6 +363,19 @@ def get_project_quota(fd: int, project: int) -> ProjectQuota:
     _call("quotactl_fd", fd, _Q_GETQUOTA << 8 | _PRJQUOTA, project, buffer, about=(project,))
     hard, _, used, inodes, _, used_inodes, *_ = _DQBLK.unpack(buffer.raw)
     return ProjectQuota(hard * 1024, used, inodes, used_inodes)
+
+
+def project_quotas_enforced(fd: int) -> bool:
+    """quotactl_fd(2): whether limits of projects hold on the file system of ``fd``: ``quotaoff`` ends it."""
+    buffer = ctypes.create_string_buffer(128)  # struct fs_quota_stat has 80 bytes
+    _call("quotactl_fd", fd, _Q_XGETQSTAT << 8 | _PRJQUOTA, 0, buffer)
+    return bool(struct.unpack_from("H", buffer, 2)[0] & _PROJECTS_ENFORCED)
+
+
+def enforce_project_quotas(fd: int) -> None:
+    """quotactl_fd(2): what ``quotaon`` does. Only root may, and only where projects are accounted for."""
+    flags = struct.pack("I", _PROJECTS_ENFORCED)
+    _call("quotactl_fd", fd, _Q_XQUOTAON << 8 | _PRJQUOTA, 0, flags)
 
 
 def filesystem_type(fd: int) -> int:

@@ -54,8 +54,11 @@ class Sandboxes:
 
     # ---- create
 
-    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
-        """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left."""
+    async def create(self, owner: str, spec: SandboxSpec, *, on_disk: bool = False) -> Sandbox:
+        """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left.
+
+        ``on_disk``: what it writes will be kept, so it has to be on the disk whatever the setting says.
+        """
         if self._closing:
             raise _shutting_down()
         if len(self._registry) + self._wanted >= self._settings.max_sandboxes:
@@ -78,7 +81,7 @@ class Sandboxes:
         record = self._new_record(owner, spec, template)
         holding = self._templates.hold(template.layers)
         holding.__enter__()
-        self._nursery.start_soon(self._make, record, making, holding)
+        self._nursery.start_soon(self._make, record, making, holding, on_disk)
         try:
             await making.done.wait()
         except trio.Cancelled:
@@ -109,7 +112,9 @@ class Sandboxes:
             boot_id=self._boot_id,
         )
 
-    async def _make(self, record: Sandbox, making: "_Making", holding: AbstractContextManager[None]) -> None:
+    async def _make(
+        self, record: Sandbox, making: "_Making", holding: AbstractContextManager[None], on_disk: bool
+    ) -> None:
         try:
             try:
                 live = await self._registry.add(record)
@@ -117,7 +122,7 @@ class Sandboxes:
                 self._wanted -= 1
                 holding.__exit__(None, None, None)  # from here on the registry tells that they are needed
             try:
-                making.record = await self._launch(live)
+                making.record = await self._launch(live, on_disk)
             except BaseException:
                 await self._roll_back(live)
                 raise
@@ -135,8 +140,8 @@ class Sandboxes:
         finally:
             making.done.set()
 
-    async def _launch(self, live: Live) -> Sandbox:
-        storage = self._rooms.make(live.record.id, live.record.limits)
+    async def _launch(self, live: Live, on_disk: bool) -> Sandbox:
+        storage = self._rooms.make(live.record.id, live.record.limits, on_disk=on_disk)
         order = launch.order(live.record, storage, self._settings.network_reachable)
         try:
             created = await self._keeper.create(order)

@@ -64,7 +64,10 @@ SUITES = (
         "service",
         Account.ROOT,
         "tests/service",
-        slow=("tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",),
+        slow=(
+            "tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",
+            "tests/service/test_upgrade.py::test_installing_another_wheel",
+        ),
     ),
 )
 
