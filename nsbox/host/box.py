@@ -78,6 +78,8 @@ class Box:
         self._answers: dict[str, Slot] = {}
         self._exits: dict[str, Slot] = {}
         self.closed = False
+        #: When its commands were last ended for having passed its storage limit, by the monotonic clock.
+        self.full_at = -1.0
 
     async def attach(self) -> list[Adopted]:
         """Take over; the commands that run since the api process before. Before ``listen``.

@@ -18,8 +18,9 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 # Looked up once, before anything is forked: finding a function is Python code that each process would repeat.
 _ZERO = ctypes.c_ulong(0)
-_unshare, _mount, _umount2, _prctl, _fstatfs, _syncfs = (
+_unshare, _setns, _mount, _umount2, _prctl, _fstatfs, _syncfs = (
     _libc.unshare,
+    _libc.setns,
     _libc.mount,
     _libc.umount2,
     _libc.prctl,
@@ -40,6 +41,7 @@ _UNIFIED = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 _NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {**_UNIFIED, "pivot_root": 155, "waitid": 247, "seccomp": 317},
@@ -93,6 +95,11 @@ RESOLVE_BENEATH: Final = 0x08
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
+
+_Q_GETQUOTA, _Q_SETQUOTA, _PRJQUOTA, _QIF_LIMITS = 0x80_0007, 0x80_0008, 2, 5
+#: struct if_dqblk of quotactl(2): hard and soft limit in KiB and use in bytes, the same for inodes, two
+#: times, and which of them are meant.
+_DQBLK = struct.Struct("8QI4x")
 
 _SECCOMP_SET_MODE_FILTER: Final = 1
 
@@ -202,6 +209,11 @@ def await_end(pid: int) -> Ended:
 def unshare(flags: int) -> None:
     """unshare(2). Python has it from 3.12 on only."""
     _checked(_unshare(flags), "unshare", (flags,))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2): enter a namespace. Python has it from 3.12 on only."""
+    _checked(_setns(descriptor, kind), "setns", (descriptor, kind))
 
 
 def mount(
@@ -325,6 +337,30 @@ def set_command_line(title: bytes) -> None:
     if start and end > start:
         room = end - start
         ctypes.memmove(start, title[: room - 1].ljust(room, b"\0"), room)
+
+
+def set_project_quota(fd: int, project: int, size: int, inodes: int) -> None:
+    """quotactl_fd(2): limit a project on the file system of ``fd`` to ``size`` bytes. Zeros take the limits
+    away. Only root may."""
+    block = _DQBLK.pack(size // 1024, 0, 0, inodes, 0, 0, 0, 0, _QIF_LIMITS)
+    _call("quotactl_fd", fd, _Q_SETQUOTA << 8 | _PRJQUOTA, project, block, about=(project, size, inodes))
+
+
+class ProjectQuota(NamedTuple):
+    """Limits and use of a project."""
+
+    size: int
+    used: int
+    inodes: int
+    used_inodes: int
+
+
+def get_project_quota(fd: int, project: int) -> ProjectQuota:
+    """quotactl_fd(2): a project's limits and use. Only root may."""
+    buffer = ctypes.create_string_buffer(_DQBLK.size)
+    _call("quotactl_fd", fd, _Q_GETQUOTA << 8 | _PRJQUOTA, project, buffer, about=(project,))
+    hard, _, used, inodes, _, used_inodes, *_ = _DQBLK.unpack(buffer.raw)
+    return ProjectQuota(hard * 1024, used, inodes, used_inodes)
 
 
 def filesystem_type(fd: int) -> int:

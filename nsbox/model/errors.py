@@ -64,7 +64,9 @@ class Code(StrEnum):
     REGISTRY_FAILED = "registry_failed"
     PULL_TIMED_OUT = "pull_timed_out"
     HOST_LACKS = "host_lacks"
+    HOST_FULL = "host_full"
     CREATE_FAILED = "create_failed"
+    NETWORK_FAILED = "network_failed"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -10,6 +10,7 @@ import msgspec
 
 from nsbox.model.image import PullPolicy
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.network import NetworkPolicy
 from nsbox.model.ports import Port
 from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
@@ -36,6 +37,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int
 
 
+class Backend(StrEnum):
+    """What holds a sandbox's ``storageMb``."""
+
+    QUOTA = "quota"  # a project quota of the file system: hard, bytes and inodes
+    TMPFS = "tmpfs"  # memory of the sandbox: hard, bytes and inodes
+    WATCHED = "watched"  # measured, and what writes is ended: passed by what is written between two looks
+
+
+class Storage(msgspec.Struct, frozen=True):
+    """What a sandbox may really write, which is not to the byte what was asked for."""
+
+    backend: Backend
+    size: int  # bytes
+    inodes: int
+
+
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A validated wish for a sandbox: defaults filled in, bounds checked."""
 
@@ -44,6 +61,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     template: str
     env: dict[str, str] = {}
     pull: PullPolicy | None = None
+    network: NetworkPolicy = NetworkPolicy()
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +84,13 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     boot_id: str
     enforced: tuple[str, ...] = ()
+    storage: Storage | None = None
+    storage_full: bool = False  # only where it is watched: it has written more than it may
+    cgroup: str = ""  # its path on the host; empty where there is none
+    oom_kills: int = 0  # processes that the kernel has ended for lack of memory
+    last_oom_at: float | None = None  # when that was last noticed
     ports: tuple[Port, ...] = ()
+    network: NetworkPolicy = NetworkPolicy()
     ended_at: float | None = None
     end_reason: EndReason | None = None
 
@@ -98,6 +122,7 @@ class Outcome(StrEnum):
     SIGNALED = "signaled"
     TIMED_OUT = "timedOut"
     OOM = "oom"
+    STORAGE_FULL = "storageFull"  # ended for having passed a storage limit that is watched
     SANDBOX_GONE = "sandboxGone"
 
 

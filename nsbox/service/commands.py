@@ -9,6 +9,7 @@ from nsbox.model.lifecycle import Action
 from nsbox.model.sandbox import (
     CommandResult,
     CommandSpec,
+    Outcome,
     Process,
     Sandbox,
     new_command_id,
@@ -47,6 +48,9 @@ class Commands:
         if job.problem is not None:
             raise job.problem
         assert job.result is not None
+        live = self._registry.find(sandbox_id)
+        if job.result.outcome is Outcome.OOM and live is not None:
+            await self._registry.look_at_memory(live)
         return job.result
 
     def _counted(self, sandbox_id: str) -> "_Place":

@@ -139,8 +139,15 @@ class Job:
         code = os.waitstatus_to_exitcode(status & 0xFFFF)
         if code >= 0:
             return self._outcome(Outcome.EXITED, exit_code=code)
-        outcome = Outcome.OOM if exited.oom else Outcome.SIGNALED
-        return self._outcome(outcome, signal=signal_name(-code))
+        return self._outcome(self._why_killed(exited, -code), signal=signal_name(-code))
+
+    def _why_killed(self, exited: Exited, number: int) -> Outcome:
+        if exited.oom:
+            return Outcome.OOM
+        # keeper says so before it ends all commands of a sandbox: whoever is killed then was alive.
+        if number == signal.SIGKILL and self._box.full_at >= self._begun:
+            return Outcome.STORAGE_FULL
+        return Outcome.SIGNALED
 
     def _outcome(
         self, outcome: Outcome, *, exit_code: int | None = None, signal: str | None = None

@@ -31,6 +31,10 @@ _PACKAGES = {
     "openssl": "openssl",
     "musl-gcc": "musl-tools",
     "/bin/busybox": "busybox-static",
+    "pasta": "passt",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "chromium": "chromium",
 }
 
 

@@ -168,8 +168,10 @@ async def test_blobs_that_are_not_what_they_are_called(tmp_path: Path) -> None:
         await source.find()
     altered = IMAGE.manifest + b" "
     under = IMAGE._replace(manifest=altered, blobs={**IMAGE.blobs, IMAGE.digest: altered})
-    wrong = f"something else as {IMAGE.digest}"
-    with Opened(layout_tar(under, top=[IMAGE.descriptor()])) as source, pytest.raises(BadImage, match=wrong):
+    with (
+        Opened(layout_tar(under, top=[IMAGE.descriptor()])) as source,
+        pytest.raises(BadImage, match=f"something else as {IMAGE.digest}"),
+    ):
         await source.find()
 
 

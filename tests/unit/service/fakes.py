@@ -77,6 +77,7 @@ class FakeBox:
             raise ConnectionRefusedError(111, "nobody listens")
         self.id = sandbox_id
         self.closed = False
+        self.full_at = -1.0
         self.log: list[tuple[Any, ...]] = []
         self.exits: dict[str, Slot] = {}
         self.orders: list[Exec] = []
