@@ -115,7 +115,7 @@ def _order(direction: str) -> list[str]:
 
 
 def _printed(command: list[str], **more: Any) -> float:
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120, **more}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 150, **more}
     done = subprocess.run(command, check=False, **options)
     if done.returncode:
         raise HostProblem(f"{command[0]}: {done.stderr.strip()[-200:]}")
@@ -151,9 +151,10 @@ def _in_a_sandbox(client: Client, sandbox: str) -> _Transfer:
 
     def transfer(direction: str) -> float:
         command = ["python3", "/tmp/peer.py", *_order(direction)]
-        answer = client.ask("POST", f"/sandboxes/{sandbox}/exec", {"command": command})
-        if answer["exitCode"]:
-            raise HostProblem(f"a transfer failed: {answer['stderr'][-200:]}")
+        order = {"command": command, "timeoutMs": 120_000}
+        answer = client.ask("POST", f"/sandboxes/{sandbox}/exec", order)
+        if answer["exitCode"] != 0:
+            raise HostProblem(f"a transfer {answer['outcome']}: {answer['stderr'][-200:]}")
         return float(answer["stdout"])
 
     return transfer

@@ -3,16 +3,13 @@ returns."""
 
 import sys
 from collections import deque
-from errno import ENOENT
 from typing import Final
 
 from nsbox.host.network import conntrack, dns, links, nft, policy, refusals, ruleset
+from nsbox.host.network.named import Named
 from nsbox.host.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
 from nsbox.host.network.policy import Policy
 
-#: How long an answer's address may be dialled, in seconds, however short it is meant to be kept: programs
-#: keep addresses, and connections that are there stay anyway.
-_SHORTEST, _LONGEST = 300, 3_600
 #: Slots: an address for each, in the smallest network that the settings allow.
 SLOTS: Final = 16_000
 
@@ -23,6 +20,7 @@ class Port:
     def __init__(self, slot: int, addresses: tuple[links.Address, ...]) -> None:
         self.slot, self.addresses = slot, addresses
         self.policy: Policy | None = None
+        self.named = Named(slot)
         self.log = refusals.Log()
 
 
@@ -59,7 +57,9 @@ class Ports:
         return port
 
     def _put(self, port: Port, wanted: Policy) -> None:
-        self.firewall.transact(nft.SUBSYSTEM, policy.put(port.slot, wanted, port.policy))
+        changes = policy.put(port.slot, wanted, port.policy)
+        self.firewall.transact(nft.SUBSYSTEM, [*port.named.shut(), *changes])
+        port.named.forget()
         port.policy = wanted
 
     def set_policy(self, number: int, wanted: Policy) -> None:
@@ -73,7 +73,7 @@ class Ports:
             self._forget_connections(port)
 
     def _forget_connections(self, port: Port) -> None:
-        """Their next packet is looked at as if it were the first; addresses of names count no more either."""
+        """Their next packet is looked at as if it were the first."""
         try:
             conntrack.forget(self._tracker, links.index(port.slot))
         except OSError as error:
@@ -88,7 +88,8 @@ class Ports:
         self._by_address.pop(str(port.addresses[0]), None)
         try:
             if port.policy is not None:
-                self.firewall.transact(nft.SUBSYSTEM, policy.remove(port.slot, port.policy))
+                end = policy.remove(port.slot, port.policy)
+                self.firewall.transact(nft.SUBSYSTEM, [*port.named.shut(), *end])
         except OSError as error:
             print(f"nsbox network: the policy of {port.slot}: {error}", file=sys.stderr, flush=True)
         self._forget_link(port)
@@ -132,16 +133,8 @@ class Ports:
             port.log.learn(one.address, name)
         if port.policy.mode in (ruleset.OFF, ruleset.PUBLIC):
             return
-        key = nft.native(links.index(slot))
         for one in found:
-            life = 1_000 * min(max(one.seconds, _SHORTEST), _LONGEST)
-            target, element = f"named{4 if len(one.address) == 4 else 6}", key + one.address
             try:
-                # Made anew, since a timeout that runs is not changed by adding the same once more.
-                self.firewall.transact(nft.SUBSYSTEM, [
-                    nft.add_elements(target, [element], life), nft.delete_element(target, element),
-                    nft.add_elements(target, [element], life),
-                ])  # fmt: skip
+                self.firewall.transact(nft.SUBSYSTEM, port.named.open(one.address, one.seconds))
             except OSError as error:
-                if error.errno != ENOENT:
-                    print(f"nsbox network: {target}: {error}", file=sys.stderr, flush=True)
+                print(f"nsbox network: an address of {name}: {error}", file=sys.stderr, flush=True)
