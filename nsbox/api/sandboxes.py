@@ -1,4 +1,4 @@
-"""``/sandboxes``: create, list, look at, kill."""
+"""``/sandboxes``: create, list, look at, pause, resume, give more or less time, kill."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from nsbox.model.lifecycle import State
 from nsbox.settings import Settings
 
 _CREATE = schema.Reader(schema.CreateSandbox)
+_TIMEOUT = schema.Reader(schema.SetTimeout)
+_NOTHING = schema.Reader(schema.Nothing)
 _NONE: frozenset[str] = frozenset()
 _LIVING = frozenset(state for state in State if state.alive)
 _ALL = frozenset(State)
@@ -49,11 +51,30 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     async def kill(sandbox_id: str) -> Response:
         return reply(views.killed(await services.sandboxes.kill(call(_NONE).owner, sandbox_id)))
 
+    async def pause(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        _NOTHING.read(asked.body)
+        return reply(views.paused(*await services.sandboxes.pauses.pause(asked.owner, sandbox_id)))
+
+    async def resume(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        _NOTHING.read(asked.body)
+        return reply(views.time_left(await services.sandboxes.pauses.resume(asked.owner, sandbox_id)))
+
+    async def timeout(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        wanted = _TIMEOUT.read(asked.body).milliseconds(settings)
+        record = await services.sandboxes.pauses.set_timeout(asked.owner, sandbox_id, wanted)
+        return reply(views.time_left(record))
+
     one = "/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{BASE}/sandboxes", "create_sandbox", create, methods=["POST"])
     app.add_url_rule(f"{BASE}/sandboxes", "list_sandboxes", get_all, methods=["GET"])
     app.add_url_rule(BASE + one, "get_sandbox", get, methods=["GET"])
     app.add_url_rule(BASE + one, "kill_sandbox", kill, methods=["DELETE"])
+    app.add_url_rule(f"{BASE}{one}/pause", "pause_sandbox", pause, methods=["POST"])
+    app.add_url_rule(f"{BASE}{one}/resume", "resume_sandbox", resume, methods=["POST"])
+    app.add_url_rule(f"{BASE}{one}/timeout", "set_timeout", timeout, methods=["POST"])
 
 
 def _states(status: str | None) -> frozenset[State]:

@@ -82,6 +82,20 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
         )
 
 
+class SetTimeout(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/timeout``."""
+
+    timeout_ms: int
+
+    def milliseconds(self, settings: Settings) -> int:
+        """Bounds checked."""
+        return _bounded(self.timeout_ms, settings.timeout_ms, "timeoutMs")
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a request that has no members."""
+
+
 class PullImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /images``."""
 

@@ -66,6 +66,27 @@ class SandboxesService(Protocol):
         """Idempotent: returning means nothing of it runs any more."""
         ...
 
+    @property
+    def pauses(self) -> PausesService:
+        """The standstills of sandboxes, and their time."""
+        ...
+
+
+class PausesService(Protocol):
+    """Sandboxes made to stand still and to go on."""
+
+    async def pause(self, owner: str, sandbox_id: str) -> tuple[Sandbox, int | None]:
+        """The record as it was when all had stopped, and the bytes of memory given back to the host."""
+        ...
+
+    async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
+        """Its processes go on."""
+        ...
+
+    async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
+        """Its time ends so long from now, standstills not counted."""
+        ...
+
 
 class TemplatesService(Protocol):
     """What a sandbox can be made from."""

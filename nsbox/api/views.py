@@ -8,6 +8,7 @@ from math import isnan
 from typing import Any
 
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
+from nsbox.model.lifecycle import State
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 
@@ -41,12 +42,14 @@ def sandbox(record: Sandbox) -> JSON:
         "templateId": record.template,
         "region": record.region,
         "createdAt": iso(record.created_at),
-        "expiresAt": iso(record.expires_at),
+        "expiresAt": None if record.state is State.PAUSED else iso(record.expires_at),
         "limits": {
             "enforced": list(record.enforced),
             "notEnforced": [name for name in LIMITS if name not in record.enforced],
         },
     }
+    if record.state is State.PAUSED and record.remaining_s is not None:
+        view["remainingMs"] = round(record.remaining_s * 1000)
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
     if record.end_reason is not None:
@@ -115,6 +118,18 @@ def progress(news: Progress) -> JSON:
 def killed(record: Sandbox) -> JSON:
     """The answer to DELETE."""
     return {"id": record.id, "status": record.state.value}
+
+
+def paused(record: Sandbox, reclaimed: int | None) -> JSON:
+    """The answer to pause."""
+    return {"id": record.id, "status": record.state.value, "reclaimedBytes": reclaimed}
+
+
+def time_left(record: Sandbox) -> JSON:
+    """The answer to resume and to timeout."""
+    whole = sandbox(record)
+    members = ("id", "status", "timeoutMs", "expiresAt", "remainingMs")
+    return {name: whole[name] for name in members if name in whole}
 
 
 def result(outcome: CommandResult, encoding: Encoding) -> JSON:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from nsbox.host import dialled, pipes
+from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
 from nsbox.wire.messages import (
     FROM_AGENT,
@@ -71,12 +72,15 @@ class Adopted:
 
 
 class Box:
-    """One sandbox's init."""
+    """One sandbox's init. ``time`` stands still while the sandbox is paused: init answers nobody then, so
+    nothing is asked."""
 
     def __init__(self, run_dir: int, sandbox_id: str) -> None:
         self._endpoint = Endpoint.connect(run_dir, f"{sandbox_id}.sock", FROM_INIT)
         self._answers: dict[str, Slot] = {}
         self._exits: dict[str, Slot] = {}
+        self._answered = trio.Event()
+        self.time = BoxTime()
         self.closed = False
 
     async def attach(self) -> list[Adopted]:
@@ -127,6 +131,7 @@ class Box:
             pass
         finally:
             self.closed = True
+            self.time.go_on()  # whoever waits for a resume is told as well
             for slot in (*self._answers.values(), *self._exits.values()):
                 slot.fail()
             self._endpoint.close()
@@ -150,21 +155,34 @@ class Box:
     async def _ask(
         self, key: str, message: Message, descriptors: Sequence[int] = ()
     ) -> tuple[Message, list[int]]:
+        await self.time.going()
         if self.closed:
             raise Unresponsive("the sandbox is gone")
         slot = self._answers[key] = Slot()
         try:
-            with trio.fail_after(_PATIENCE):
+            with self.time.fail_after(_PATIENCE):
                 await self._endpoint.send(message, descriptors)
                 answer, received = await slot.wait()
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
         finally:
             self._answers.pop(key, None)
+            self._answered.set()
         if isinstance(answer, Refused):
             close_all(received)
             raise Refusal(answer)
         return answer, received
+
+    async def quiet(self) -> None:
+        """Returns when init owes no answer: it may be frozen then. While ``time`` stands still, no question
+        is asked, so it stays so. Raises ``Unresponsive``."""
+        try:
+            with trio.fail_after(_PATIENCE):
+                while self._answers:
+                    self._answered = trio.Event()
+                    await self._answered.wait()
+        except trio.TooSlowError as error:
+            raise Unresponsive("init does not come to rest") from error
 
     async def exec(self, order: Exec, descriptors: Sequence[int]) -> RunningCommand:
         """Start a command. The descriptors stay the caller's. Raises ``Refusal``, ``Unresponsive``."""
@@ -189,7 +207,7 @@ class Box:
 
     async def _tell(self, message: Message) -> None:
         try:
-            with trio.fail_after(_PATIENCE):  # one that does not read keeps us waiting for room
+            with self.time.fail_after(_PATIENCE):  # one that does not read keeps us waiting for room
                 await self._endpoint.send(message)
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error

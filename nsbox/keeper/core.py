@@ -13,6 +13,7 @@ from typing import Protocol
 from nsbox.inside import channel
 from nsbox.keeper import layout, tasks
 from nsbox.keeper.boxes import Box, Host, Phase, StageError
+from nsbox.keeper.freezer import Freezer
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.trash import Sweeper
 from nsbox.kernel import journal
@@ -26,12 +27,16 @@ from nsbox.wire.messages import (
     Destroy,
     Destroyed,
     Failed,
+    Freeze,
+    Frozen,
     Gone,
     Hello,
     Message,
     Ready,
     Task,
     TaskDone,
+    Thaw,
+    Thawed,
     Welcome,
 )  # fmt: skip
 
@@ -54,6 +59,7 @@ class Keeper:
     def __init__(self, host: Host, pool: Pool, watcher: Watcher, answer: Callable[[Message], None]) -> None:
         self._host, self.pool, self._watcher, self._answer = host, pool, watcher, answer
         self.sweeper = Sweeper()
+        self.freezer = Freezer(answer)
         self._boxes: dict[int, Box] = {}  # by pid
         self._by_id: dict[str, Box] = {}
         self._tasks: dict[int, str] = {}
@@ -76,6 +82,14 @@ class Keeper:
                 self._create(message)
             case Destroy(sandbox_id):
                 self._destroy(sandbox_id)
+            case Freeze(sandbox_id):
+                if (box := self._running(sandbox_id)) is None:
+                    self._answer(Frozen(sandbox_id, errno.ESRCH, ""))
+                else:
+                    self.freezer.freeze(box)
+            case Thaw(sandbox_id):
+                box = self._running(sandbox_id)
+                self._answer(Thawed(sandbox_id, errno.ESRCH if box is None else self.freezer.thaw(box)))
             case Task():
                 self._start_task(message, descriptors)
 
@@ -114,6 +128,7 @@ class Keeper:
     def _end(self, box: Box) -> None:
         """Nothing that a box says counts from now on."""
         self._since.pop(box.pid, None)
+        self.freezer.forget(box)
         box.kill()
 
     def _destroy(self, sandbox_id: str) -> None:
@@ -127,6 +142,10 @@ class Keeper:
             )
         box.destroy_asked = True
         self._end(box)
+
+    def _running(self, sandbox_id: str) -> Box | None:
+        box = self._by_id.get(sandbox_id)
+        return box if box is not None and box.phase is Phase.RUNNING else None
 
     def _start_task(self, task: Task, descriptors: list[int]) -> None:
         try:
@@ -228,6 +247,7 @@ class Keeper:
         """Remove what is left of a box whose init is dead, then tell."""
         expected, phase = box.destroy_asked, box.phase
         self._watcher.unwatch(box)
+        self.freezer.forget(box)
         self._since.pop(box.pid, None)
         self.pool.drop(box)
         self._remove(box)

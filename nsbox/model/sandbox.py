@@ -49,7 +49,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sandbox. Times: ``*_at`` are wall-clock seconds since the epoch, for display only;
     ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made
-    from, as it was then: an image may be pulled anew or removed while its sandboxes live."""
+    from, as it was then: an image may be pulled anew or removed while its sandboxes live.
+    ``remaining_s`` is what is left of its time while it is paused: the deadline means nothing then."""
 
     id: str
     owner: str
@@ -67,6 +68,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     enforced: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
+    remaining_s: float | None = None
     ended_at: float | None = None
     end_reason: EndReason | None = None
 

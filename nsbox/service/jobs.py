@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from nsbox.wire.messages import Exec, Exited
 
 _T = TypeVar("_T")
 
-#: How long a killed command may take to be reaped, in seconds.
+#: How long a killed command may take to be reaped, in seconds. As the sandbox counts them, like the time-out.
 _DEATH = 10.0
 
 
@@ -69,7 +68,7 @@ class Job:
 
     async def start(self, order: Exec) -> None:
         """Start it. Raises ``Problem``; nothing is left open then."""
-        self._begun = time.monotonic()
+        self._begun = self._box.time.now()
         streams = Streams.make(self._spec.stdin)
         try:
             # The read ends go along: init keeps them, so that the output outlives this process.
@@ -109,7 +108,7 @@ class Job:
             nursery.start_soon(self._stderr.pump)
             nursery.start_soon(pipes.feed, self._streams.stdin, self._streams.data)
             try:
-                with trio.move_on_after(self._spec.timeout_ms / 1000) as limit:
+                with self._box.time.limit(self._spec.timeout_ms / 1000) as limit:
                     exited = await self._running.wait()
                 timed_out = limit.cancelled_caught
                 if timed_out:
@@ -127,7 +126,7 @@ class Job:
         """End the whole tree; a sandbox whose init does not see to it is taken for broken."""
         await self._box.kill(self._running.key)
         try:
-            with trio.fail_after(_DEATH):
+            with self._box.time.fail_after(_DEATH):
                 await self._running.wait()
         except trio.TooSlowError as error:
             raise Unresponsive("a killed command was not reaped") from error
@@ -149,7 +148,7 @@ class Job:
             outcome=outcome,
             stdout=self._stdout.output(),
             stderr=self._stderr.output(),
-            duration_ms=round((time.monotonic() - self._begun) * 1000),
+            duration_ms=round((self._box.time.now() - self._begun) * 1000),
             exit_code=exit_code,
             signal="KILL" if outcome is Outcome.TIMED_OUT else signal,
         )

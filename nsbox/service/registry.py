@@ -5,6 +5,7 @@ sandbox from one state to the next, and only by the transition table.
 """
 
 import msgspec
+import trio
 
 from nsbox.host.agents import Agents
 from nsbox.host.box import Box
@@ -16,12 +17,18 @@ from nsbox.store.sandboxes import SandboxStore
 
 
 class Live:
-    """A sandbox that is not ended. ``box`` and ``agents`` are there while it runs."""
+    """A sandbox that is not ended. ``box`` and ``agents`` are there while it runs, and while it is paused
+    unless api was replaced meanwhile.
+
+    ``turn``: pauses, resumes and changes of its time go one after the other. An end waits for none of them,
+    so whoever holds it looks at the state again after each wait.
+    """
 
     def __init__(self, record: Sandbox) -> None:
         self.record = record
         self.box: Box | None = None
         self.agents: Agents | None = None
+        self.turn = trio.Lock()
 
     def connect(self, box: Box) -> None:
         self.box = box

@@ -1,7 +1,7 @@
 """The closed set of messages that api, keeper, init and the file agent speak.
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
-     │                 │             Task → TaskDone; unasked: Gone
+     │                 │             Freeze → Frozen, Thaw → Thawed, Task → TaskDone; unasked: Gone
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
             │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
@@ -22,7 +22,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 # ---- api and keeper
@@ -81,6 +81,36 @@ class Destroyed(NamedTuple):
     """No process, mount, cgroup or socket of the sandbox is left."""
 
     id: str
+
+
+class Freeze(NamedTuple):
+    """Stop every process of a sandbox, init included. Idempotent."""
+
+    id: str
+
+
+class Frozen(NamedTuple):
+    """They have stopped, if ``errno`` is 0; else the sandbox goes on. ``cgroup``: the path of its cgroup.
+
+    EOPNOTSUPP: this host gives no cgroup. EBUSY: not within keeper's patience. ESRCH: no such sandbox runs.
+    """
+
+    id: str
+    errno: int
+    cgroup: str
+
+
+class Thaw(NamedTuple):
+    """Let them go on. Idempotent; cancels a freeze that has not come to its end."""
+
+    id: str
+
+
+class Thawed(NamedTuple):
+    """They go on, if ``errno`` is 0."""
+
+    id: str
+    errno: int
 
 
 class Gone(NamedTuple):
@@ -339,6 +369,7 @@ Message = (
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
     | Dial | Dialled
+    | Freeze | Frozen | Thaw | Thawed
 )  # fmt: skip
 
 
@@ -358,8 +389,10 @@ class Stage(enum.StrEnum):
 
 
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
-TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task})
-FROM_KEEPER: frozenset[type] = frozenset({Welcome, Created, Failed, Destroyed, Gone, TaskDone})
+TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Freeze, Thaw, Task})
+FROM_KEEPER: frozenset[type] = frozenset(
+    {Welcome, Created, Failed, Destroyed, Frozen, Thawed, Gone, TaskDone}
+)
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
 TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent, Dial})
