@@ -1,9 +1,8 @@
 """Boxes that are to freeze: asked for by one write, done when every task has stopped by itself.
 
 Nothing here waits. ``cgroup.events`` could be watched (kernfs wakes EPOLLPRI), but the kernel tells of it
-once in 10 ms at most (CGROUP_FILE_NOTIFY_MIN_INTV), so that a second pause soon after a resume would take that
-long. Looking at once, and each millisecond while one is to freeze, is quicker and needs no descriptor:
-adr/0050.
+once in 10 ms at most (CGROUP_FILE_NOTIFY_MIN_INTV), so that a pause soon after a resume would take that long.
+Looking at once, and each millisecond while one is to freeze, is quicker and needs no descriptor: adr/0050.
 """
 
 import errno
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from nsbox.keeper.boxes import Box
 from nsbox.wire.messages import Frozen
 
-#: How long it may take, in seconds. A task in uninterruptible sleep (a disk that does not answer) never stops.
+#: How long it may take, in seconds. A task in uninterruptible sleep (a disk does not answer) does not stop.
 PATIENCE = 2.0
 
 

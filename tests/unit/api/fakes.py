@@ -58,6 +58,7 @@ class FakeSandboxes:
         self.records: dict[str, Sandbox] = {}
         self.specs: list[SandboxSpec] = []
         self.error: BaseException | None = None
+        self.pauses = FakePauses(self)
 
     async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
         if self.error is not None:
@@ -98,6 +99,25 @@ class FakeSandboxes:
         )
         self.records[sandbox_id] = ended
         return ended
+
+
+class FakePauses:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def _change(self, owner: str, sandbox_id: str, **changes: Any) -> Sandbox:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        changed = self._sandboxes.records[sandbox_id] = msgspec.structs.replace(record, **changes)
+        return changed
+
+    async def pause(self, owner: str, sandbox_id: str) -> tuple[Sandbox, int | None]:
+        return await self._change(owner, sandbox_id, state=State.PAUSED, remaining_s=60.5), 4096
+
+    async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
+        return await self._change(owner, sandbox_id, state=State.RUNNING, remaining_s=None)
+
+    async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
+        return await self._change(owner, sandbox_id, timeout_ms=timeout_ms, remaining_s=timeout_ms / 1000)
 
 
 class FakeTemplates:

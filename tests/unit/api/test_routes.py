@@ -31,6 +31,9 @@ SANDBOX_ROUTES = [
     ("GET", "/files?path=/a&list=true"),
     ("PUT", "/files?path=/a", {"content": ""}),
     ("DELETE", "/files?path=/a"),
+    ("POST", "/pause"),
+    ("POST", "/resume"),
+    ("POST", "/timeout", {"timeoutMs": 5_000}),
     ("GET", "/ports"),
     ("POST", "/ports", {"port": 80}),
     ("DELETE", "/ports/80"),
@@ -315,6 +318,34 @@ async def test_large_files_in_json_are_refused() -> None:
             assert server.fakes.files.files[b"/a"] == b"x" * 11
             answer = await server.ask("PUT", files, {"content": "", "mode": "x" * 1000}, chunked=False)
             assert answer.code == "body_too_large"
+
+
+async def test_pause_resume_and_time() -> None:
+    async with running() as server:
+        name = await server.sandbox()
+        one = f"/sandboxes/{name}"
+        paused = await server.ask("POST", f"{one}/pause")
+        assert (paused.status, paused.json()) == (
+            200,
+            {"id": name, "status": "paused", "reclaimedBytes": 4096},
+        )
+        view = (await server.ask("GET", one)).json()
+        assert (view["status"], view["expiresAt"], view["remainingMs"]) == ("paused", None, 60_500)
+        assert (await server.ask("POST", f"{one}/timeout", {"timeoutMs": 5_000})).json() == {
+            "id": name,
+            "status": "paused",
+            "timeoutMs": 5_000,
+            "expiresAt": None,
+            "remainingMs": 5_000,
+        }
+        resumed = (await server.ask("POST", f"{one}/resume")).json()
+        assert (resumed["status"], list(resumed)) == ("running", ["id", "status", "timeoutMs", "expiresAt"])
+        for body in ({"timeoutMs": 1}, {"timeoutMs": 86_400_001}, {}, {"timeoutMs": "x"}):
+            answer = await server.ask("POST", f"{one}/timeout", body)
+            assert (answer.status, answer.json()["field"]) == (422, "timeoutMs"), body
+        for below in ("/pause", "/resume"):
+            assert (await server.ask("POST", one + below, {"x": 1})).json()["field"] == "x"
+        assert "remainingMs" not in (await server.ask("GET", one)).json()
 
 
 @pytest.mark.parametrize("route", SANDBOX_ROUTES, ids=lambda route: f"{route[0]}{route[1]}")

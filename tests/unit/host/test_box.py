@@ -387,3 +387,68 @@ async def test_fewer_than_none(run_dir: RunDir) -> None:
 async def test_no_socket_there(run_dir: RunDir) -> None:
     with pytest.raises(OSError):
         Box(run_dir.descriptor, "sb_2")
+
+
+# ---- paused
+
+
+async def test_it_is_quiet_when_every_question_is_answered(run_dir: RunDir) -> None:
+    async with connected(run_dir) as (box, peer):
+        await box.quiet()
+        done: list[str] = []
+
+        async def ask() -> None:
+            await box.kill_all("k")
+            done.append("answered")
+
+        async def quiet() -> None:
+            await box.quiet()
+            done.append("quiet")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await peer.expect(KillAll)
+            nursery.start_soon(quiet)
+            await trio.testing.wait_all_tasks_blocked()
+            assert done == []
+            await peer.send(Killed("k", 1))
+        assert sorted(done) == ["answered", "quiet"]
+
+
+async def test_one_that_does_not_come_to_rest(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(run_dir) as (box, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(at_once, lambda: box.kill_all("k"))
+        await peer.expect(KillAll)
+        monkeypatch.setattr(module, "_PATIENCE", 0.02)
+        with pytest.raises(Unresponsive, match="rest"):
+            await box.quiet()
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_asked_of_a_paused_one(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the wait for the resume is not taken for init's silence."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    async with connected(run_dir) as (box, peer), trio.open_nursery() as nursery:
+        box.time.stop()
+        nursery.start_soon(box.kill_all, "k")
+        await box.quiet()
+        await trio.sleep(0.2)
+        with pytest.raises(BlockingIOError):
+            peer.sock.recv(1)
+        monkeypatch.setattr(module, "_PATIENCE", 5)
+        box.time.go_on()
+        await peer.expect(KillAll)
+        await peer.send(Killed("k", 1))
+
+
+async def test_who_waits_for_a_resume_hears_of_the_end(run_dir: RunDir) -> None:
+    async with connected(run_dir) as (box, peer), trio.open_nursery() as nursery:
+        box.time.stop()
+
+        async def ask() -> None:
+            with pytest.raises(Unresponsive, match="gone"):
+                await box.kill_all("k")
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.close()
