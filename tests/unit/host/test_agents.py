@@ -308,11 +308,12 @@ async def test_idle_agents_are_let_go_in_time(box: FakeBox, autojump_clock: trio
     assert await box.peers[0].receive() is None
 
 
-async def test_an_agent_that_stands_still_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_that_stands_still_is_not_slow(
+    box: FakeBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is under way when its sandbox is paused waits for the resume."""
     monkeypatch.setattr(module, "PATIENCE", 0.1)
-    box = FakeBox()
-    agents = Agents(box)  # type: ignore[arg-type]
+    agents = of(box)
     async with agents.use() as agent, trio.open_nursery() as nursery:
         box.time.stop()
 
