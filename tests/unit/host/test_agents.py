@@ -308,9 +308,7 @@ async def test_idle_agents_are_let_go_in_time(box: FakeBox, autojump_clock: trio
     assert await box.peers[0].receive() is None
 
 
-async def test_an_agent_that_stands_still_is_not_slow(
-    box: FakeBox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_agent_that_stands_still_is_not_slow(box: FakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is under way when its sandbox is paused waits for the resume."""
     monkeypatch.setattr(module, "PATIENCE", 0.1)
     agents = of(box)
