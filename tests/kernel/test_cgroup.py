@@ -85,7 +85,7 @@ def test_frozen_it_does_nothing_and_can_be_killed(cgroup: Cgroup) -> None:
 
 
 def test_a_box_is_frozen_when_the_kernel_says_so(cgroup: Cgroup) -> None:
-    """With more busy processes than processors, and some below, as commands are: it takes the kernel a moment."""
+    """With more busy processes than processors, and below it, as commands are: it takes a moment."""
     box = Box(1, Host(cgroup, (), None))  # type: ignore[arg-type]
     assert box.cgroup is not None
     box.cgroup.create()
