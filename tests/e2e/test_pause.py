@@ -8,7 +8,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -81,8 +81,10 @@ def counting(sandbox: Sandbox) -> None:
 
 
 @pytest.fixture
-def pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(16)
+def pool() -> Iterator[ThreadPoolExecutor]:
+    made = ThreadPoolExecutor(16)
+    yield made
+    made.shutdown(wait=False, cancel_futures=True)
 
 
 # ---- what stands still
