@@ -120,7 +120,10 @@ async def _events(exchange: Exchange) -> AsyncIterator[Callable[[str, Any], Any]
 
     async def raw(data: bytes) -> None:
         async with sending:  # an event and a heartbeat must not get mixed
-            await exchange.send({"type": "http.response.body", "body": data, "more_body": True})
+            # Nor may one be cancelled half-way, by an error of the build for one: what h11 counts as sent
+            # would be lost, the head of the answer too. The connection bounds how slowly it is taken.
+            with trio.CancelScope(shield=True):
+                await exchange.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def send(kind: str, value: Any) -> None:
         await raw(b"event: %s\ndata: %s\n\n" % (kind.encode(), _ENCODER.encode(value)))

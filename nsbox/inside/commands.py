@@ -259,13 +259,13 @@ class Commands:
             self._unwatch(one.sock.fileno())
             one.sock.close()
 
-    def let_go(self) -> float | None:
-        """Retire spawners that have been idle for long, tell of trees that are gone; seconds until there will
-        be more of that to do."""
+    def let_go(self, keep: float = _IDLE_KEEP) -> float | None:
+        """Retire spawners idle for ``keep`` seconds, tell of trees that are gone; seconds until
+        there will be more of that to do."""
         if self._dying:
             self._report_dead()
             return _LOOK
-        horizon = time.monotonic() - _IDLE_KEEP
+        horizon = time.monotonic() - keep
         for one in [one for one in self._idle if one.idle_since <= horizon]:
             self._retire(one)
         return min((one.idle_since - horizon for one in self._idle), default=None)

@@ -98,14 +98,14 @@ def main(
             os._exit(1)  # the child has told keeper why
         control.send(_READY)
         init.serve()
-    except _KeeperGone:
+    except KeeperGone:
         pass
     except BaseException as error:
         _report(control, "init", error)
     os._exit(1)
 
 
-class _KeeperGone(Exception):
+class KeeperGone(Exception):
     """The other end of the control socket is closed."""
 
 
@@ -115,7 +115,7 @@ _Order = TypeVar("_Order", Prepare, Launch)
 def _expect(control: RawSocket, kind: type[_Order]) -> tuple[_Order, list[int]]:
     received = channel.receive(control, TO_BLANK)
     if received is None:
-        raise _KeeperGone
+        raise KeeperGone
     message, descriptors = received
     if not isinstance(message, kind):
         raise WireError(f"got {type(message).__name__}, expected {kind.__name__}")
@@ -153,7 +153,7 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         sock.send(_ROOT_STANDS)
         privileges.drop(dropped, filters.init)
         spawner.run(sock, users.ROOT, filters.command)
-    except _KeeperGone:
+    except KeeperGone:
         pass
     except BaseException as error:
         _report(control, stage, error)
@@ -199,19 +199,33 @@ class Init:
 
     def serve(self) -> None:
         """Until keeper goes away, which it does by killing us."""
+        self.begin()
+        while True:
+            self.turn()
+
+    def begin(self) -> None:
+        """Listen to keeper, to api and to the ends of children."""
         self._watch(self._control.fileno(), self._hear_keeper)
         self._watch(self._listener.fileno(), self._accept)
         self._watch(self._wakeup, self._woken)
-        while True:
-            patience = self.commands.let_go()
-            for descriptor, _ in self._poll.poll(None if patience is None else patience * 1000 + 1):
-                handler = self._handlers.get(descriptor)
-                if handler is not None:  # an earlier one of this turn may have removed it
-                    handler()
+
+    def turn(self) -> None:
+        """Wait for something to happen, and see to it."""
+        patience = self.commands.let_go()
+        for descriptor, _ in self._poll.poll(None if patience is None else patience * 1000 + 1):
+            handler = self._handlers.get(descriptor)
+            if handler is not None:  # an earlier one of this turn may have removed it
+                handler()
+
+    def close(self) -> None:
+        """Give back what ``take`` was given and made; for a rehearsal."""
+        self._control.close()
+        self._listener.close()
+        os.close(self._wakeup)
 
     def _hear_keeper(self) -> None:
         if not self._control.recv(1):
-            raise _KeeperGone
+            raise KeeperGone
 
     def _woken(self) -> None:
         os.read(self._wakeup, 4096)

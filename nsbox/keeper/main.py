@@ -180,6 +180,10 @@ class Loop:
     def _finish(self) -> int:
         """End all boxes and see them gone."""
         self._hang_up()
+        try:
+            os.unlink(layout.KEEPER_SOCKET)  # nobody answers there any more
+        except FileNotFoundError:
+            pass  # the whole folder is gone, perhaps
         self.remove(self._config.lifeline)
         patience = int(_END_PATIENCE / _TICK)
         while self.keeper.end_all() and patience:

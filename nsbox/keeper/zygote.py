@@ -10,10 +10,12 @@ import select
 import signal
 import socket
 import struct
+import sys
 from typing import NoReturn
 
 from nsbox.inside import init as inside_init
 from nsbox.inside import privileges
+from nsbox.inside.rehearsal import rehearse
 from nsbox.kernel import libc, namespaces, rawsocket
 from nsbox.wire.framing import ANCILLARY_ROOM, descriptors_in
 
@@ -74,7 +76,9 @@ def _serve(sock: socket.socket, filters: inside_init.Filters) -> NoReturn:
         privileges.die_with_parent(signal.SIGKILL)
         raw = rawsocket.adopt(os.dup(sock.fileno()))
         sock.close()
+        sys._clear_type_cache()  # keeper's entries, each of which init would have to throw out
         init = inside_init.mould(filters)
+        rehearse(filters)
         room = ANCILLARY_ROOM
         while True:
             data, ancillary, _, _ = raw.recvmsg(1, room)

@@ -17,6 +17,8 @@ from typing import NamedTuple
 from tests.e2e.account import CHECKOUT, Runner, runner
 from tests.e2e.client import Api
 
+#: How many times slower than usual this machine is: an emulated one says so, and bounds are stretched.
+SLOWNESS = float(os.environ.get("NSBOX_TEST_SLOWNESS") or 1)
 #: The first start builds the default template: a few seconds on a slow disk.
 START = 90.0
 _READY = re.compile(r"nsbox ready: (http://\S+)")
@@ -27,6 +29,7 @@ _STATES = "/var/tmp"
 def wait_until(condition: Callable[[], object], patience: float = 10.0, what: str = "it") -> float:
     """Seconds until ``condition`` holds. For what the kernel gives no event for outside, such as /proc."""
     begun = time.monotonic()
+    patience *= SLOWNESS
     while not condition():
         if time.monotonic() - begun > patience:
             raise AssertionError(f"not after {patience} s: {what}")
@@ -156,7 +159,7 @@ class Daemon:
 
     def wait_ready(self, patience: float = START) -> str:
         """Wait for the line that says so, at the start or after api was replaced."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + patience * SLOWNESS
         while True:
             try:
                 line = self.lines.get(timeout=max(0.01, deadline - time.monotonic()))
@@ -182,7 +185,7 @@ class Daemon:
     def wait(self, patience: float) -> int:
         """The exit status."""
         assert self._process is not None
-        return self._process.wait(patience)
+        return self._process.wait(patience * SLOWNESS)
 
     def stop(self) -> None:
         """End it, kindly and then not. What it started dies with it, by the kernel's doing."""

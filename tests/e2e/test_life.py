@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import DaemonFactory
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Api, Sandbox
-from tests.e2e.daemon import Daemon, descendants, processes, settle, wait_until
+from tests.e2e.daemon import SLOWNESS, Daemon, descendants, processes, settle, wait_until
 
 
 def sandbox_processes(daemon: Daemon) -> list[int]:
@@ -60,10 +60,8 @@ def test_sigterm_ends_everything_and_the_record_says_so(
         waiting.join(10)
         assert not waiting.is_alive()
     print(f"SIGTERM (busy: {busy}): 5 sandboxes and the daemon ended in {took * 1000:.0f} ms")
-    assert took < bound
-    assert {
-        name for name in os.listdir(f"{daemon.state_dir}/run") if name.startswith(("sb_", "box-"))
-    } == set()
+    assert took < bound * SLOWNESS
+    assert os.listdir(f"{daemon.state_dir}/run") == []
     daemon.stop()
     with daemon.start().api() as api:
         for one in made:
@@ -137,7 +135,7 @@ def test_when_keeper_goes_everything_goes(daemon_factory: DaemonFactory, victim:
         took = time.monotonic() - begun
         status = daemon.wait(20)
     print(f"{victim} killed: {len(before)} processes gone in {took * 1000:.0f} ms, survivors = 0")
-    assert took < 2
+    assert took < 2 * SLOWNESS
     assert status != 0
     daemon.stop()
     with daemon.start().api() as api:
@@ -184,7 +182,7 @@ def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Sig
             target = daemon.pid if number is signal.SIGHUP else daemon.api_pid
             took = replaced_by(daemon, target, number)
             print(f"api {number.name}, round {round_}: another was ready after {took * 1000:.0f} ms")
-            assert took < 3
+            assert took < 3 * SLOWNESS
             api.close()
             assert [record["id"] for record in api.request("GET", "/sandboxes").json] == [one.id]
             assert api.get(one.id)["status"] == "running"
@@ -222,7 +220,7 @@ def test_a_daemon_that_cannot_serve_at_all_ends(daemon_factory: DaemonFactory) -
     if daemon.who.as_root:
         os.chown(f"{daemon.state_dir}/nsbox.db", daemon.who.uid, daemon.who.gid)
     done = subprocess.run(
-        daemon.command(), env=daemon.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60,
+        daemon.command(), env=daemon.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60 * SLOWNESS,
         check=False,
     )  # fmt: skip
     assert done.returncode == 1, done
@@ -313,7 +311,7 @@ def test_a_second_daemon_refuses(daemon: Daemon, daemon_factory: DaemonFactory) 
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=30 * SLOWNESS,
         check=False,
     )
     assert done.returncode != 0
@@ -329,7 +327,13 @@ def test_a_taken_port_is_said(daemon: Daemon, daemon_factory: DaemonFactory) -> 
     port = daemon.url.rsplit(":", 1)[1]
     command = [port if word == "0" else word for word in other.command()]
     done = subprocess.run(
-        command, env=other.environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=30, check=False
+        command,
+        env=other.environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=30 * SLOWNESS,
+        check=False,
     )
     assert done.returncode != 0
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr

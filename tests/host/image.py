@@ -68,7 +68,9 @@ def _build(final: Path) -> None:
         work.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    for old in places.cache().glob("image-*"):
+    # Images of other recipes, and what a run left that was killed outright.
+    stale = [one for kind in ("image", "making", "carry") for one in places.cache().glob(f"{kind}-*")]
+    for old in stale:
         if old != final and time.time() - old.stat().st_mtime > 7 * 86_400:
             shutil.rmtree(old, ignore_errors=True)
     size = (final / "disk").stat().st_blocks * 512 >> 20

@@ -46,7 +46,7 @@ def run(wishes: Wishes) -> int:
 def furnish(machine: Machine, *, dies_with_us: bool) -> None:
     """Boot it and install nsbox there, both ways."""
     disk = image.get()
-    with tempfile.TemporaryDirectory(prefix="supplies-", dir=places.cache()) as folder:
+    with tempfile.TemporaryDirectory(prefix="carry-", dir=places.cache()) as folder:
         supplies.prepare(Path(folder))
         machine.boot(disk, dies_with_us=dies_with_us)
         begun = time.monotonic()

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.host import install
+from tests.host import install, qemu
 from tests.host.login import TIMED_OUT
 from tests.host.machine import Machine
 from tests.host.supplies import CHECKOUT
@@ -45,12 +45,13 @@ class Suite(NamedTuple):
 SUITES = (
     Suite("kernel", Account.USER, "tests/kernel", ("tests/kernel/test_embed_worker.py",), scope=True),
     Suite("limits", Account.USER, "tests/limits"),
-    # Emulated, these take minutes, and what they show is shown outside of the machine on every change.
+    # Emulated, these take minutes; they run outside of the machine on every change.
     Suite(
         "e2e",
         Account.USER,
         "tests/e2e",
-        short=("tests/e2e/test_sandboxes.py", "tests/e2e/test_life.py"),
+        # What test_life shows, tests/service shows of the service itself.
+        short=("tests/e2e/test_sandboxes.py",),
         slow=(
             "tests/e2e/test_life.py::test_a_hundred",
             "tests/e2e/test_life.py::test_api_killed_at_random_under_load",
@@ -85,10 +86,17 @@ def run(machine: Machine, suite: Suite, options: Sequence[str], *, short: bool, 
     login = machine.root if suite.account is Account.ROOT else machine.user
     python = install.SERVICE_PYTHON if suite.account is Account.ROOT else install.USER_PYTHON
     left_out = suite.slow if short else ()
+    slowness = 1 if qemu.kvm_works() else 10
     delegated = ["systemd-run", "--user", "--scope", "--quiet", "-p", "Delegate=yes"]
     words = [
         *(delegated if suite.scope else ()),
-        *("env", "NSBOX_HOST=1", "PYTHONDONTWRITEBYTECODE=1", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis"),
+        *(
+            "env",
+            "NSBOX_HOST=1",
+            f"NSBOX_TEST_SLOWNESS={slowness}",
+            "PYTHONDONTWRITEBYTECODE=1",
+            "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis",
+        ),
         *(f"NSBOX_TEST_PYTHON={python}", python, "-m", "pytest", "-v", "--tb=short", "--durations=10"),
         # A test that hangs shows where, before the time limit ends everything.
         *("-o", "faulthandler_timeout=300", f"--junit-xml={RESULTS}/{suite.name}.xml"),

@@ -26,7 +26,7 @@ def test_an_upgrade_keeps_sandboxes_and_their_commands(service: Service) -> None
     assert service.health()["version"] == "99.0.0" != old
     still_counts(sandbox)
     assert sandbox.out("cat /root/kept") == "kept"
-    listed = sandbox.request("GET", "/processes").json["processes"]
+    listed = sandbox.request("GET", "/processes").json
     assert [one["status"] for one in listed] == ["running"]
     # The new one makes sandboxes with the old keeper, too.
     assert api.sandbox().out("echo made") == "made\n"

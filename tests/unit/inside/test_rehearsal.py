@@ -1,0 +1,29 @@
+"""The zygote's rehearsal leaves nothing behind that a sandbox's init would be born with."""
+
+import subprocess
+import sys
+
+_REHEARSAL = """
+import os, signal
+from nsbox.inside import init, rehearsal
+from nsbox.kernel import libc
+nothing = libc.Filter.__new__(libc.Filter)
+filters = init.Filters(nothing, nothing)
+init.mould(filters)
+before = sorted(os.listdir("/proc/self/fd"))
+rehearsal.rehearse(filters)
+assert sorted(os.listdir("/proc/self/fd")) == before, os.listdir("/proc/self/fd")
+assert signal.set_wakeup_fd(-1) == -1
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("nothing left")
+"""
+
+
+def test_leaves_no_descriptor_and_no_child() -> None:
+    # In a process of its own: it reaps every child, and pytest has some.
+    done = subprocess.run(
+        [sys.executable, "-c", _REHEARSAL], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("nothing left\n", "", 0)
