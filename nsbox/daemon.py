@@ -175,6 +175,7 @@ async def _serve(
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await sandboxes.reconcile(alive)
+    nursery.start_soon(commands.clear_unused)
     health = Health(registry, keeper.enforced)
     form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)

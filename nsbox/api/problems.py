@@ -34,6 +34,7 @@ TABLE: dict[Code, Row] = {
     Code.UNSUPPORTED_MEDIA_TYPE: Row(415, "The body has a type that is not taken here"),
     Code.BODY_TOO_LARGE: Row(413, "The request is too large"),
     Code.INVALID_FIELD: Row(422, "A value is wrong"),
+    Code.IDEMPOTENCY_MISMATCH: Row(422, "The Idempotency-Key was used for another request"),
     Code.TEMPLATE_NOT_AVAILABLE: Row(422, "There is no such template here"),
     Code.IMAGE_NOT_AVAILABLE: Row(422, "There is no such image here"),
     Code.IMAGE_NOT_ALLOWED: Row(403, "This image is not on the list of those allowed here"),

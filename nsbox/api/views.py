@@ -156,7 +156,7 @@ def _output(data: bytes, encoding: Encoding) -> str:
 
 
 def process(record: Process) -> JSON:
-    """A background process."""
+    """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
     view: JSON = {
         "pid": record.pid,
         "command": record.command,
@@ -164,10 +164,25 @@ def process(record: Process) -> JSON:
         "cwd": record.cwd,
         "startedAt": iso(record.started_at),
         "status": "running" if record.running else "exited",
+        "kind": record.kind,
+        "logStart": record.log_start,
+        "logEnd": record.log_end,
     }
-    if not record.running:
-        view |= {"exitCode": record.exit_code, "signal": record.signal}
-    return view
+    return view if record.running else view | process_end(record)
+
+
+def process_end(record: Process) -> JSON:
+    """How it ended."""
+    return {
+        "exitCode": record.exit_code,
+        "signal": record.signal,
+        "outcome": record.outcome.value if record.outcome is not None else None,
+        "timedOut": record.outcome is Outcome.TIMED_OUT,
+        "durationMs": record.duration_ms,
+        "endedAt": None if record.ended_at is None else iso(record.ended_at),
+        "cpuMs": record.cpu_ms,
+        "peakMemoryKb": record.peak_kb,
+    }
 
 
 def port(exposed: Exposed) -> JSON:

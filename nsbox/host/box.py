@@ -48,27 +48,42 @@ class Unresponsive(Exception):
 
 
 class RunningCommand:
-    """A command that was started: its pid inside, and the slot where its end will be told."""
+    """A command that was ordered: its pid inside (0: not started yet), and the slot where its end will be
+    told."""
 
     def __init__(self, key: str, pid: int, exited: Slot) -> None:
         self.key, self.pid, self._exited = key, pid, exited
 
+    @property
+    def over(self) -> bool:
+        """Its end has been told, or never will be."""
+        return self._exited.filled
+
     async def wait(self) -> Exited:
-        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that."""
+        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that, ``Refusal`` when an
+        adopted command could not be started."""
         try:
             message, _ = await self._exited.wait()
         except Closed as error:
             raise Unresponsive(str(error)) from error
+        if isinstance(message, Refused):
+            raise Refusal(message)
         assert isinstance(message, Exited)
         return message
 
 
 class Adopted:
-    """A command of an earlier api process that still runs. ``outputs``: read ends, which the taker owns."""
+    """A command of an earlier api process. ``outputs``: read ends, which the taker owns. Its end may have been
+    told already."""
 
     def __init__(self, running: RunningCommand, told: Running, outputs: list[int]) -> None:
         self.running, self.outputs = running, outputs
         self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
+
+    def close(self) -> None:
+        """It is not taken."""
+        close_all(self.outputs)
+        self.outputs = []
 
 
 class Box:
@@ -79,15 +94,13 @@ class Box:
         self._endpoint = Endpoint.connect(run_dir, f"{sandbox_id}.sock", FROM_INIT)
         self._answers: dict[str, Slot] = {}
         self._exits: dict[str, Slot] = {}
+        self._unstarted: dict[str, RunningCommand] = {}
         self._answered = trio.Event()
         self.time = BoxTime()
         self.closed = False
 
     async def attach(self) -> list[Adopted]:
-        """Take over; the commands that run since the api process before. Before ``listen``.
-
-        Those that ended meanwhile are forgotten: nobody is left who waits for them.
-        """
+        """Take over; the commands of the api process before that nobody has forgotten. Before ``listen``."""
         adopted: list[Adopted] = []
         try:
             with trio.fail_after(_PATIENCE):
@@ -110,15 +123,20 @@ class Box:
 
     async def _adopt(self, adopted: list[Adopted]) -> None:
         message, descriptors = await self._endpoint.receive()
-        if isinstance(message, Running):
+        if isinstance(message, Running) and message.key not in self._exits:
             slot = self._exits[message.key] = Slot()
             running = RunningCommand(message.key, message.pid, slot)
             adopted.append(Adopted(running, message, pipes.reclaimed(descriptors)))
+            if not message.pid:
+                self._unstarted[message.key] = running
             return
         close_all(descriptors)
         if not isinstance(message, Exited):
             raise Unresponsive(f"init sent {type(message).__name__} where a command was expected")
-        await self._endpoint.send(Forget(message.key))
+        if message.key in self._exits:
+            self._dispatch(message, [])
+        else:
+            await self._endpoint.send(Forget(message.key))
 
     async def listen(self) -> None:
         """Take in messages until init hangs up or says what it must not; then everybody who waits is told."""
@@ -143,6 +161,13 @@ class Box:
             if ended is not None:
                 ended.fill(message, [])
             return False  # no descriptor belongs to it
+        if isinstance(message, Started | Refused) and message.key in self._unstarted:
+            adopted = self._unstarted.pop(message.key)
+            if isinstance(message, Started):
+                adopted.pid = message.pid
+            elif (ended := self._exits.pop(message.key, None)) is not None:
+                ended.fill(message, [])
+            return False
         if isinstance(message, Started | Refused | Killed | AgentReady | Dialled):
             slot = self._answers.pop(message.key, None)
         else:

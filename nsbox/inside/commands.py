@@ -71,24 +71,23 @@ class Commands:
         self._idle: list[Spawner] = []
         self._running: dict[str, tuple[Command, Spawner]] = {}
         self._orphans: dict[int, Command] = {}  # commands whose spawner died first, by pid
-        self._ended: dict[str, Exited] = {}
+        self._ended: dict[str, tuple[Exited, Command]] = {}
         self._dying: list[tuple[Exited, Command]] = []
         #: The file agents' pids, which init adds.
         self.agents: set[int] = set()
         self._kept: dict[str, tuple[int, ...]] = {}
 
     def running(self) -> list[Command]:
-        """Those that have a pid."""
-        found = [command for command, _ in self._running.values()] + list(self._orphans.values())
-        return [command for command in found if command.pid]
+        """Those that have not ended. One without a pid has been ordered, and is about to start or be refused."""
+        return [command for command, _ in self._running.values()] + list(self._orphans.values())
 
     @property
     def none(self) -> bool:
         """Neither a command nor a result is here."""
         return not (self._running or self._orphans or self._ended)
 
-    def ended(self) -> list[Exited]:
-        """Results that no api process has said it has."""
+    def ended(self) -> list[tuple[Exited, Command]]:
+        """Results that no api process has said it has. What they wrote may still be in the pipes."""
         return list(self._ended.values())
 
     # ---- start
@@ -222,7 +221,7 @@ class Commands:
         killed = os.WIFSIGNALED(report.status) and os.WTERMSIG(report.status) == signal.SIGKILL
         if killed and self.leaves.oom_killed():
             report = report._replace(oom=1)
-        self._ended[report.key] = report
+        self._ended[report.key] = report, command
         self._tell(report)
 
     def _report_dead(self) -> None:

@@ -20,6 +20,7 @@ class Code(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     # The request can be read, and a value in it is wrong.
     INVALID_FIELD = "invalid_field"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     TEMPLATE_NOT_AVAILABLE = "template_not_available"
     IMAGE_NOT_AVAILABLE = "image_not_available"
     IMAGE_NOT_ALLOWED = "image_not_allowed"

@@ -50,7 +50,9 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sandbox. Times: ``*_at`` are wall-clock seconds since the epoch, for display only;
     ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made
     from, as it was then: an image may be pulled anew or removed while its sandboxes live.
-    ``remaining_s`` is what is left of its time while it is paused: the deadline means nothing then."""
+    ``remaining_s`` is what is left of its time while it is paused: the deadline means nothing then. ``stood_s``
+    is how long it has been paused in all, a pause that lasts not counted; that one began at ``paused_at``
+    (CLOCK_BOOTTIME)."""
 
     id: str
     owner: str
@@ -69,6 +71,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     enforced: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     remaining_s: float | None = None
+    stood_s: float = 0.0
+    paused_at: float | None = None
     ended_at: float | None = None
     end_reason: EndReason | None = None
 
@@ -123,16 +127,26 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A background process. ``pid`` is the one inside the sandbox."""
+    """A command that is known by its id. ``pid`` is the one inside the sandbox. Its log keeps the bytes from
+    ``log_start`` to ``log_end``. The rest is known once it has ended; ``cpu_ms`` and ``peak_kb`` with what it
+    started and waited for."""
 
     id: str
     pid: int
+    kind: str
     command: str | list[str]
     cwd: str
     started_at: float
+    log_start: int = 0
+    log_end: int = 0
     running: bool = True
+    outcome: Outcome | None = None
     exit_code: int | None = None
     signal: str | None = None
+    duration_ms: int | None = None
+    ended_at: float | None = None
+    cpu_ms: int | None = None
+    peak_kb: int | None = None
 
 
 class FileType(StrEnum):

@@ -63,8 +63,9 @@ class Pauses:
             if live.box is not None:
                 # In one step with the state below: no question to init is begun from now on.
                 live.box.time.stop()
-            left = max(0.0, live.record.deadline - clock.boottime())
-            await self._registry.move(live, Action.PAUSE, remaining_s=left)
+            now = clock.boottime()
+            left = max(0.0, live.record.deadline - now)
+            await self._registry.move(live, Action.PAUSE, remaining_s=left, paused_at=now)
             if live.box is not None:
                 await live.box.quiet()
             cgroup = await self._keeper.freeze(live.record.id)
@@ -130,6 +131,8 @@ class Pauses:
             deadline=clock.boottime() + left,
             expires_at=clock.wall() + left,
             remaining_s=None,
+            stood_s=clock.stood(live.record),
+            paused_at=None,
         )
         self._moved()
         return record

@@ -4,6 +4,8 @@ The record on disk is the truth that survives; this is the part of it that is in
 sandbox from one state to the next, and only by the transition table.
 """
 
+from collections.abc import Callable
+
 import msgspec
 import trio
 
@@ -47,6 +49,11 @@ class Registry:
     def __init__(self, store: SandboxStore) -> None:
         self.store = store
         self._live: dict[str, Live] = {}
+        self._on_end: list[Callable[[str], None]] = []
+
+    def on_end(self, call: Callable[[str], None]) -> None:
+        """Have ``call`` told of each sandbox of which only a record is left."""
+        self._on_end.append(call)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -83,6 +90,8 @@ class Registry:
         if state.final:
             self._live.pop(live.record.id, None)
             live.disconnect()
+            for call in self._on_end:
+                call(live.record.id)
         await self.store.update(live.record)
         return live.record
 

@@ -22,7 +22,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 # ---- api and keeper
@@ -170,7 +170,8 @@ class Ready(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """init's greeting to whoever connects; ``commands`` many Running and Exited messages follow.
+    """init's greeting to whoever connects; ``commands`` many Running and Exited messages follow. The end of a
+    command that nobody has forgotten comes right after its Running.
 
     The newest connection takes over.
     """
@@ -180,7 +181,8 @@ class Attached(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A command that was started for an earlier api process, with the read ends of its output.
+    """A command that was ordered by an earlier api process, with the read ends of its output. ``pid`` is 0
+    before it has started: Started or Refused follows.
 
     ``started_ns``: since the epoch.
     """

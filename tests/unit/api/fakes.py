@@ -170,6 +170,7 @@ class FakeCommands:
         process = Process(
             id=f"cmd_{len(self.processes)}",
             pid=42 + len(self.processes),
+            kind="process",
             command=spec.command,
             cwd=spec.cwd or "/",
             started_at=CREATED,

@@ -59,8 +59,10 @@ def fake_boxes(monkeypatch: pytest.MonkeyPatch) -> type[FakeBox]:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(max_sandboxes=4, max_commands=3, output_limit_bytes=1000)
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        max_sandboxes=4, max_commands=3, output_limit_bytes=1000, keep_ended=2, state_dir=str(tmp_path)
+    )
 
 
 @pytest.fixture
