@@ -25,6 +25,7 @@ from nsbox.api.services import Services
 from nsbox.host import heartbeat, systemd
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
+from nsbox.host.storage import Reserve, Rooms
 from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
 from nsbox.oci import templatefile
@@ -157,7 +158,11 @@ async def _serve(
 ) -> None:
     settings = orders.settings
     registry = Registry(SandboxStore(database))
-    keeper = KeeperLink(run_dir, on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id))  # noqa: PLW0108 - made below
+    keeper = KeeperLink(
+        run_dir,
+        on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id),  # noqa: PLW0108 - made below
+        on_storage=lambda told: sandboxes.storage(told),  # noqa: PLW0108
+    )
 
     def standing() -> list[tuple[str, ...]]:
         """The layers that nobody may remove, whatever the images say."""
@@ -167,7 +172,11 @@ async def _serve(
     files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
     templates = Templates(settings.default_template, images, files)
     commands = Commands(registry, templates, settings, nursery)
-    sandboxes = Sandboxes(registry, keeper, templates, settings, run_dir, nursery, commands.adopt)
+    rooms = Rooms(settings.state_dir, settings.storage)
+    reserve = Reserve(settings.state_dir, settings.reserve_mb)
+    sandboxes = Sandboxes(
+        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve
+    )
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
     # From here on, not from the first request on: the first start builds a template, which takes its time.
@@ -190,7 +199,7 @@ async def _serve(
         images=images,
         building=Building(images, sandboxes, commands, keeper, settings),
         commands=commands,
-        files=Files(registry, settings),
+        files=Files(registry, settings, reserve),
         ports=ports,
         health=health,
         keys=keys,

@@ -35,6 +35,15 @@ class LimitsMode(StrEnum):
     BEST_EFFORT = "best-effort"  # serve, and say in every record which limits hold
 
 
+class StorageMode(StrEnum):
+    """What holds ``storageMb``."""
+
+    AUTO = "auto"  # project quotas where they are prepared, else watched
+    QUOTA = "quota"
+    TMPFS = "tmpfs"
+    WATCHED = "watched"
+
+
 class Bound(msgspec.Struct, frozen=True):
     """Smallest, largest and default value of a number that a client may choose."""
 
@@ -67,6 +76,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
+Amount = Annotated[int, Meta(ge=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +95,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout_ms: Bound = Bound(1_000, 86_400_000, 1_800_000)
     exec_timeout_ms: Bound = Bound(1, 86_400_000, 30_000)
     pids: Positive = 512
+    storage: StorageMode = StorageMode.AUTO
+    reserve_mb: Amount = 512
+    io_read_bps: Amount = 0
+    io_write_bps: Amount = 0
+    io_read_iops: Amount = 0
+    io_write_iops: Amount = 0
     default_template: str = "default"
     limits: LimitsMode = LimitsMode.REQUIRED
     max_sandboxes: Annotated[int, Meta(ge=1, le=8_000)] = 1_000  # their ids fit into one message

@@ -17,7 +17,7 @@ import time
 
 import msgspec
 
-from nsbox.host import account, cgroups, claims, facts, heartbeat, outer, systemd
+from nsbox.host import account, cgroups, claims, facts, heartbeat, outer, storage, systemd
 from nsbox.keeper.config import Config
 from nsbox.kernel import journal, python
 from nsbox.kernel.namespaces import SANDBOX_IDS, IdRange
@@ -45,10 +45,12 @@ def run(settings: Settings, bootstrap_key: str | None) -> int:
     delegation = cgroups.prepare()
     if settings.limits is LimitsMode.REQUIRED:
         cgroups.require(delegation)
+    storage.require(settings)
+    io_max = cgroups.io_max(settings, delegation)
     listener = claims.listen(settings.host, settings.port, "port")
     try:
         with claims.listen(settings.proxy_host, settings.proxy_port, "proxy-port") as proxy:
-            return _Supervisor(settings, delegation, (listener, proxy), bootstrap_key).run()
+            return _Supervisor(settings, delegation, io_max, (listener, proxy), bootstrap_key).run()
     finally:
         listener.close()
         os.close(lock)
@@ -76,10 +78,12 @@ class _Supervisor:
         self,
         settings: Settings,
         delegation: cgroups.Delegation,
+        io_max: str,
         listeners: tuple[socket.socket, socket.socket],
         bootstrap_key: str | None,
     ) -> None:
         self._settings, self._delegation, self._listeners = settings, delegation, listeners
+        self._io_max = io_max
         self._bootstrap_key = bootstrap_key
         self._keeper = 0
         self._lifeline = -1
@@ -119,6 +123,7 @@ class _Supervisor:
             controllers=self._delegation.controllers,
             lifeline=lifeline,
             announce=announce,
+            io_max=self._io_max,
         )
         try:
             uids, gids = subordinate_ids()

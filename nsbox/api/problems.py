@@ -75,6 +75,7 @@ TABLE: dict[Code, Row] = {
     Code.NO_HOST_PORT: Row(409, "No port of the host can be given"),
     Code.SANDBOX_UNRESPONSIVE: Row(504, "The sandbox does not answer"),
     Code.HOST_LACKS: Row(503, "The host cannot do this at the moment"),
+    Code.HOST_FULL: Row(503, "The host's disk is nearly full"),
     Code.CREATE_FAILED: Row(503, "The sandbox could not be made"),
     Code.SHUTTING_DOWN: Row(503, "The server is shutting down"),
     Code.INTERNAL: Row(500, "A fault of nsbox"),
@@ -133,6 +134,8 @@ def _headers(problem: Problem) -> list[tuple[bytes, str]]:
             return [(b"content-range", f"bytes */{problem.facts['size']}")]
         case Code.SHUTTING_DOWN | Code.TOO_MANY_SANDBOXES | Code.TOO_MANY_COMMANDS | Code.TOO_MANY_PULLS:
             return [(b"retry-after", "1")]
+        case Code.HOST_FULL:
+            return [(b"retry-after", "10")]  # nothing is wrong with the request; space comes by deleting
         case _:
             return []
 

@@ -46,6 +46,11 @@ def sandbox(record: Sandbox) -> JSON:
         "limits": {
             "enforced": list(record.enforced),
             "notEnforced": [name for name in LIMITS if name not in record.enforced],
+            "storage": _storage(record),
+        },
+        "oom": {
+            "kills": record.oom_kills,
+            "lastAt": iso(record.last_oom_at) if record.last_oom_at is not None else None,
         },
     }
     if record.state is State.PAUSED and record.remaining_s is not None:
@@ -55,6 +60,18 @@ def sandbox(record: Sandbox) -> JSON:
     if record.end_reason is not None:
         view["endReason"] = record.end_reason.value
     return view
+
+
+def _storage(record: Sandbox) -> JSON | None:
+    """What really holds, once that is known; ``full`` only where the limit is watched."""
+    if record.storage is None:
+        return None
+    return {
+        "backend": record.storage.backend.value,
+        "storageMb": round(record.storage.size / (1 << 20), 2),
+        "inodes": record.storage.inodes,
+        "full": record.storage_full,
+    }
 
 
 def image(record: Image) -> JSON:

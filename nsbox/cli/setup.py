@@ -13,6 +13,7 @@ import click
 
 from nsbox import settings
 from nsbox.cli.output import paint
+from nsbox.cli.setup_quota import QuotaPool
 from nsbox.cli.setup_steps import GiveIds, MakeFolder, MakeUser, Step, Undoable, WriteFile
 from nsbox.cli.setup_units import check_installed, unit_text, user_unit_text
 from nsbox.host import account, facts
@@ -114,6 +115,7 @@ def execute(steps: Sequence[Step], *, dry_run: bool) -> None:
 @click.option("--user-service", is_flag=True, help="Only write a unit of your own; needs no root.")
 @click.option("--ids-only", is_flag=True, help="Only give the account subordinate ids (it must exist).")
 @click.option("--profile-only", is_flag=True, help="Only load the AppArmor profile that Ubuntu asks for.")
+@click.option("--quota-only", is_flag=True, help="Only limit a pool of project quotas for the state folder.")
 @click.option("--undo", is_flag=True, help="Take back what setup does: service, images, records, sandboxes.")
 @click.option("--dry-run", is_flag=True, help="Print what would be changed, change nothing.")
 def setup(
@@ -123,11 +125,13 @@ def setup(
     user_service: bool,
     ids_only: bool,
     profile_only: bool,
+    quota_only: bool,
     undo: bool,
     dry_run: bool,
 ) -> None:
-    """Prepare this host, as root: a system user without a shell, a range of subordinate ids for it, and a
-    state folder that only it can enter. What is already there stays as it is."""
+    """Prepare this host, as root: a system user without a shell, a range of subordinate ids for it, a state
+    folder that only it can enter and, where its file system has project quotas, a pool of them that holds
+    storageMb. What is already there stays as it is."""
     if user_service:
         _set_up_user_service(undo=undo, dry_run=dry_run)
         return
@@ -143,6 +147,13 @@ def setup(
         )
     if ids_only and account.find(chosen.service_user) is None:
         raise HostProblem(f"there is no user {chosen.service_user}", remedy="sudo nsbox setup --user NAME")
+    if quota_only:
+        pool = QuotaPool(chosen.service_user, chosen)
+        if undo:
+            revert([pool], dry_run=dry_run)
+        else:
+            execute([pool], dry_run=dry_run)
+        return
     if service and not (dry_run or undo):
         check_installed()
     steps = plan(
@@ -154,6 +165,8 @@ def setup(
         restricted=facts.user_namespaces().apparmor_restricts is True
         or (undo and os.path.exists(PROFILE_PATH)),
     )
+    if not (ids_only or profile_only) and facts.project_quota(chosen.state_dir):
+        steps.append(QuotaPool(chosen.service_user, chosen))
     if undo:
         # userdel takes the account's ids along. An account that stays keeps them: nobody wrote down which of
         # its ranges setup gave.

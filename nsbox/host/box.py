@@ -60,8 +60,8 @@ class RunningCommand:
         return self._exited.filled
 
     async def wait(self) -> Exited:
-        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that, ``Refusal`` when an
-        adopted command could not be started."""
+        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that, ``Refusal`` when
+        an adopted command could not be started."""
         try:
             message, _ = await self._exited.wait()
         except Closed as error:
@@ -73,8 +73,8 @@ class RunningCommand:
 
 
 class Adopted:
-    """A command of an earlier api process. ``outputs``: read ends, which the taker owns. Its end may have been
-    told already."""
+    """A command of an earlier api process. ``outputs``: read ends, which the taker owns. Its end may have
+    been told already."""
 
     def __init__(self, running: RunningCommand, told: Running, outputs: list[int]) -> None:
         self.running, self.outputs = running, outputs
@@ -98,6 +98,8 @@ class Box:
         self._answered = trio.Event()
         self.time = BoxTime()
         self.closed = False
+        #: When its commands were last ended for having passed its storage limit, by the monotonic clock.
+        self.full_at = -1.0
 
     async def attach(self) -> list[Adopted]:
         """Take over; the commands of the api process before that nobody has forgotten. Before ``listen``."""

@@ -9,8 +9,9 @@ import msgspec
 
 from nsbox.host import facts
 from nsbox.host.account import find
-from nsbox.kernel.cgroup import CONTROLLERS, OPTIONAL_CONTROLLERS, Cgroup
+from nsbox.kernel.cgroup import CONTROLLERS, DAEMON_WEIGHT, OPTIONAL_CONTROLLERS, Cgroup
 from nsbox.model.errors import HostProblem
+from nsbox.settings import LimitsMode, Settings
 
 #: Set in the environment of the process that systemd-run starts, so that it does not ask again.
 _SCOPED = "NSBOX_IN_SCOPE"
@@ -78,7 +79,10 @@ def prepare() -> Delegation:
         print(f"nsbox: cannot use the cgroup {top.path}: {error}", file=sys.stderr)
         return Delegation(None, ())
     _enable_all(top)
-    return Delegation(own, tuple(_enable_all(own)))
+    given = tuple(_enable_all(own))
+    if "cpu" in given:
+        leaf.files.cpu_weight = DAEMON_WEIGHT
+    return Delegation(own, given)
 
 
 def _enable_all(cgroup: Cgroup) -> list[str]:
@@ -114,3 +118,40 @@ def require(delegation: Delegation) -> None:
             f"this host cannot enforce {', '.join(missing)}: the controllers are not delegated",
             remedy="nsbox doctor says how to mend it; --limits=best-effort serves without and says so",
         )
+
+
+def io_max(settings: Settings, delegation: Delegation) -> str:
+    """The line for a sandbox's io.max, or nothing where the settings ask for none.
+
+    Raises ``HostProblem`` where they do and it cannot be held, unless that is allowed.
+    """
+    asked = {
+        "rbps": settings.io_read_bps,
+        "wbps": settings.io_write_bps,
+        "riops": settings.io_read_iops,
+        "wiops": settings.io_write_iops,
+    }
+    limits = [f"{name}={number}" for name, number in asked.items() if number]
+    if not limits:
+        return ""
+    device = facts.whole_disk(settings.state_dir)
+    if device is not None and "io" in delegation.controllers:
+        return " ".join([device, *limits])
+    lacking = "the io controller is not delegated" if device else "its state folder is on no known disk"
+    if settings.limits is LimitsMode.REQUIRED:
+        raise HostProblem(
+            f"this host cannot enforce the io_* settings: {lacking}",
+            remedy="take them out, or --limits=best-effort serves without",
+        )
+    print(f"nsbox: the io_* settings are not enforced: {lacking}", file=sys.stderr)
+    return ""
+
+
+def oom_kills(path: str) -> int:
+    """How many processes the kernel has ended in a cgroup, and below, for lack of memory. 0 where that is
+    not counted."""
+    for line in (facts.read(f"{path}/memory.events") or "").splitlines():
+        name, _, number = line.partition(" ")
+        if name == "oom_kill":
+            return int(number)
+    return 0

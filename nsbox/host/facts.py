@@ -341,6 +341,52 @@ def filesystem_type(path: str, proc: str = "/proc") -> str | None:
     return best[1] if best else None
 
 
+def project_quota(path: str, proc: str = "/proc") -> bool:
+    """Whether the file system that holds ``path`` was mounted with project quotas. XFS says prjquota as well,
+    whatever the option was called."""
+    best, options = "", ""
+    place = os.path.realpath(nearest_existing(path))
+    for line in (read(f"{proc}/self/mountinfo") or "").splitlines():
+        before, separator, after = line.partition(" - ")
+        fields, more = before.split(" "), after.split(" ")
+        if separator and len(fields) > 4 and len(more) > 2:
+            point = _unescape(fields[4])
+            above = place == point or place.startswith(point.rstrip("/") + "/")
+            if above and len(point) >= len(best):
+                best, options = point, more[2]
+    return "prjquota" in options.split(",")
+
+
+def whole_disk(folder: str, proc: str = "/proc", sys: str = "/sys") -> str | None:
+    """``MAJOR:MINOR`` of the disk that holds a folder. io.max takes disks, not partitions."""
+    try:
+        found = os.stat(folder).st_dev
+    except OSError:
+        return None
+    number = f"{os.major(found)}:{os.minor(found)}"
+    if os.major(found) == 0:  # btrfs and its like have numbers of their own: the mount's source is the disk
+        source = _mount_source(number, proc)
+        if source is None:
+            return None
+        number = source
+    block = f"{sys}/dev/block/{number}"
+    if os.path.exists(f"{block}/partition"):
+        return (read(f"{block}/../dev") or "").strip() or None
+    return number if os.path.exists(block) else None
+
+
+def _mount_source(number: str, proc: str) -> str | None:
+    for line in (read(f"{proc}/self/mountinfo") or "").splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split(" ")[2:3] == [number]:
+            try:
+                device = os.stat(_unescape(after.split(" ")[1])).st_rdev
+            except (OSError, IndexError):
+                return None
+            return f"{os.major(device)}:{os.minor(device)}" if device else None
+    return None
+
+
 def nearest_existing(path: str) -> str:
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)

@@ -21,6 +21,7 @@ from nsbox.wire.messages import (
     Gone,
     Hello,
     Message,
+    Storage,
     Task,
     TaskDone,
     Thaw,
@@ -39,14 +40,20 @@ _ADVICE = {
 
 
 class KeeperLink:
-    """One connection to keeper. ``on_gone`` hears of sandboxes that ended by themselves."""
+    """One connection to keeper. ``on_gone`` hears of sandboxes that ended by themselves, ``on_storage`` of
+    those that pass a watched storage limit, or are below it again."""
 
-    def __init__(self, run_dir: int, on_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run_dir: int,
+        on_gone: Callable[[str], None],
+        on_storage: Callable[[Storage], None] = lambda _: None,
+    ) -> None:
         try:
             self._endpoint = Endpoint.connect(run_dir, "keeper.sock", FROM_KEEPER)
         except OSError as error:
             raise HostProblem(f"keeper does not answer: {error}", remedy="restart nsbox") from error
-        self._on_gone = on_gone
+        self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
         self.enforced: tuple[str, ...] = ()
 
@@ -80,6 +87,8 @@ class KeeperLink:
         match message:
             case Gone(sandbox_id, _):
                 self._on_gone(sandbox_id)
+            case Storage():
+                self._on_storage(message)
             case Created() | Failed():
                 self._fill(("create", message.id), message)
             case Destroyed():

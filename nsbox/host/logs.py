@@ -1,14 +1,14 @@
 """What commands have written, on disk: absolute offsets that never shift, both streams in one file.
 
-A command's log is two files. ``KEY.log`` holds the bytes in the order in which they were taken, and the offset of
-a byte is its place in that file, for ever: old bytes are freed by punching holes, and only the end moves.
-``KEY.idx`` begins with what is known of the command (the note) and goes on with marks: from which offset on the
-bytes are which stream's.
+A command's log is two files. ``KEY.log`` holds the bytes in the order in which they were taken, and the
+offset of a byte is its place in that file, for ever: old bytes are freed by punching holes, and only the end
+moves. ``KEY.idx`` begins with what is known of the command (the note) and goes on with marks: from which
+offset on the bytes are which stream's.
 
-api may be killed between any two system calls, and no byte may be lost or come twice. So bytes go from the pipe to
-the file by one splice(2): they are in the one or in the other. A mark is written *before* the bytes it speaks of;
-one that no byte followed counts for nothing. And what is to be freed is said in the index before it is freed.
-"""
+api may be killed between any two system calls, and no byte may be lost or come twice. So bytes go from the
+pipe to the file by one splice(2): they are in the one or in the other. A mark is written *before* the bytes
+it speaks of; one that no byte followed counts for nothing. And what is to be freed is said in the index
+before it is freed."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ class Log:
         return moved
 
     def _room(self, stream: Stream) -> int:
-        if not self.keeps or self.cut[stream] and self._head is not None:
+        if not self.keeps or (self.cut[stream] and self._head is not None):
             return 0
         if self._head is None:
             return CHUNK

@@ -63,8 +63,8 @@ class Shelf:
         remove(self._path(key))
 
     def clear(self) -> None:
-        """Remove them all. Idempotent. Renamed first: whoever is just writing an end down finds no folder, and
-        cannot put anything into one that is being emptied."""
+        """Remove them all. Idempotent. Renamed first: whoever is just writing an end down finds no folder,
+        and cannot put anything into one that is being emptied."""
         gone = self._folder + ".gone"
         try:
             os.rename(self._folder, gone)

@@ -36,6 +36,7 @@ class Command:
         self.key, self.argv, self.cwd = order.key, order.argv, order.cwd
         self.kept, self.pid = kept, 0
         self.leaf = ""
+        self.oom = False  # its leaf is gone, and the kernel killed it for lack of memory
         self.dying_until = 0.0  # once it was killed: when its end is told whatever is left of its tree
         self.started_ns = time.time_ns()
 
@@ -78,7 +79,8 @@ class Commands:
         self._kept: dict[str, tuple[int, ...]] = {}
 
     def running(self) -> list[Command]:
-        """Those that have not ended. One without a pid has been ordered, and is about to start or be refused."""
+        """Those that have not ended. One without a pid has been ordered, and is about to start or be
+        refused."""
         return [command for command, _ in self._running.values()] + list(self._orphans.values())
 
     @property
@@ -219,7 +221,7 @@ class Commands:
             self._dying.append((report, command))
             return
         killed = os.WIFSIGNALED(report.status) and os.WTERMSIG(report.status) == signal.SIGKILL
-        if killed and self.leaves.oom_killed():
+        if killed and (command.oom or self.leaves.oom_killed(command.leaf)):
             report = report._replace(oom=1)
         self._ended[report.key] = report, command
         self._tell(report)
@@ -314,6 +316,8 @@ class Commands:
         """A spawner is dead. What it had in hand is now init's child, to be reaped in its turn."""
         while one.sock.fileno() >= 0:
             self._hear(one)  # it may have said something before it died; ends at its hang-up
+        if one.command is not None:
+            one.command.oom = self.leaves.oom_killed(one.leaf)
         self.leaves.discard(one.leaf)
         if one.command is None:
             return

@@ -224,8 +224,10 @@ class Init:
         os.close(self._wakeup)
 
     def _hear_keeper(self) -> None:
+        """It goes away, or wants everything ended: the sandbox has written more than it may."""
         if not self._control.recv(1):
             raise KeeperGone
+        processes.kill_all(self.commands.own)
 
     def _woken(self) -> None:
         os.read(self._wakeup, 4096)

@@ -1,9 +1,15 @@
 """Leaf cgroups of commands, below the sandbox's own cgroup, which init holds as a descriptor.
 
-Where the host delegates no cgroup there are none, and everything here does nothing.
+Where the host delegates no cgroup there are none, and everything here does nothing. Where it delegates
+memory, each leaf counts its own, so that the kernel ends a command that overran with its whole tree and with
+nothing else, and so that it can be told which command that was (docs/adr/0024-out-of-memory.md).
 """
 
 import os
+from typing import Final
+
+#: init's own leaf, and that of the file agents.
+_OWN: Final = "init"
 
 
 class Leaves:
@@ -13,11 +19,21 @@ class Leaves:
         self._cgroup: int | None = None
         self._serial = 0
         self._stale: list[str] = []
-        self._oom_kills = 0
+        self._counted = False
 
     def use(self, cgroup: int | None) -> None:
-        """The sandbox's own cgroup; None where there is none."""
+        """The sandbox's own cgroup; None where there is none. Called by init, which stands in it.
+
+        With memory, init goes to a leaf of its own: a cgroup with processes cannot give controllers to its
+        children (cgroups(7)). It starts in the sandbox's and moves, rather than starting in the leaf, because
+        its cgroup namespace must begin at the sandbox's: programs look for memory.max at its top.
+        """
         self._cgroup = cgroup
+        self._counted = "memory" in self._read("cgroup.controllers").split()
+        if self._counted and cgroup is not None:
+            os.mkdir(_OWN, 0o755, dir_fd=cgroup)
+            self._write(f"{_OWN}/cgroup.procs", b"0")
+            self._write("cgroup.subtree_control", b"+memory")
 
     def make(self) -> tuple[str, int | None]:
         """A new leaf: its name and its directory as a descriptor. Raises ``OSError``."""
@@ -26,15 +42,13 @@ class Leaves:
         self._serial += 1
         leaf = f"c{self._serial}"
         os.mkdir(leaf, 0o755, dir_fd=self._cgroup)
+        if self._counted:
+            self._write(f"{leaf}/memory.oom.group", b"1")
         return leaf, os.open(leaf, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._cgroup)
 
     def kill(self, leaf: str) -> None:
         """End every process in a leaf."""
-        descriptor = os.open(f"{leaf}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._cgroup)
-        try:
-            os.write(descriptor, b"1")
-        finally:
-            os.close(descriptor)
+        self._write(f"{leaf}/cgroup.kill", b"1")
 
     def populated(self, leaf: str) -> bool:
         """Whether a process is in a leaf. One that has been removed has none."""
@@ -59,14 +73,18 @@ class Leaves:
             return False
         return True
 
-    def oom_killed(self) -> bool:
-        """Whether the kernel has killed something for lack of memory since this was last asked."""
-        before, self._oom_kills = self._oom_kills, self._count_oom_kills()
-        return self._oom_kills > before
+    def oom_killed(self, leaf: str) -> bool:
+        """Whether the kernel has killed something in a leaf for lack of memory. To be asked before it is
+        discarded. A leaf in which that happened has lost its spawner too, so none is used again."""
+        rows = dict(line.split() for line in self._read(f"{leaf}/memory.events").splitlines()) if leaf else {}
+        return int(rows.get("oom_kill", 0)) > 0
 
-    def _count_oom_kills(self) -> int:
-        rows = dict(line.split() for line in self._read("memory.events").splitlines())
-        return int(rows.get("oom_kill", 0))
+    def _write(self, path: str, data: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._cgroup)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
 
     def _read(self, path: str) -> str:
         if self._cgroup is None:

@@ -25,6 +25,8 @@ from nsbox.wire.messages import TO_SPAWNER, Exec, Exited, Refused, Stage, Starte
 EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
 
+#: More than the 200 that systemd gives to users' services: half the sandbox's memory on top of what one has.
+_OOM_SCORE = b"500"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: What Python or keeper ignores or init handles: an ignored signal would stay ignored across exec.
 _RESET = (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
@@ -75,10 +77,31 @@ def _serve(sock: RawSocket, order: object, descriptors: list[int], who: Credenti
         channel.close_all(descriptors)
         os.chdir("/")
     channel.send(sock, Started(order.key, pid))
+    _offer_for_oom(pid)
     # Told before it is reaped. When a command and its spawner are killed together, the kernel may finish a
     # wait4 and then kill its caller: the status would be gone. A zombie, though, falls to init.
     channel.send(sock, Exited(order.key, *libc.await_end(pid), 0))
     os.waitpid(pid, 0)
+
+
+def _offer_for_oom(pid: int) -> None:
+    """Make a command a better choice for the kernel than any init, however small its processes are.
+
+    The kernel takes the process with the most memory, and init has more than a shell: a mob of small ones
+    would end the sandbox. Written from here because a process that is not dumpable, as we are, may not do it
+    to itself; a program that nobody may read is not either, and stays as it is. A sandbox that undoes this
+    (proc(5) lets it, down to init's own) puts nobody at risk but itself.
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, _OOM_SCORE)
+    except OSError:
+        pass  # it is dead, or somebody has set more
+    finally:
+        os.close(descriptor)
 
 
 def _enter_any(wanted: str, home: str) -> None:

@@ -8,10 +8,10 @@ import sys
 from typing import NamedTuple
 
 from nsbox.inside import channel
-from nsbox.keeper import layout
+from nsbox.keeper import layout, watcher
 from nsbox.keeper.zygote import Zygote
-from nsbox.kernel import mounts, namespaces
-from nsbox.kernel.cgroup import Cgroup
+from nsbox.kernel import libc, mounts, namespaces
+from nsbox.kernel.cgroup import BOX_WEIGHT, CPU_PERIOD_US, Cgroup
 from nsbox.plan import baseline
 from nsbox.wire.messages import Create, Launch
 
@@ -26,18 +26,25 @@ class Phase(enum.Enum):
     ENDING = enum.auto()  # killed; not yet reaped
 
 
+#: cgroups below a box's own: its leaves, most of them with a process, and its init's.
+_SPARE_CGROUPS = 64
+
+
 class Host(NamedTuple):
-    """What all boxes share: the delegated cgroup (or None), its controllers, the zygote."""
+    """What all boxes share: the delegated cgroup (or None), its controllers, the zygote, the line for io.max
+    (or none)."""
 
     cgroup: Cgroup | None
     controllers: tuple[str, ...]
     zygote: Zygote
+    io_max: str = ""
 
     @property
     def enforced(self) -> tuple[str, ...]:
-        """The limits, by their API names, that hold here."""
+        """The limits, by their API names, that cgroups hold here."""
         names = {"cpu": "vcpus", "memory": "memoryMb", "pids": "pids"}
-        return tuple(sorted(names[one] for one in self.controllers if one in names))
+        io = ["io"] if self.io_max and "io" in self.controllers else []
+        return tuple(sorted([*(names[one] for one in self.controllers if one in names), *io]))
 
 
 class StageError(Exception):
@@ -74,6 +81,12 @@ class Box:
     @property
     def folder(self) -> str:
         return f"{layout.SANDBOXES}/{self.id}"
+
+    @property
+    def enforced(self) -> tuple[str, ...]:
+        """The limits that hold for this sandbox."""
+        storage = ("storageMb",) if self.order is not None and self.order.storage else ()
+        return tuple(sorted((*self.host.enforced, *storage)))
 
     def clone(self) -> None:
         """Fork the process into its namespaces and cgroup, and give it its ids. Raises ``StageError``."""
@@ -119,7 +132,7 @@ class Box:
         try:
             self._limit(self.order)
             stage = "folder"
-            self._make_folder()
+            self._make_folder(self.order)
             os.rename(self._first_socket, layout.sandbox_socket(self.id))
             stage = "overlay"
             root = self._mount(self.order)
@@ -135,23 +148,37 @@ class Box:
         if self.cgroup is None:
             return
         files = self.cgroup.files
+        files.max_descendants = order.pids + _SPARE_CGROUPS if order.pids else None
         if "cpu" in self.host.controllers:
             files.cpu_max = order.cpu_quota_us or None
+            files.cpu_weight = max(1, min(10_000, BOX_WEIGHT * order.cpu_quota_us // CPU_PERIOD_US))
         if "memory" in self.host.controllers:
             files.memory_max = order.memory_bytes or None
             # Swap on top of memory, as much again: bounded, yet enough for a pause to page a sandbox out.
             files.memory_swap_max = order.memory_bytes or None
         if "pids" in self.host.controllers:
             files.pids_max = order.pids or None
+        if "io" in self.host.controllers and self.host.io_max:
+            files.io_max = self.host.io_max
 
-    def _make_folder(self) -> None:
-        os.mkdir(self.folder, 0o700)
+    def _make_folder(self, order: Create) -> None:
+        try:
+            os.mkdir(self.folder, 0o700)
+        except FileExistsError:
+            if order.storage != "quota":  # api makes those: only it may give them a project
+                raise
+        if order.storage == "tmpfs":
+            # Where the overlay finds it; taken off again when the overlay stands, which keeps it.
+            options = [("size", str(order.storage_bytes)), ("nr_inodes", str(order.inodes)), ("mode", "700")]
+            mounts.mount_new("tmpfs", self.folder, options, libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV)
         for name, mode in (("upper", 0o755), ("work", 0o700)):
             os.mkdir(f"{self.folder}/{name}")
             os.chmod(
                 f"{self.folder}/{name}", mode
             )  # upper's is that of the sandbox's /; mkdir's loses the umask
             os.chown(f"{self.folder}/{name}", namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
+        if order.storage == "watched":
+            watcher.mark(self.folder, order.storage_bytes, order.inodes)
 
     def _mount(self, order: Create) -> int:
         """The sandbox's root, as a detached mount.
@@ -164,6 +191,8 @@ class Box:
             return mounts.overlay(order.layers, f"../{self.folder}/upper", f"../{self.folder}/work")
         finally:
             os.chdir("..")
+            if order.storage == "tmpfs":
+                libc.umount(self.folder.encode())
 
     def freeze(self, wanted: bool) -> None:
         """Have its processes stop, or go on. They stop a moment later: ask ``frozen``. Raises ``OSError``."""
@@ -189,6 +218,15 @@ class Box:
                 os.kill(self.pid, 9)
             except ProcessLookupError:
                 pass
+
+    def end_commands(self) -> None:
+        """End all that runs in the sandbox but its init, which goes on and takes orders."""
+        if self.cgroup is not None:
+            for name in self.cgroup.children():
+                if name != "init":
+                    self.cgroup.child(name).kill()
+        elif self.control is not None:
+            self.control.send(b"k")  # init does it itself: without cgroups nobody else knows whom to spare
 
     def close(self) -> None:
         """Remove its socket. Its process is gone."""

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 class Config(NamedTuple):
     """``cgroup``: the delegated cgroup's path, or empty. ``controllers``: those given to its children.
-    ``lifeline`` ends keeper when it closes; ``announce`` gets one line when sandboxes can be made."""
+    ``lifeline`` ends keeper when it closes; ``announce`` gets one line when sandboxes can be made.
+    ``io_max``: the line for every sandbox's io.max, or empty."""
 
     state_dir: str
     pool_size: int
@@ -14,6 +15,7 @@ class Config(NamedTuple):
     controllers: tuple[str, ...]
     lifeline: int
     announce: int
+    io_max: str = ""
 
     def to_json(self) -> str:
         return json.dumps(self._asdict())

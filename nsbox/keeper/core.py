@@ -16,6 +16,7 @@ from nsbox.keeper.boxes import Box, Host, Phase, StageError
 from nsbox.keeper.freezer import Freezer
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.trash import Sweeper
+from nsbox.keeper.watcher import Watcher as StorageWatcher
 from nsbox.kernel import journal
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.wire.framing import WireError
@@ -33,6 +34,7 @@ from nsbox.wire.messages import (
     Hello,
     Message,
     Ready,
+    Storage,
     Task,
     TaskDone,
     Thaw,
@@ -47,10 +49,11 @@ _PATIENCE = 20.0
 
 
 class Watcher(Protocol):
-    """What the loop offers: watch a box's control socket."""
+    """What the loop offers: watch a box's control socket, follow what the storage watcher reports."""
 
     def watch(self, box: Box) -> None: ...
     def unwatch(self, box: Box) -> None: ...
+    def follow(self, reports: int) -> None: ...
 
 
 class Keeper:
@@ -60,6 +63,7 @@ class Keeper:
         self._host, self.pool, self._watcher, self._answer = host, pool, watcher, answer
         self.sweeper = Sweeper()
         self.freezer = Freezer(answer)
+        self.storage = StorageWatcher()
         self._boxes: dict[int, Box] = {}  # by pid
         self._by_id: dict[str, Box] = {}
         self._tasks: dict[int, str] = {}
@@ -116,6 +120,34 @@ class Keeper:
             box.launch()
         except StageError as failed:
             self._fail(box, failed.stage, failed.error.errno or 0, str(failed.error))
+            return
+        if not self.storage.pid and box.order is not None and box.order.storage == "watched":
+            self._watch_storage()
+
+    def _watch_storage(self) -> None:
+        try:
+            self.storage.start()
+        except OSError as error:
+            _log(f"no storage is watched for now: {error}")
+            self.storage.pid = 0
+            return
+        self._watcher.follow(self.storage.reports)
+
+    def hear_storage(self) -> None:
+        """The storage watcher has found somebody above the limit, or below it again.
+
+        api first: it tells whoever waits for a command why that ended.
+        """
+        for report in self.storage.read():
+            box = self._by_id.get(report.id)
+            if box is None or box.phase is not Phase.RUNNING:
+                continue
+            self._answer(Storage(report.id, report.size, report.inodes, int(report.over)))
+            if report.over:
+                try:
+                    box.end_commands()
+                except OSError as error:
+                    _log(f"{box.name}: its commands cannot be ended: {error}")
 
     def _fail(self, box: Box, stage: str, number: int, detail: str) -> None:
         """A box that was to become a sandbox will not. The answer is given now; removal follows its death."""
@@ -222,7 +254,7 @@ class Keeper:
                 self._launch(box)
         elif box.phase is Phase.LAUNCHING:
             box.phase = Phase.RUNNING
-            self._answer(Created(box.id, self._host.enforced))
+            self._answer(Created(box.id, box.enforced, box.cgroup.path if box.cgroup else ""))
 
     def reap(self) -> None:
         """Take in every dead child: boxes, tasks, the sweeper, orphans of the pid namespace."""
@@ -239,6 +271,9 @@ class Keeper:
                 self._answer(TaskDone(self._tasks.pop(pid), status))
             elif pid == self.sweeper.pid:
                 self.sweeper.start()
+            elif pid == self.storage.pid:
+                _log("the storage watcher died; starting another")
+                self._watch_storage()
             elif pid == self._host.zygote.pid:
                 _log("the zygote died; starting another")
                 self._host.zygote.start()

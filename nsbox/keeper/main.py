@@ -58,7 +58,7 @@ class Loop:
             libc.Filter(seccomp.init_policy(machine)), libc.Filter(seccomp.clone3_guard(machine))
         )
         self._zygote = Zygote(filters)
-        host = Host(cgroup, config.controllers, self._zygote)
+        host = Host(cgroup, config.controllers, self._zygote, config.io_max)
         self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer)
         self._listener = _listen()
         self._signals = _wakeup_pipe()
@@ -80,6 +80,11 @@ class Loop:
         descriptor = self._watched.pop(box, None)
         if descriptor is not None:
             self.remove(descriptor)
+
+    def follow(self, reports: int) -> None:
+        """Hear the storage watcher. A descriptor of one that died is closed, which takes it out of epoll."""
+        self._handlers[reports] = self.keeper.hear_storage
+        self._poll.register(reports, select.EPOLLIN)
 
     def answer(self, message: Message) -> None:
         if self._api is None:

@@ -22,8 +22,14 @@ CONTROLLERS = {"vcpus": "cpu", "memoryMb": "memory", "pids": "pids"}
 #: Of use where the host delegates it.
 OPTIONAL_CONTROLLERS = ("io",)
 
-#: What cpu.max counts in: microseconds of quota in each of these.
-CPU_PERIOD_US = 100_000
+#: Processor shares where processors are short (cpu.weight, 1 to 10000; the kernel's own default is 100).
+#: The daemon does little, and everybody waits for it.
+DAEMON_WEIGHT = 10_000
+BOX_WEIGHT = 100  # for each vcpu
+
+#: What cpu.max counts in: microseconds of quota in each of these. A fifth of the kernel's default: no
+#: longer does a sandbox stand still that has used up its share, or take every processor when it has not.
+CPU_PERIOD_US = 20_000
 
 
 class MaxFile(BaseFileInterface):  # type: ignore[misc]  # cgroupspy has no types
@@ -37,7 +43,7 @@ class MaxFile(BaseFileInterface):  # type: ignore[misc]  # cgroupspy has no type
 
 
 class CpuMax(BaseFileInterface):  # type: ignore[misc]
-    """``cpu.max``: microseconds of quota for each period of 100 ms, None for no limit."""
+    """``cpu.max``: microseconds of quota for each period of ``CPU_PERIOD_US``, None for no limit."""
 
     def sanitize_get(self, value: str) -> int | None:
         quota = value.split(maxsplit=1)[0]
@@ -45,6 +51,16 @@ class CpuMax(BaseFileInterface):  # type: ignore[misc]
 
     def sanitize_set(self, value: int | None) -> str:
         return f"{'max' if value is None else int(value)} {CPU_PERIOD_US}"
+
+
+class TextFile(BaseFileInterface):  # type: ignore[misc]
+    """Text, as it is: files such as io.max take a line for each device."""
+
+    def sanitize_get(self, value: str) -> str:
+        return value.strip()
+
+    def sanitize_set(self, value: str) -> str:
+        return value
 
 
 class Node(NamedTuple):
@@ -63,11 +79,13 @@ class Files(Controller):  # type: ignore[misc]
     kill = IntegerFile("cgroup.kill", writeonly=True)
     max_descendants = MaxFile("cgroup.max.descendants")
     cpu_max = CpuMax("cpu.max")
+    cpu_weight = IntegerFile("cpu.weight")
     cpu_stat = DictFile("cpu.stat", readonly=True)
     memory_max = MaxFile("memory.max")
     memory_swap_max = MaxFile("memory.swap.max")
     memory_current = IntegerFile("memory.current", readonly=True)
     memory_events = DictFile("memory.events", readonly=True)
+    io_max = TextFile("io.max")
     pids_max = MaxFile("pids.max")
     pids_current = IntegerFile("pids.current", readonly=True)
 
@@ -96,6 +114,14 @@ class Cgroup:
     def open(self) -> int:
         """Its directory as a descriptor, for clone3 and for work on its children."""
         return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def children(self) -> list[str]:
+        """The names of the cgroups right below. One that is gone has none."""
+        try:
+            with os.scandir(self.path) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
 
     def enable(self, controllers: list[str]) -> None:
         """Give ``controllers`` to the children, each by its own write: a failing one undoes nothing."""

@@ -40,6 +40,7 @@ _UNIFIED = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "quotactl_fd": 443,
 }
 _NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {**_UNIFIED, "pivot_root": 155, "waitid": 247, "seccomp": 317},
@@ -93,6 +94,11 @@ RESOLVE_BENEATH: Final = 0x08
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
+
+_Q_GETQUOTA, _Q_SETQUOTA, _PRJQUOTA, _QIF_LIMITS = 0x80_0007, 0x80_0008, 2, 5
+#: struct if_dqblk of quotactl(2): hard and soft limit in KiB and use in bytes, the same for inodes, two
+#: times, and which of them are meant.
+_DQBLK = struct.Struct("8QI4x")
 
 _SECCOMP_SET_MODE_FILTER: Final = 1
 
@@ -282,9 +288,8 @@ _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 def punch_hole(fd: int, offset: int, length: int) -> None:
     """fallocate(2): give the blocks of a part of a file back. Its size stays, and the part reads as zeros.
 
-    The one call here that may wait for a disk, and its callers have threads: so it lets go of the interpreter's
-    lock, and is looked up when it is needed, which in keeper and init is never.
-    """
+    The one call here that may wait for a disk, and its callers have threads: so it lets go of the
+    interpreter's lock, and is looked up when it is needed, which in keeper and init is never."""
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     result = fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
     _checked(result, "fallocate", (fd, offset, length))
@@ -339,6 +344,30 @@ def set_command_line(title: bytes) -> None:
     if start and end > start:
         room = end - start
         ctypes.memmove(start, title[: room - 1].ljust(room, b"\0"), room)
+
+
+def set_project_quota(fd: int, project: int, size: int, inodes: int) -> None:
+    """quotactl_fd(2): limit a project on the file system of ``fd`` to ``size`` bytes. Zeros take the limits
+    away. Only root may."""
+    block = _DQBLK.pack(size // 1024, 0, 0, inodes, 0, 0, 0, 0, _QIF_LIMITS)
+    _call("quotactl_fd", fd, _Q_SETQUOTA << 8 | _PRJQUOTA, project, block, about=(project, size, inodes))
+
+
+class ProjectQuota(NamedTuple):
+    """Limits and use of a project."""
+
+    size: int
+    used: int
+    inodes: int
+    used_inodes: int
+
+
+def get_project_quota(fd: int, project: int) -> ProjectQuota:
+    """quotactl_fd(2): a project's limits and use. Only root may."""
+    buffer = ctypes.create_string_buffer(_DQBLK.size)
+    _call("quotactl_fd", fd, _Q_GETQUOTA << 8 | _PRJQUOTA, project, buffer, about=(project,))
+    hard, _, used, inodes, _, used_inodes, *_ = _DQBLK.unpack(buffer.raw)
+    return ProjectQuota(hard * 1024, used, inodes, used_inodes)
 
 
 def filesystem_type(fd: int) -> int:

@@ -65,6 +65,7 @@ class Code(StrEnum):
     REGISTRY_FAILED = "registry_failed"
     PULL_TIMED_OUT = "pull_timed_out"
     HOST_LACKS = "host_lacks"
+    HOST_FULL = "host_full"
     CREATE_FAILED = "create_failed"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"

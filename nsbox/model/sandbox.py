@@ -36,6 +36,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pids: int
 
 
+class Backend(StrEnum):
+    """What holds a sandbox's ``storageMb``."""
+
+    QUOTA = "quota"  # a project quota of the file system: hard, bytes and inodes
+    TMPFS = "tmpfs"  # memory of the sandbox: hard, bytes and inodes
+    WATCHED = "watched"  # measured, and what writes is ended: passed by what is written between two looks
+
+
+class Storage(msgspec.Struct, frozen=True):
+    """What a sandbox may really write, which is not to the byte what was asked for."""
+
+    backend: Backend
+    size: int  # bytes
+    inodes: int
+
+
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A validated wish for a sandbox: defaults filled in, bounds checked."""
 
@@ -48,11 +64,10 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sandbox. Times: ``*_at`` are wall-clock seconds since the epoch, for display only;
-    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made
-    from, as it was then: an image may be pulled anew or removed while its sandboxes live.
-    ``remaining_s`` is what is left of its time while it is paused: the deadline means nothing then. ``stood_s``
-    is how long it has been paused in all, a pause that lasts not counted; that one began at ``paused_at``
-    (CLOCK_BOOTTIME)."""
+    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made from,
+    as it was then: an image may be pulled anew or removed while its sandboxes live. ``remaining_s`` is what
+    is left of its time while it is paused: the deadline means nothing then. ``stood_s`` is how long it has
+    been paused in all, a pause that lasts not counted; that one began at ``paused_at`` (CLOCK_BOOTTIME)."""
 
     id: str
     owner: str
@@ -69,6 +84,11 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     boot_id: str
     enforced: tuple[str, ...] = ()
+    storage: Storage | None = None
+    storage_full: bool = False  # only where it is watched: it has written more than it may
+    cgroup: str = ""  # its path on the host; empty where there is none
+    oom_kills: int = 0  # processes that the kernel has ended for lack of memory
+    last_oom_at: float | None = None  # when that was last noticed
     ports: tuple[Port, ...] = ()
     remaining_s: float | None = None
     stood_s: float = 0.0
@@ -104,6 +124,7 @@ class Outcome(StrEnum):
     SIGNALED = "signaled"
     TIMED_OUT = "timedOut"
     OOM = "oom"
+    STORAGE_FULL = "storageFull"  # ended for having passed a storage limit that is watched
     SANDBOX_GONE = "sandboxGone"
 
 

@@ -1,14 +1,14 @@
 """From what a client wants to what keeper is told. Pure."""
 
-from nsbox.model.sandbox import Sandbox
+from nsbox.model.sandbox import Sandbox, Storage
 from nsbox.wire.messages import Create
 
 _MIB = 1 << 20
-_PERIOD_US = 100_000
+_PERIOD_US = 20_000  # kernel/cgroup.py has it too, where it is written
 _HOSTNAME_LENGTH = 12
 
 
-def order(sandbox: Sandbox) -> Create:
+def order(sandbox: Sandbox, storage: Storage) -> Create:
     """keeper's order for a sandbox: units of the kernel instead of those of the API."""
     limits = sandbox.limits
     return Create(
@@ -18,7 +18,9 @@ def order(sandbox: Sandbox) -> Create:
         cpu_quota_us=limits.vcpus * _PERIOD_US,
         memory_bytes=limits.memory_mb * _MIB,
         pids=limits.pids,
-        storage_bytes=limits.storage_mb * _MIB,
+        storage_bytes=storage.size,
+        storage=storage.backend.value,
+        inodes=storage.inodes,
     )
 
 

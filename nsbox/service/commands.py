@@ -14,7 +14,7 @@ from nsbox.host.shelf import Shelf, clear_all_but
 from nsbox.model.command import KEY, End, Kind, Note, Request
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action
-from nsbox.model.sandbox import CommandResult, CommandSpec, Process, Sandbox, new_command_id
+from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome, Process, Sandbox, new_command_id
 from nsbox.plan import launch
 from nsbox.service import clock, refusals
 from nsbox.service.jobs import Job, answered
@@ -49,7 +49,11 @@ class Commands:
     ) -> CommandResult:
         """Run a command to its end or its time-out. Raises ``Problem`` if it could not be started."""
         job, _ = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
-        return await job.result()
+        result = await job.result()
+        live = self._registry.find(sandbox_id)
+        if result.outcome is Outcome.OOM and live is not None:
+            await self._registry.look_at_memory(live)
+        return result
 
     async def start(
         self,

@@ -3,14 +3,16 @@
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 
 from nsbox.host.agents import Agents, Conversation, plain_file
 from nsbox.host.box import Refusal, Unresponsive
 from nsbox.host.endpoint import close_all
+from nsbox.host.storage import Reserve
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action
 from nsbox.model.sandbox import Entry, FileType, Listing
@@ -37,6 +39,9 @@ _INLINE = 128 * 1024
 #: Reads up to here are done at once, since a worker thread costs more than they do.
 _DIRECT = 64 * 1024
 
+#: How much of an upload is taken in between two looks at the room there is.
+_CHECK_EVERY = 4 << 20
+
 _TYPES = {
     stat.S_IFREG: FileType.FILE,
     stat.S_IFDIR: FileType.DIRECTORY,
@@ -51,11 +56,24 @@ _TYPES = {
 class Files:
     """Files of all sandboxes. Paths are bytes, as the kernel has them."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
-        self._registry, self._settings = registry, settings
+    def __init__(self, registry: Registry, settings: Settings, reserve: Reserve) -> None:
+        self._registry, self._settings, self._reserve = registry, settings, reserve
 
     async def _agents(self, owner: str, sandbox_id: str) -> Agents:
         return (await self._registry.usable(owner, sandbox_id, Action.FILES))[2]
+
+    def _check_room(self, sandbox_id: str) -> None:
+        """Raises ``Problem`` where the host's disk or the sandbox has no room for an upload."""
+        self._reserve.check()
+        self._check_full(sandbox_id)
+
+    def _check_full(self, sandbox_id: str) -> None:
+        """Where storage is watched: what api writes does not end with the sandbox's commands."""
+        live = self._registry.find(sandbox_id)
+        if live is not None and live.record.storage_full:
+            raise Problem(
+                Code.NO_SPACE, "the sandbox has used all of its storage", remedy="remove some of its files"
+            )
 
     async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
         """The contents of a file of at most ``limit`` bytes. Raises ``Problem``."""
@@ -95,6 +113,7 @@ class Files:
                 await upload.write(data)
             return len(data)
         agents = await self._agents(owner, sandbox_id)
+        self._check_full(sandbox_id)
         with _translated(path):
             async with agents.use() as agent:
                 await _done(agent, Put(os.fsdecode(path), -1 if mode is None else mode, data))
@@ -106,6 +125,7 @@ class Files:
     ) -> AsyncIterator["Upload"]:
         """A file that takes the place of ``path`` when the block ends well, and leaves nothing if not."""
         agents = await self._agents(owner, sandbox_id)
+        self._check_room(sandbox_id)
         with _translated(path):
             async with agents.use() as agent:
                 answer, descriptors = await agent.ask(Write(os.fsdecode(path), -1 if mode is None else mode))
@@ -114,7 +134,7 @@ class Files:
                     raise Unresponsive("the sandbox answered something else")
                 descriptor = plain_file(descriptors)
                 try:
-                    yield Upload(descriptor)
+                    yield Upload(descriptor, partial(self._check_room, sandbox_id))
                     await _done(agent, Commit(""))
                 except BaseException:
                     # Hanging up makes the agent throw its file away; asking for it keeps the agent.
@@ -198,13 +218,18 @@ class OpenFile:
 
 
 class Upload:
-    """A file being written."""
+    """A file being written. ``check`` raises ``Problem`` when there is no room for more."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, check: Callable[[], None]) -> None:
+        self._descriptor, self._check = descriptor, check
+        self._unchecked = 0
 
     async def write(self, chunk: bytes) -> None:
         """Append. Waits for the disk, so that a fast client cannot fill memory. Raises ``Problem``."""
+        self._unchecked += len(chunk)
+        if self._unchecked >= _CHECK_EVERY:
+            self._unchecked = 0
+            self._check()
         try:
             await trio.to_thread.run_sync(_write_all, self._descriptor, chunk)
         except OSError as error:

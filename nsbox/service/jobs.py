@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -95,7 +96,7 @@ class Job:
     async def start(self, order: Exec, stdin: bytes) -> None:
         """Start it. Raises ``Problem``; nothing is left then."""
         try:
-            self._since = self._box.time.now()
+            self._since, self._known_since = self._box.time.now(), time.monotonic()
             self.log = self.new_log()
             try:
                 await self._start(order, stdin)
@@ -139,7 +140,7 @@ class Job:
         self.log, self._running, self.end = log, adopted.running, end
         log.keep_head(self.note.head)
         self.pid = adopted.running.pid
-        self._since = self._box.time.now() - spent
+        self._since, self._known_since = self._box.time.now() - spent, 0.0
         self._outputs = adopted.outputs
         self.kept = self.background = True
         self.begun.set()
@@ -222,12 +223,21 @@ class Job:
     def _of(self, exited: Exited) -> End:
         status = exited.status
         if not (os.WIFEXITED(status & 0xFFFF) or os.WIFSIGNALED(status & 0xFFFF)):
-            return self._outcome(Outcome.SANDBOX_GONE, None)  # no status of an end: init is not itself any more
+            return self._outcome(
+                Outcome.SANDBOX_GONE, None
+            )  # no status of an end: init is not itself any more
         code = os.waitstatus_to_exitcode(status & 0xFFFF)
         if code >= 0:
             return self._outcome(Outcome.EXITED, exited, exit_code=code)
-        outcome = Outcome.OOM if exited.oom else Outcome.SIGNALED
-        return self._outcome(outcome, exited, signal=signal_name(-code))
+        return self._outcome(self._why_killed(exited, -code), exited, signal=signal_name(-code))
+
+    def _why_killed(self, exited: Exited, number: int) -> Outcome:
+        if exited.oom:
+            return Outcome.OOM
+        # keeper says so before it ends all commands of a sandbox: whoever is killed then was alive.
+        if number == signal.SIGKILL and self._box.full_at >= self._known_since:
+            return Outcome.STORAGE_FULL
+        return Outcome.SIGNALED
 
     def _outcome(
         self,
@@ -259,8 +269,8 @@ class Job:
             _log.warning("the end of %s is not written down: %s", self.key, error)
 
     async def _drain(self, recorder: Recorder) -> None:
-        """A process that the command left behind may still write. That is taken in, or thrown away where nobody
-        can ask for it any more: it is neither stopped by a full pipe nor killed by a closed one."""
+        """A process that the command left behind may still write. That is taken in, or thrown away where
+        nobody can ask for it any more: it is neither stopped by a full pipe nor killed by a closed one."""
         if not self.kept:
             self.log.stop_keeping()
         if not recorder.ended and not self._box.closed:

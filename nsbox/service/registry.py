@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from nsbox.host import cgroups
 from nsbox.host.agents import Agents
 from nsbox.host.box import Box
 from nsbox.model.errors import Code, Problem
@@ -100,6 +101,12 @@ class Registry:
         live.record = msgspec.structs.replace(live.record, **changes)
         await self.store.update(live.record)
         return live.record
+
+    async def look_at_memory(self, live: Live) -> None:
+        """Take over what the kernel has counted of processes ended for lack of memory."""
+        kills = cgroups.oom_kills(live.record.cgroup) if live.record.cgroup else 0
+        if kills > live.record.oom_kills:
+            await self.change(live, oom_kills=kills, last_oom_at=clock.wall())
 
     async def record(self, owner: str, sandbox_id: str) -> Sandbox:
         """The record as it is now. Raises ``Problem(SANDBOX_NOT_FOUND)``, also for another owner's."""

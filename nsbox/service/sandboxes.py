@@ -1,6 +1,7 @@
 """The life of sandboxes: made, found, ended on request or on time, never half."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -9,6 +10,7 @@ import trio
 
 from nsbox.host.box import Adopted, Box, Unresponsive
 from nsbox.host.keeper import KeeperLink
+from nsbox.host.storage import Reserve, Rooms
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action, EndReason, State
 from nsbox.model.sandbox import Sandbox, SandboxSpec, Template, new_sandbox_id
@@ -18,6 +20,7 @@ from nsbox.service.pauses import Pauses
 from nsbox.service.registry import Live, Registry
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
+from nsbox.wire.messages import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +42,10 @@ class Sandboxes:
         run_dir: int,
         nursery: trio.Nursery,
         adopt: Callable[[str, Box, list[Adopted]], None],
+        rooms: Rooms,
+        reserve: Reserve,
     ) -> None:
-        self._adopt = adopt
+        self._adopt, self._rooms, self._reserve = adopt, rooms, reserve
         self._registry, self._keeper, self._templates = registry, keeper, templates
         self._settings, self._run_dir, self._nursery = settings, run_dir, nursery
         self._boot_id = clock.boot_id()
@@ -61,6 +66,7 @@ class Sandboxes:
                 f"{self._settings.max_sandboxes} sandboxes are alive already",
                 remedy="delete some, or raise max_sandboxes",
             )
+        self._reserve.check()
         making = _Making()
         self._wanted += 1
         try:
@@ -131,7 +137,12 @@ class Sandboxes:
             making.done.set()
 
     async def _launch(self, live: Live) -> Sandbox:
-        created = await self._keeper.create(launch.order(live.record))
+        storage = self._rooms.make(live.record.id, live.record.limits)
+        try:
+            created = await self._keeper.create(launch.order(live.record, storage))
+        except BaseException:
+            self._rooms.discard(live.record.id)
+            raise
         try:
             box = Box(self._run_dir, live.record.id)
             await box.attach()
@@ -139,7 +150,9 @@ class Sandboxes:
             raise Problem(Code.CREATE_FAILED, f"the sandbox's init does not answer: {error}") from error
         live.connect(box)
         self._nursery.start_soon(box.listen)
-        return await self._registry.move(live, Action.READY, enforced=created.enforced)
+        return await self._registry.move(
+            live, Action.READY, enforced=created.enforced, storage=storage, cgroup=created.cgroup
+        )
 
     async def _roll_back(self, live: Live) -> None:
         with trio.CancelScope(shield=True):
@@ -158,6 +171,9 @@ class Sandboxes:
 
     async def get(self, owner: str, sandbox_id: str) -> Sandbox:
         """The record, of the living and, for a while, of the ended."""
+        live = self._registry.find(sandbox_id)
+        if live is not None and live.record.owner == owner:
+            await self._registry.look_at_memory(live)
         return await self._registry.record(owner, sandbox_id)
 
     async def list(self, owner: str, states: frozenset[State]) -> list[Sandbox]:
@@ -178,6 +194,7 @@ class Sandboxes:
         """By way of the tombstone STOPPING. Shielded: a DELETE whose client leaves is still carried out."""
         with trio.CancelScope(shield=True):
             await self._registry.move(live, Action.KILL, reason)
+            await self._registry.look_at_memory(live)
             await self._keeper.destroy(live.record.id)
             if live.record.state is State.STOPPING:  # nobody else has seen to it meanwhile
                 await self._registry.move(live, Action.GONE)
@@ -189,6 +206,21 @@ class Sandboxes:
         if live is not None:
             self._nursery.start_soon(
                 self._reported, lambda: self._bury(live), f"recording the end of {sandbox_id}"
+            )
+
+    def storage(self, told: Storage) -> None:
+        """keeper says that a sandbox has passed a watched storage limit, or is below it again."""
+        live = self._registry.find(told.id)
+        if live is None or live.box is None:
+            return
+        if told.over:
+            live.box.full_at = time.monotonic()
+            _log.warning("%s has written %d bytes, %d inodes", told.id, told.used_bytes, told.used_inodes)
+        if bool(told.over) is not live.record.storage_full:
+            self._nursery.start_soon(
+                self._reported,
+                partial(self._registry.change, live, storage_full=bool(told.over)),
+                f"recording the storage of {told.id}",
             )
 
     async def _bury(self, live: Live) -> None:
@@ -230,6 +262,8 @@ class Sandboxes:
                     live.agents.let_go()
                 if live.record.state is State.STOPPING:
                     self._nursery.start_soon(self._retry, live)
+                elif live.record.state is State.RUNNING:
+                    await self._reported(partial(self._registry.look_at_memory, live), "counting OOM kills")
             if trio.current_time() >= next_pruning:
                 next_pruning = trio.current_time() + _PRUNING
                 await self._reported(self._prune, "forgetting old records")

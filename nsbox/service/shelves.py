@@ -1,8 +1,7 @@
 """The commands of one sandbox that can be asked for, and the room that their logs may take together.
 
-One sandbox's commands may write as much as they like: what is kept of it is bounded for each, and for all of them
-together, so that no sandbox fills the host's disk through its logs.
-"""
+One sandbox's commands may write as much as they like: what is kept of it is bounded for each, and for all of
+them together, so that no sandbox fills the host's disk through its logs."""
 
 from __future__ import annotations
 
@@ -62,7 +61,8 @@ class Jobs:
             del self._requests[job.note.request.key]
 
     def ended(self, job: Job) -> None:
-        """Nothing more comes of it. It is kept for who may ask, as long as there are not too many of those."""
+        """Nothing more comes of it. It is kept for who may ask, as long as there are not too many of
+        those."""
         if not job.kept or job.problem is not None:
             self.drop(job)
             return
@@ -76,8 +76,8 @@ class Jobs:
         job.discard()
 
     async def make_room(self) -> None:
-        """Free what is too much: of each log, and then of all. Of the ended the oldest first, whole; then what
-        runs has equal shares."""
+        """Free what is too much: of each log, and then of all. Of the ended the oldest first, whole; then
+        what runs has equal shares."""
         if self._making_room.locked() or self.closed:
             return
         async with self._making_room:

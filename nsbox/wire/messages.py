@@ -1,7 +1,7 @@
 """The closed set of messages that api, keeper, init and the file agent speak.
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
-     │                 │             Freeze → Frozen, Thaw → Thawed, Task → TaskDone; unasked: Gone
+     │                 │             Freeze → Frozen, Thaw → Thawed, Task → TaskDone; unasked: Gone, Storage
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
             │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
@@ -44,7 +44,9 @@ class Welcome(NamedTuple):
 
 class Create(NamedTuple):
     """Make a sandbox. ``layers`` are names of folders in ``layers/``, topmost first. Limits: 0 means none.
-    ``cpu_quota_us`` is microseconds of processor time per 100 ms."""
+    ``cpu_quota_us`` is microseconds of processor time per 20 ms. ``storage`` is the backend that holds
+    ``storage_bytes`` and ``inodes``: ``quota`` (api has made the folder and given it its project), ``tmpfs``,
+    ``watched``, or empty for none."""
 
     id: str
     layers: tuple[str, ...]
@@ -53,13 +55,27 @@ class Create(NamedTuple):
     memory_bytes: int
     pids: int
     storage_bytes: int
+    storage: str = ""
+    inodes: int = 0
 
 
 class Created(NamedTuple):
-    """The sandbox runs; its init listens on ``run/ID.sock``."""
+    """The sandbox runs; its init listens on ``run/ID.sock``. ``cgroup``: its own, or empty where there is
+    none."""
 
     id: str
     enforced: tuple[str, ...]
+    cgroup: str = ""
+
+
+class Storage(NamedTuple):
+    """What a watched sandbox has written, told when it has passed its limit (its commands are being ended
+    then) and when it is below it again."""
+
+    id: str
+    used_bytes: int
+    used_inodes: int
+    over: int
 
 
 class Failed(NamedTuple):
@@ -365,7 +381,7 @@ class Done(NamedTuple):
 
 
 Message = (
-    Hello | Welcome | Create | Created | Failed | Destroy | Destroyed | Gone | Task | TaskDone
+    Hello | Welcome | Create | Created | Storage | Failed | Destroy | Destroyed | Gone | Task | TaskDone
     | Prepare | Launch | Ready
     | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
     | Agent | AgentReady
@@ -393,7 +409,7 @@ class Stage(enum.StrEnum):
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
 TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Freeze, Thaw, Task})
 FROM_KEEPER: frozenset[type] = frozenset(
-    {Welcome, Created, Failed, Destroyed, Frozen, Thawed, Gone, TaskDone}
+    {Welcome, Created, Storage, Failed, Destroyed, Frozen, Thawed, Gone, TaskDone}
 )
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})

@@ -6,12 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import new_key
 from tests.e2e.client import Api, Sandbox
+from tests.e2e.daemon import Daemon
 from tests.e2e.seed_snippets import CURL, NODE, PUBLISHED_URL, PYTHON
+from tests.registries import tools
+from tests.registries.fake import FakeRegistry, serving
+from tests.registries.images import image, layer
 
 pytest.importorskip("requests", reason="the Python snippet needs requests")
 
@@ -49,6 +56,40 @@ def node(name: str, api: Api, before: str, after: str) -> str:
     return output([program, "--input-type=module"], before + filled(NODE[name], api) + after)
 
 
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeRegistry]:
+    """The images that the snippets name, small ones, in a registry that stands in for Docker Hub."""
+    tools.need("/bin/busybox")
+    program = Path("/bin/busybox").read_bytes()
+    with serving() as registry:
+        for name, tag in (("node", "22-alpine"), ("python", "3.12-slim")):
+            made = image([layer({"bin/busybox": program, "bin/sh": "busybox", "name": name.encode()})])
+            registry.push(f"library/{name}", made, tag)
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def mirrored(hub: FakeRegistry) -> Iterator[Api]:
+    """A daemon that asks the stand-in where a reference has no registry in it."""
+    daemon = Daemon(key=new_key())
+    config = Path(daemon.state_dir, "mirrors.toml")
+    config.write_text(f'[registries."docker.io"]\nmirrors = ["{hub.host}"]\n')
+    daemon.settings["NSBOX_CONFIG"] = str(config)
+    try:
+        with daemon.start().api() as client:
+            yield client
+    finally:
+        daemon.close()
+
+
+def check_image(api: Api, answer: dict[str, Any], name: str) -> None:
+    assert answer["status"] == "running", answer
+    try:
+        assert Sandbox(api, answer["id"]).out("busybox cat /name") == name
+    finally:
+        api.kill(answer["id"])
+
+
 def test_curl_creates_a_sandbox_with_defaults(api: Api) -> None:
     answer = curl("create", api)
     try:
@@ -78,12 +119,8 @@ def test_curl_kills_the_sandbox(api: Api) -> None:
     assert curl("kill", api, sandbox_id) == {"id": sandbox_id, "status": "stopped"}
 
 
-def test_curl_asks_for_an_image_that_is_not_here(api: Api) -> None:
-    answer = curl("image", api)
-    assert answer["status"] == 422
-    assert (answer["code"], answer["field"]) == ("image_not_available", "image")
-    assert "default" in answer["available"]
-    assert "node:22-alpine" in answer["detail"]
+def test_curl_creates_a_sandbox_from_an_image(mirrored: Api) -> None:
+    check_image(mirrored, curl("image", mirrored), "node")
 
 
 def test_python_creates_a_sandbox(api: Api) -> None:
@@ -122,7 +159,6 @@ def test_node_kills_the_sandbox(api: Api) -> None:
     assert api.get(sandbox_id)["status"] == "stopped"
 
 
-def test_node_asks_for_an_image_that_is_not_here(api: Api) -> None:
-    answer = json.loads(node("image", api, "", "console.log(await res.text())"))
-    assert (answer["status"], answer["code"], answer["field"]) == (422, "image_not_available", "image")
-    assert "default" in answer["available"]
+def test_node_creates_a_sandbox_from_an_image(mirrored: Api) -> None:
+    answer = json.loads(node("image", mirrored, "", "console.log(await res.text())"))
+    check_image(mirrored, answer, "python")

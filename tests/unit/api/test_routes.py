@@ -53,7 +53,12 @@ async def test_a_life() -> None:
             "2026-03-13T12:00:00.000Z",
             "2026-03-13T12:30:00.000Z",
         )
-        assert view["limits"] == {"enforced": ["memoryMb", "pids"], "notEnforced": ["vcpus", "storageMb"]}
+        assert view["limits"] == {
+            "enforced": ["memoryMb", "pids"],
+            "notEnforced": ["vcpus", "storageMb"],
+            "storage": None,
+        }
+        assert view["oom"] == {"kills": 0, "lastAt": None}
         assert server.fakes.sandboxes.specs[0].env == {"TOKEN": "hunter2"}
         one = f"/sandboxes/{view['id']}"
         for answer in (created, await server.ask("GET", one), await server.ask("GET", "/sandboxes")):

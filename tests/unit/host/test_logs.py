@@ -155,9 +155,7 @@ def _check(pipes: Pipes) -> None:
     st.integers(0, 60),
     st.lists(st.tuples(st.sampled_from(Stream), st.binary(min_size=1, max_size=30), st.booleans())),
 )
-def test_the_head_of_each_stream(
-    tmp_path: Path, head: int, steps: list[tuple[Stream, bytes, bool]]
-) -> None:
+def test_the_head_of_each_stream(tmp_path: Path, head: int, steps: list[tuple[Stream, bytes, bool]]) -> None:
     pipes = Pipes(tmp_path / "cmd", head)
     try:
         for stream, data, dies in steps:

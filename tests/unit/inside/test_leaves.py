@@ -61,18 +61,40 @@ def test_kill(leaves: Leaves, tmp_path: Path) -> None:
     assert (tmp_path / name / "cgroup.kill").read_text() == "1"
 
 
-def test_lack_of_memory_is_told_once(leaves: Leaves, tmp_path: Path) -> None:
-    assert not leaves.oom_killed()
-    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
-    assert leaves.oom_killed()
-    assert not leaves.oom_killed()
-    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 3\n")
-    assert leaves.oom_killed()
+def test_lack_of_memory_is_told_of_the_leaf_it_was_in(leaves: Leaves, tmp_path: Path) -> None:
+    name, other = make(leaves), make(leaves)
+    assert not leaves.oom_killed(name)
+    for leaf, kills in ((name, 2), (other, 0)):
+        (tmp_path / leaf / "memory.events").write_text(f"low 0\noom 3\noom_kill {kills}\noom_group_kill 1\n")
+    assert leaves.oom_killed(name)
+    assert not leaves.oom_killed(other)
+    assert not leaves.oom_killed("gone")
+
+
+def test_with_memory_init_has_a_leaf_and_leaves_go_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel would make of it is seen in tests/limits; here, what is written, and in which order:
+    no controllers for children while a process stands above them."""
+    written: list[tuple[str, bytes]] = []
+    monkeypatch.setattr(Leaves, "_write", lambda self, path, data: written.append((path, data)))
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    counted = Leaves()
+    counted.use(descriptor)
+    name = make(counted)
+    assert written == [
+        ("init/cgroup.procs", b"0"),
+        ("cgroup.subtree_control", b"+memory"),
+        (f"{name}/memory.oom.group", b"1"),
+    ]
+    assert (tmp_path / "init").is_dir()
+    os.close(descriptor)
 
 
 def test_where_there_are_none() -> None:
     leaves = Leaves()
     assert leaves.make() == ("", None)
     assert leaves.holds_only("", 1)
-    assert not leaves.oom_killed()
+    assert not leaves.oom_killed("")
     leaves.discard("")

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from nsbox.host.storage import Reserve, Rooms
 from nsbox.service import sandboxes as module
 from nsbox.service.commands import Commands
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
-from nsbox.settings import Settings
+from nsbox.settings import Settings, StorageMode
 from nsbox.store.database import Database
 from nsbox.store.sandboxes import SandboxStore
 from tests.unit.service.fakes import TEMPLATE, FakeBox, FakeKeeper
@@ -35,12 +36,14 @@ class Service:
         self.commands = Commands(self.registry, self.templates, self.settings, self.nursery)
         self.sandboxes = Sandboxes(
             self.registry,
-            self.keeper,
+            self.keeper,  # type: ignore[arg-type]
             self.templates,
             self.settings,
             -1,
             self.nursery,
-            self.commands.adopt,  # type: ignore[arg-type]
+            self.commands.adopt,
+            Rooms("/nowhere", StorageMode.WATCHED),
+            Reserve("/", 0),
         )
 
 

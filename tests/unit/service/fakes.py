@@ -106,6 +106,7 @@ class FakeBox:
         self.time = BoxTime()
         self.quiet_gate = trio.Event()
         self.quiet_gate.set()
+        self.full_at = -1.0
         self.log: list[tuple[Any, ...]] = []
         self.exits: dict[str, Slot] = {}
         self.orders: list[Exec] = []

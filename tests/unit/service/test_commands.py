@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,10 @@ async def test_background_processes_are_listed_until_they_end(service: Service, 
     ]
 
 
+def _grown(job: jobs.Job, size: int) -> bool:
+    return job.log.end == size
+
+
 async def test_the_last_bytes_of_a_background_process_are_kept(
     service: Service, sandbox: Sandbox, settings: Settings
 ) -> None:
@@ -350,15 +355,16 @@ async def test_the_last_bytes_of_a_background_process_are_kept(
         box.write(0, "stdout", bytes([written % 251]) * 65_536)  # would block if nobody read
         written += 1
         assert written < 600
-        await until(lambda: job.log.end == written * 65_536)
+        await until(partial(_grown, job, written * 65_536))
     box.exit(0)
     await until(lambda: service.commands._active == {})
     assert job.log.end == written * 65_536
     assert settings.log_bytes <= job.log.end - job.log.start <= settings.log_bytes + (2 << 20)
     reader = job.reader()
-    assert reader.whole(job.log.end)[0] == b"".join(
-        bytes([one % 251]) * 65_536 for one in range(written)
-    )[job.log.start :]
+    assert (
+        reader.whole(job.log.end)[0]
+        == b"".join(bytes([one % 251]) * 65_536 for one in range(written))[job.log.start :]
+    )
     assert reader.read(0, job.log.end) is None
     reader.close()
 

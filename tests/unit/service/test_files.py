@@ -17,6 +17,7 @@ from nsbox.host import agents as host_agents
 from nsbox.host.agents import Agents
 from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Endpoint
+from nsbox.host.storage import Reserve
 from nsbox.inside import channel, files
 from nsbox.inside.agent import Agent
 from nsbox.kernel import libc
@@ -62,6 +63,9 @@ class Registry:
         await trio.lowlevel.checkpoint()
         return None, None, self.agents
 
+    def find(self, sandbox_id: str) -> None:
+        """It has no storage that could be full."""
+
 
 class Settings:
     max_list_entries = 5
@@ -85,7 +89,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
 @pytest.fixture
 async def service(box: Box) -> Any:
     agents = Agents(box)  # type: ignore[arg-type]
-    yield Files(Registry(agents), Settings())  # type: ignore[arg-type]
+    yield Files(Registry(agents), Settings(), Reserve("/", 0))  # type: ignore[arg-type]
     agents.close()
 
 
