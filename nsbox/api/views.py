@@ -9,6 +9,7 @@ from typing import Any
 
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
+from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 
@@ -30,7 +31,7 @@ def iso(seconds: float) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def sandbox(record: Sandbox) -> JSON:
+def sandbox(record: Sandbox, network: NetworkState) -> JSON:
     """A sandbox. Its environment is never given back: it holds secrets."""
     view: JSON = {
         "id": record.id,
@@ -55,6 +56,7 @@ def sandbox(record: Sandbox) -> JSON:
     }
     if record.state is State.PAUSED and record.remaining_s is not None:
         view["remainingMs"] = round(record.remaining_s * 1000)
+    view["network"] = network_policy(record.network, network)
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
     if record.end_reason is not None:
@@ -132,6 +134,37 @@ def progress(news: Progress) -> JSON:
     return view
 
 
+def network_policy(policy: NetworkPolicy, state: NetworkState) -> JSON:
+    """``enforced``: whether what the policy allows can be reached at present; what it refuses never can."""
+    enforced = state.up or policy.mode is NetworkMode.OFF
+    view: JSON = {
+        "mode": policy.mode.value,
+        "allow": list(policy.allow),
+        "deny": list(policy.deny),
+        "ports": list(policy.ports),
+        "enforced": enforced,
+    }
+    if not enforced:
+        view["reason"] = state.reason
+    return view
+
+
+def refusals(found: list[Refusal]) -> JSON:
+    """The log of a sandbox's network."""
+    return {"entries": [_refusal(one) for one in found]}
+
+
+def _refusal(one: Refusal) -> JSON:
+    return {
+        "at": iso(one.at),
+        "reason": one.reason,
+        "protocol": one.protocol,
+        "address": one.address or None,
+        "port": one.port or None,
+        "name": one.name or None,
+    }
+
+
 def killed(record: Sandbox) -> JSON:
     """The answer to DELETE."""
     return {"id": record.id, "status": record.state.value}
@@ -144,9 +177,21 @@ def paused(record: Sandbox, reclaimed: int | None) -> JSON:
 
 def time_left(record: Sandbox) -> JSON:
     """The answer to resume and to timeout."""
-    whole = sandbox(record)
-    members = ("id", "status", "timeoutMs", "expiresAt", "remainingMs")
-    return {name: whole[name] for name in members if name in whole}
+    return {
+        "id": record.id,
+        "status": record.state.value,
+        "timeoutMs": record.timeout_ms,
+        **_ends(record),
+    }
+
+
+def _ends(record: Sandbox) -> JSON:
+    """Of one that is paused, when it will end is not known; how much time it has left is."""
+    if record.state is not State.PAUSED:
+        return {"expiresAt": iso(record.expires_at)}
+    if record.remaining_s is None:
+        return {"expiresAt": None}
+    return {"expiresAt": None, "remainingMs": round(record.remaining_s * 1000)}
 
 
 def result(outcome: CommandResult, encoding: Encoding) -> JSON:

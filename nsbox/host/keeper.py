@@ -1,6 +1,7 @@
 """api's side of the conversation with keeper."""
 
 import errno
+import logging
 import os
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.wire.messages import (
     FROM_KEEPER,
     PROTOCOL_VERSION,
+    AskRefusals,
     Create,
     Created,
     Destroy,
@@ -21,6 +23,10 @@ from nsbox.wire.messages import (
     Gone,
     Hello,
     Message,
+    NetworkSet,
+    NetworkState,
+    Refusals,
+    SetNetwork,
     Storage,
     Task,
     TaskDone,
@@ -28,6 +34,8 @@ from nsbox.wire.messages import (
     Thawed,
     Welcome,
 )  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 #: keeper gives a box 20 s; beyond that it is keeper that is stuck.
 _PATIENCE = 30.0
@@ -56,6 +64,8 @@ class KeeperLink:
         self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
         self.enforced: tuple[str, ...] = ()
+        self._one_at_a_time = trio.Lock()
+        self.network = NetworkState(0, "there is no network: see the setting network")
 
     async def greet(self) -> tuple[str, ...]:
         """Exchange versions; the ids of the sandboxes that live. Before ``listen``."""
@@ -65,7 +75,9 @@ class KeeperLink:
             close_all(descriptors)
             # What an earlier api was waiting for may end between our connecting and keeper's reading Hello,
             # and is told to whoever is connected. Nobody here waits for it, and Welcome tells what lives.
-            if not isinstance(message, Created | Destroyed | Failed | Frozen | Thawed | Gone | TaskDone):
+            if isinstance(message, NetworkState):
+                self.network = message
+            elif isinstance(message, Welcome) or type(message) not in FROM_KEEPER:
                 break
         if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
             raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
@@ -87,6 +99,12 @@ class KeeperLink:
         match message:
             case Gone(sandbox_id, _):
                 self._on_gone(sandbox_id)
+            case NetworkState():
+                self.network = message
+            case NetworkSet():
+                self._fill(("network", message.id), message)
+            case Refusals():
+                self._fill(("refusals", message.id), message)
             case Storage():
                 self._on_storage(message)
             case Created() | Failed():
@@ -180,6 +198,34 @@ class KeeperLink:
             raise Problem(
                 Code.SANDBOX_UNRESPONSIVE, f"keeper did not answer: {error}", remedy="try again"
             ) from error
+
+    async def set_network(self, sandbox_id: str, policy: str) -> None:
+        """Put another policy in place; returning means it holds. Raises ``Problem``."""
+        answer = await self._asked("network", sandbox_id, SetNetwork(sandbox_id, policy))
+        assert isinstance(answer, NetworkSet)
+        if answer.detail:
+            _log.error("the network policy of %s: %s", sandbox_id, answer.detail)
+            raise Problem(Code.NETWORK_FAILED, "the policy could not be put in place; the old one holds")
+
+    async def refusals(self, sandbox_id: str) -> tuple[str, ...]:
+        """What the network has refused to it. Raises ``Problem``."""
+        answer = await self._asked("refusals", sandbox_id, AskRefusals(sandbox_id))
+        assert isinstance(answer, Refusals)
+        return answer.rows
+
+    async def _asked(self, kind: str, sandbox_id: str, question: Message) -> Message:
+        try:
+            # One at a time: who shares an answer would be told of another's policy.
+            async with self._one_at_a_time:
+                slot = await self._ask(kind, sandbox_id, question)
+                with trio.fail_after(_PATIENCE):
+                    answer, _ = await slot.wait()
+        except (Closed, trio.TooSlowError) as error:
+            self._slots.pop((kind, sandbox_id), None)
+            raise Problem(
+                Code.SANDBOX_UNRESPONSIVE, f"keeper did not answer: {error}", remedy="try again"
+            ) from error
+        return answer
 
     async def task(self, key: str, name: str, argument: str, descriptors: Sequence[int]) -> int:
         """Run a task in the outer namespace; its status as of waitpid. Raises ``Closed``."""
