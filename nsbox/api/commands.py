@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import schema, views
+from nsbox.api import idempotency, query, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 
 _START = schema.Reader(schema.StartProcess)
 _NONE: frozenset[str] = frozenset()
+_ALL = frozenset({"all"})
 
 
 def add(app: QuartTrio, services: Services) -> None:
@@ -20,10 +21,18 @@ def add(app: QuartTrio, services: Services) -> None:
     async def start(sandbox_id: str) -> Response:
         asked = call(_NONE)
         spec = _START.read(asked.body).spec()
-        return reply(views.process(await services.commands.start(asked.owner, sandbox_id, spec)), 201)
+        wish = idempotency.request(request.headers.get(idempotency.HEADER), "process", spec)
+        process = await services.commands.start(asked.owner, sandbox_id, spec, wish)
+        location = f"{BASE}/sandboxes/{sandbox_id}/processes/{process.id}"
+        return reply(views.process(process), 201, location=location)
+
+    async def get(sandbox_id: str, key: str) -> Response:
+        return reply(views.process(await services.commands.get(call(_NONE).owner, sandbox_id, key)))
 
     async def get_all(sandbox_id: str) -> Response:
-        processes = await services.commands.list(call(_NONE).owner, sandbox_id)
+        asked = call(_ALL)
+        everything = query.flag(asked.query, "all")
+        processes = await services.commands.list(asked.owner, sandbox_id, everything)
         return reply([views.process(process) for process in processes])
 
     async def kill_all(sandbox_id: str) -> Response:
@@ -32,4 +41,5 @@ def add(app: QuartTrio, services: Services) -> None:
     one = f"{BASE}/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{one}/processes", "start_process", start, methods=["POST"])
     app.add_url_rule(f"{one}/processes", "list_processes", get_all, methods=["GET"])
+    app.add_url_rule(f"{one}/processes/<key>", "get_process", get, methods=["GET"])
     app.add_url_rule(f"{one}/processes", "kill_processes", kill_all, methods=["DELETE"])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
@@ -157,23 +158,66 @@ class BuildingService(Protocol):
         ...
 
 
+class FollowerService(Protocol):
+    """Reads what a command writes, as a context. ``offset``: behind what it has given last."""
+
+    offset: int
+
+    def __enter__(self) -> FollowerService: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    async def next(self) -> Any:
+        """A ``Piece`` of one stream or a ``Gap``; waits for it. None: the command has ended, and that was
+        all."""
+        ...
+
+    async def look(self) -> Any:
+        """The same, without waiting. None: there is nothing more now."""
+        ...
+
+    def process(self) -> Process:
+        """The command as it is now."""
+        ...
+
+
 class CommandsService(Protocol):
     """Commands in a sandbox. ``spec.argv`` is empty for a string: the service adds the template's shell."""
 
-    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
-        """Run to the end and give the result."""
+    async def run(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> CommandResult:
+        """Run to the end and give the result; of a ``request`` that was made before, the first one's."""
         ...
 
     async def begin(self, sandbox: Sandbox) -> None:
         """Start what the template of a new sandbox starts."""
         ...
 
-    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
+    async def start(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> Process:
         """Start in the background."""
         ...
 
-    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
-        """Background processes."""
+    async def stream(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
+    ) -> FollowerService:
+        """Start, and follow the output from ``offset`` on. It goes on when nobody follows."""
+        ...
+
+    async def follow(
+        self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool
+    ) -> FollowerService:
+        """Follow the output of a command that is known by its id. ``text``: pieces end between characters."""
+        ...
+
+    async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """A command that is known by its id. Raises ``PROCESS_NOT_FOUND``."""
+        ...
+
+    async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
+        """Background processes that run; or all commands that are known."""
         ...
 
     async def kill_all(self, owner: str, sandbox_id: str) -> int:

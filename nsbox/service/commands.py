@@ -14,9 +14,18 @@ from nsbox.host.shelf import Shelf, clear_all_but
 from nsbox.model.command import KEY, End, Kind, Note, Request
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action
-from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome, Process, Sandbox, new_command_id
+from nsbox.model.sandbox import (
+    CommandResult,
+    CommandSpec,
+    Encoding,
+    Outcome,
+    Process,
+    Sandbox,
+    new_command_id,
+)
 from nsbox.plan import launch
 from nsbox.service import clock, refusals
+from nsbox.service.following import Follower
 from nsbox.service.jobs import Job, answered
 from nsbox.service.registry import Registry
 from nsbox.service.shelves import Jobs
@@ -60,12 +69,34 @@ class Commands:
         owner: str,
         sandbox_id: str,
         spec: CommandSpec,
-        kind: Kind = Kind.PROCESS,
         request: Request | None = None,
     ) -> Process:
-        """Start a command that runs until it ends, is killed or, a stream, until its time is over."""
-        job, _ = await self._begin(owner, sandbox_id, spec, kind, request)
+        """Start a command that runs until it ends or is killed."""
+        job, _ = await self._begin(owner, sandbox_id, spec, Kind.PROCESS, request)
         return view(job)
+
+    async def stream(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
+    ) -> Following:
+        """Start a command whose output somebody follows. It runs to its end or its time-out, whoever
+        leaves."""
+        job, _ = await self._begin(owner, sandbox_id, spec, Kind.STREAM, request)
+        return self._following(job, offset, spec.encoding is Encoding.UTF8)
+
+    async def follow(self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool) -> Following:
+        """Follow what a command writes."""
+        return self._following(await self.find(owner, sandbox_id, key), offset, text)
+
+    @staticmethod
+    def _following(job: Job, offset: int, text: bool) -> Following:
+        if offset > job.log.end:
+            raise Problem(
+                Code.RANGE_NOT_SATISFIABLE,
+                f"the output ends at {job.log.end} so far",
+                field="offset",
+                end=job.log.end,
+            )
+        return Following(job, offset, text=text)
 
     async def begin(self, sandbox: Sandbox) -> None:
         """Start what the template starts in each of its sandboxes. Raises ``Problem`` if it cannot."""
@@ -158,7 +189,7 @@ class Commands:
 
     async def _supervise(self, job: Job, jobs: Jobs) -> None:
         with _Place(self._active, jobs.sandbox_id):
-            await job.supervise(jobs.make_room)
+            await job.supervise(jobs.make_room, self._settings.log_bytes)
         jobs.ended(job)
 
     # ---- adopt
@@ -259,7 +290,7 @@ class Commands:
         if job is None or not job.begun.is_set() or job.problem is not None:
             raise Problem(
                 Code.PROCESS_NOT_FOUND,
-                f"there is no process {key[:64]!r} in this sandbox",
+                f"there is no command {key[:64]!r} in this sandbox, or it ended long ago",
                 remedy="list them with GET /processes?all=true",
             )
         return job
@@ -307,6 +338,16 @@ def view(job: Job) -> Process:
         cpu_ms=end.cpu_ms,
         peak_kb=end.peak_kb,
     )
+
+
+class Following(Follower):
+    """A follower, for those who do not know what a job is."""
+
+    def process(self) -> Process:
+        """The command as it is now. Raises ``Problem`` for one that, after all, could not be started."""
+        if self.job.problem is not None:
+            raise self.job.problem
+        return view(self.job)
 
 
 class _Place:

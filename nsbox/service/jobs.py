@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import trio
@@ -66,6 +66,12 @@ class Streams(msgspec.Struct):
             os.close(descriptor)
 
 
+class Follows(Protocol):
+    """Who reads a log has come up to ``offset``."""
+
+    offset: int
+
+
 class Job:
     """One command from its pipes to its end. What it writes goes to its log, and outlives this process."""
 
@@ -83,7 +89,8 @@ class Job:
         #: Among the processes that run, as clients see them; those that were waited for are, once adopted.
         self.background = note.kind is not Kind.EXEC
         self.waiting = 0
-        self.followers = 0
+        self._followers: set[Follows] = set()
+        self._read_on = trio.Event()
         self._news = trio.Event()
         self._output: tuple[bytes, bytes] | None = None
         self._stdin: tuple[int, bytes] | None = None
@@ -157,9 +164,15 @@ class Job:
 
     # ---- until it ends
 
-    async def supervise(self, over: Callable[[], Awaitable[None]]) -> None:
-        """See it to its end. Runs in the daemon's nursery: nothing may be raised. ``over`` is called when its
-        log has grown much."""
+    async def supervise(self, make_room: Callable[[], Awaitable[None]], keep: int) -> None:
+        """See it to its end. Runs in the daemon's nursery: nothing may be raised. ``make_room`` is called
+        when its log has grown much, and keeps ``keep`` of it."""
+        self._keep = keep
+
+        async def over() -> None:
+            await make_room()
+            await self._hold()
+
         recorder = Recorder(self.log, self._outputs, self.writing, self._tell, over)
         try:
             if self.end is None:
@@ -279,8 +292,32 @@ class Job:
 
     # ---- what others ask
 
+    def follow(self, who: Follows) -> None:
+        """Until ``unfollow``, have ``news`` set when there is some."""
+        self._followers.add(who)
+
+    def unfollow(self, who: Follows) -> None:
+        self._followers.discard(who)
+        self.read_on()
+
+    def read_on(self) -> None:
+        """A follower has come further."""
+        self._read_on.set()
+
+    async def _hold(self) -> None:
+        """A stream is not written faster than those read it who follow it now; that is what a pipe does. When
+        nobody follows, it goes on, and the oldest bytes go.
+
+        Who does not read at all is cut off by the connection, and holds nobody up any more.
+        """
+        while self.note.kind is Kind.STREAM and self._followers and not self.ended.is_set():
+            if self.log.end - min(one.offset for one in self._followers) <= self._keep // 2:
+                return
+            self._read_on = trio.Event()
+            await self._read_on.wait()
+
     def _tell(self) -> None:
-        if self.followers:
+        if self._followers:
             self._news.set()
             self._news = trio.Event()
 
