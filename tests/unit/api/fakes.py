@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from nsbox.api.services import Listing, Services
+from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
@@ -139,6 +140,8 @@ class FakeCommands:
         self.specs: list[CommandSpec] = []
         self.processes: list[Process] = []
         self.begun: list[str] = []
+        self.requests: list[Request | None] = []
+        self.written: list[Any] = []
         self.result = CommandResult(
             outcome=Outcome.EXITED, stdout=Output(b"hello\n"), stderr=Output(), duration_ms=12, exit_code=0
         )
@@ -147,7 +150,10 @@ class FakeCommands:
         self.running = trio.Event()
         self.cancelled = trio.Event()
 
-    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
+    async def run(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> CommandResult:
+        self.requests.append(request)
         await self._sandboxes.get(owner, sandbox_id)
         self.specs.append(spec)
         if self.error is not None:
@@ -165,7 +171,10 @@ class FakeCommands:
         if self.error is not None:
             raise self.error
 
-    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
+    async def start(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> Process:
+        self.requests.append(request)
         await self._sandboxes.get(owner, sandbox_id)
         self.specs.append(spec)
         process = Process(
@@ -179,7 +188,22 @@ class FakeCommands:
         self.processes.append(process)
         return process
 
-    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
+    async def stream(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
+    ) -> FakeFollower:
+        return FakeFollower(self, await self.start(owner, sandbox_id, spec, request), offset)
+
+    async def follow(self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool) -> FakeFollower:
+        return FakeFollower(self, await self.get(owner, sandbox_id, key), offset)
+
+    async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
+        await self._sandboxes.get(owner, sandbox_id)
+        for process in self.processes:
+            if process.id == key:
+                return process
+        raise Problem(Code.PROCESS_NOT_FOUND, "no")
+
+    async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         await self._sandboxes.get(owner, sandbox_id)
         return self.processes
 
@@ -187,6 +211,36 @@ class FakeCommands:
         await self._sandboxes.get(owner, sandbox_id)
         killed, self.processes = len(self.processes), []
         return killed
+
+
+class FakeFollower:
+    """Gives what the test says was written, from ``offset`` on."""
+
+    def __init__(self, commands: FakeCommands, process: Process, offset: int) -> None:
+        self._commands, self._process, self.offset = commands, process, offset
+
+    def __enter__(self) -> FakeFollower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    async def next(self) -> Any:
+        await trio.lowlevel.checkpoint()
+        return await self.look()
+
+    async def look(self) -> Any:
+        for found in self._commands.written:
+            if found.offset >= self.offset:
+                data = getattr(found, "data", None)
+                self.offset = found.until if data is None else found.offset + len(data)
+                return found
+        if self._commands.error is not None:
+            raise self._commands.error
+        return None
+
+    def process(self) -> Process:
+        return self._process
 
 
 class FakeFile:

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsbox.api.services import Listing
+from nsbox.host.logs import Piece, Stream
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import State
 from nsbox.model.sandbox import Encoding, Entry, FileType, Outcome, Output
+from nsbox.service.following import Gap
 from nsbox.settings import Settings
 from tests.unit.api.client import Answer, running
 from tests.unit.api.fakes import CREATED, OTHER_KEY, FakeFile
@@ -26,6 +28,11 @@ SANDBOX_ROUTES = [
     ("POST", "/processes", {"command": "true"}),
     ("GET", "/processes"),
     ("DELETE", "/processes"),
+    ("GET", "/processes/cmd_0"),
+    ("GET", "/processes/cmd_0/logs"),
+    ("GET", "/processes/cmd_0/logs?follow=true"),
+    ("GET", "/processes/cmd_0/logs?raw=true"),
+    ("POST", "/exec?stream=true", {"command": "true"}),
     ("GET", "/files?path=/a"),
     ("GET", "/files?path=/a&raw=true"),
     ("GET", "/files?path=/a&list=true"),
@@ -153,6 +160,90 @@ async def test_exec() -> None:
             "/tmp",
         )
         assert spec.encoding is Encoding.BASE64
+
+
+async def test_output_as_events() -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}"
+        server.fakes.commands.written = [
+            Piece(Stream.STDOUT, 0, b"out\n"),
+            Piece(Stream.STDERR, 4, b"\xff"),
+            Gap(5, 100),
+            Piece(Stream.STDOUT, 100, b"x"),
+        ]
+        answer = await server.ask("POST", f"{one}/exec?stream=true", {"command": "x"})
+        assert answer.headers["content-type"] == "text/event-stream"
+        events = answer.body.decode().split("\n\n")
+        assert [event.split("\n")[0] for event in events[:6]] == [
+            "event: started",
+            "id: 4",
+            "id: 5",
+            "id: 100",
+            "id: 101",
+            "event: exit",
+        ]
+        assert events[1] == 'id: 4\nevent: stdout\ndata: {"offset":0,"data":"out\\n"}'
+        assert events[2].endswith('{"offset":4,"data":"\ufffd"}')
+        assert events[3] == 'id: 100\nevent: dropped\ndata: {"offset":5,"until":100}'
+        logs = f"{one}/processes/cmd_0/logs"
+        again = await server.ask("GET", f"{logs}?encoding=base64", headers={"Last-Event-ID": "100"})
+        assert again.json()["chunks"] == [{"stream": "stdout", "offset": 100, "data": "eA=="}]
+        assert (again.json()["offset"], again.json()["nextOffset"]) == (100, 101)
+        whole = (await server.ask("GET", logs)).json()
+        assert (len(whole["chunks"]), whole["dropped"], whole["process"]["id"]) == (3, 95, "cmd_0")
+        raw = await server.ask("GET", f"{logs}?raw=true&stream=stdout&offset=100")
+        assert (raw.body, raw.headers["x-log-offset"]) == (b"x", "100")
+        server.fakes.commands.error = Problem(Code.SANDBOX_GONE, "gone")
+        broken = await server.ask("GET", f"{logs}?follow=true", headers={"Last-Event-ID": "101"})
+        assert broken.status == 200
+        assert b"event: problem\n" in broken.body
+        assert b'"sandbox_gone"' in broken.body
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ("/exec?stream=maybe", {}, 422),
+        ("/exec?offset=5", {}, 400),
+        ("/exec?stream=true&offset=5", {}, 400),
+        ("/exec?stream=true", {"Last-Event-ID": "5"}, 400),
+        ("/exec?stream=true", {"Last-Event-ID": "five"}, 422),
+        ("/exec?stream=true", {"Last-Event-ID": "9" * 19}, 422),
+        ("/exec", {"Idempotency-Key": ""}, 422),
+        ("/exec", {"Idempotency-Key": "x" * 256}, 422),
+        ("/processes", {"Idempotency-Key": "x" * 256}, 422),
+    ],
+)
+async def test_what_streams_do_not_take(query: str, headers: dict[str, str], status: int) -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}"
+        answer = await server.ask("POST", one + query, {"command": "x"}, headers=headers)
+        assert answer.status == status
+        assert server.fakes.commands.specs == []
+
+
+async def test_requests_with_a_key() -> None:
+    """Known again by what they ask for, not by how that is spelled; of the secrets in them only a hash is
+    kept."""
+    async with running() as server:
+        one, headers = f"/sandboxes/{await server.sandbox()}", {"Idempotency-Key": "mine"}
+        wishes: list[tuple[str, dict[str, object]]] = [
+            ("/exec", {"command": "x", "env": {"A": "1", "B": "secret"}}),
+            ("/exec", {"env": {"B": "secret", "A": "1"}, "command": "x", "timeoutMs": None}),
+            ("/exec", {"command": "y"}),
+            ("/exec?stream=true", {"command": "y"}),
+            ("/processes", {"command": "y"}),
+        ]
+        for path, body in wishes:
+            assert (await server.ask("POST", one + path, body, headers=headers)).status in (200, 201)
+        first, second, *others = server.fakes.commands.requests
+        assert first == second
+        assert first is not None
+        assert len({first.body, *(one.body for one in others if one is not None)}) == 4
+        assert {one.key for one in others if one is not None} == {first.key}
+        assert "secret" not in repr(first)
+        assert (await server.ask("POST", f"{one}/exec", {"command": "x"})).status == 200
+        assert server.fakes.commands.requests[-1] is None
 
 
 async def test_processes() -> None:
