@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
-import sys
-import zipfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -193,45 +190,3 @@ def test_the_networks_process_that_dies_is_started_again(
     wait_until(lambda: dials(box, hosts.INTERNET4), 60, "packets get out again")
     assert not dials(closed, hosts.INTERNET4)
     assert dials(make(), hosts.INTERNET4)
-
-
-_WHEEL = "nsbox_probe-1.0-py3-none-any.whl"
-
-
-def _index(folder: str) -> None:
-    """A simple index (PEP 503) with one wheel."""
-    os.makedirs(f"{folder}/simple/nsbox-probe")
-    with zipfile.ZipFile(f"{folder}/{_WHEEL}", "w") as wheel:
-        info = "nsbox_probe-1.0.dist-info"
-        files = {
-            "nsbox_probe.py": "WORD = 'installed'\n",
-            f"{info}/METADATA": "Metadata-Version: 2.1\nName: nsbox-probe\nVersion: 1.0\n",
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
-            "Tag: py3-none-any\n",
-        }
-        for name, content in files.items():
-            wheel.writestr(name, content)
-        wheel.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"]))
-    with open(f"{folder}/{_WHEEL}", "rb") as wheel_file:
-        digest = hashlib.sha256(wheel_file.read()).hexdigest()
-    with open(f"{folder}/simple/nsbox-probe/index.html", "w", encoding="ascii") as page:
-        page.write(f'<html><body><a href="../../{_WHEEL}#sha256={digest}">{_WHEEL}</a></body></html>')
-
-
-def test_pip_installs_from_a_server_behind_the_network(
-    world: World, make: Callable[..., Sandbox], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = str(tmp_path_factory.mktemp("index"))
-    _index(folder)
-    serve = ["ip", "netns", "exec", world.around, sys.executable, "-m", "http.server", "8000", "-d", folder]
-    with subprocess.Popen([*serve, "-b", hosts.INTERNET4], stderr=subprocess.DEVNULL) as server:
-        try:
-            box = make(network={"allow": ["internet.example"], "ports": [8000]})
-            command = (
-                "for i in 1 2 3 4 5 6 7 8; do pip install -q --index-url http://internet.example:8000/simple "
-                "--trusted-host internet.example nsbox-probe && break; sleep 1; done; "
-                "python3 -c 'import nsbox_probe; print(nsbox_probe.WORD)'"
-            )
-            assert "installed" in box.out(command, timeoutMs=90_000)
-        finally:
-            server.kill()

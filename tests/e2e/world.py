@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsbox.kernel import libc
-from tests.e2e import hosts
+from tests.e2e import outside
 from tests.e2e.client import Api, Sandbox
 from tests.e2e.daemon import descendants
 from tests.e2e.hosts import World, WorldDaemon
@@ -17,10 +17,10 @@ from tests.e2e.hosts import World, WorldDaemon
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The hosts. Skips where they cannot be made."""
-    hosts.need_tools()
+    outside.need_test_hosts()
     made = World(str(tmp_path_factory.mktemp("world")))
     try:
-        with hosts.usable_tun():
+        with outside.usable_tun():
             made.make()
             yield made
     finally:
@@ -43,7 +43,7 @@ class Inhabitant:
         try:
             self.daemon.start()
             self.api = self.daemon.api()
-            hosts.wait_for_network(self.api)
+            outside.wait_for_network(self.api)
         except BaseException:
             self.__exit__()
             raise

@@ -47,6 +47,10 @@ _SOON: Final = 0.05
 _NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE, _GETROUTE = 16, 17, 24, 25, 26
 #: Groups of a routing socket: links, and routes of both families.
 _GROUPS: Final = 0x1 | 0x40 | 0x400
+#: Seconds that a closed connection stays in the table of all sandboxes (the kernel says 120): it counts no
+#: more for its sandbox, and this with the rate of new ones bounds how many there are of one.
+_CLOSED: Final = 10
+_TIME_WAIT: Final = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait"
 #: Where pasta listens for questions to the host's own resolver. Nobody else uses TEST-NET-1's last.
 FORWARDER: Final = "192.0.2.254"
 
@@ -79,6 +83,8 @@ class Network:
         self._ports.firewall.transact(
             nft.SUBSYSTEM, ruleset.base(plan, config.networks, ruleset.Limits(config.connections))
         )
+        # Now, for the first rule that asks for a connection's state brings the module along.
+        _write(_TIME_WAIT, str(_CLOSED), needed=False)
         self._state: tuple[bool, str] | None = None
         self._host_changed()
         self._gateway: subprocess.Popen[bytes] | None = subprocess.Popen(
@@ -246,12 +252,16 @@ def _adopt(descriptor: int) -> Netlink:
     return Netlink.adopt(descriptor)
 
 
-def _write(path: str, value: str) -> None:
+def _write(path: str, value: str, *, needed: bool = True) -> None:
     try:
         with open(path, "w", encoding="ascii") as file:
             file.write(value)
     except FileNotFoundError:
         pass  # a kernel without IPv6
+    except OSError as error:
+        if needed:
+            raise
+        print(f"nsbox network: {path}: {error.strerror}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:
