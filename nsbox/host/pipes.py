@@ -79,16 +79,28 @@ class Recorder:
     async def pump(self) -> None:
         """Until every writer has closed."""
         async with trio.open_nursery() as nursery:
-            for stream in list(self._pipes):
-                nursery.start_soon(self._pump, stream)
+            self.begin(nursery)
+
+    def begin(self, nursery: trio.Nursery) -> None:
+        """``pump`` in a nursery that is there already."""
+        for stream in list(self._pipes):
+            nursery.start_soon(self._pump, stream)
 
     async def _pump(self, stream: Stream) -> None:
         descriptor = self._pipes[stream]
         while True:
             try:
-                async with self._writing:
-                    taken = await self._take(descriptor, stream)
+                # Hardly ever held by anybody else; and the usual way would be a turn of the loop each time.
+                self._writing.acquire_nowait()
+            except trio.WouldBlock:
+                await self._writing.acquire()
+            try:
+                taken = await self._take(descriptor, stream)
             except BlockingIOError:
+                taken = -1
+            finally:
+                self._writing.release()
+            if taken < 0:
                 self._busy = 0
                 await trio.lowlevel.wait_readable(descriptor)
                 continue
@@ -110,11 +122,13 @@ class Recorder:
         if self._grown >= _MUCH and self._over is not None:
             self._grown = 0
             await self._over()
+        self._busy += taken >= _CHUNK // 2
         if taken < _CHUNK // 2:
-            return
-        self._busy += 1
-        if not self.log.keeps or self.log.cut[stream] or self._busy % _IN_A_ROW == 0:
+            await trio.lowlevel.checkpoint()
+        elif not self.log.keeps or self.log.cut[stream] or self._busy % _IN_A_ROW == 0:
             await trio.sleep(_REST)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _end(self, stream: Stream) -> None:
         descriptor = self._pipes.pop(stream, None)

@@ -206,7 +206,7 @@ class Job:
         exited: Exited | None = None
         limit = math.inf if self.note.timeout_ms is None else self.note.timeout_ms / 1000
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(recorder.pump)
+            recorder.begin(nursery)
             if self._stdin is not None:
                 nursery.start_soon(pipes.feed, *self._stdin)
             try:
