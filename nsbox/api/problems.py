@@ -54,6 +54,7 @@ TABLE: dict[Code, Row] = {
     Code.PORT_NOT_EXPOSED: Row(404, "The port is not exposed"),
     Code.WRONG_STATE: Row(409, "The sandbox is not in a state for this"),
     Code.SANDBOX_GONE: Row(409, "The sandbox ended meanwhile"),
+    Code.PROCESS_ENDED: Row(409, "The process has ended"),
     Code.SANDBOX_EXHAUSTED: Row(409, "The sandbox has used up one of its limits"),
     Code.IS_A_DIRECTORY: Row(409, "It is a directory"),
     Code.NOT_A_DIRECTORY: Row(409, "It is not a directory"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
+import signal
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -211,6 +212,22 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     def spec(self) -> CommandSpec:
         """The wish, complete but for the shell of a string command."""
         return _command(self.command, self.cwd, self.env, self.user)
+
+
+class SendSignal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/processes/:id/signal``."""
+
+    signal: str | int
+
+    def number(self) -> int:
+        """``TERM``, ``SIGTERM`` and 15 are the same."""
+        if isinstance(self.signal, int):
+            return _within(self.signal, 1, signal.SIGRTMAX, "signal")
+        name = self.signal.upper().removeprefix("SIG")
+        try:
+            return signal.Signals[f"SIG{name}"].value
+        except KeyError as error:
+            raise _wrong("signal is a name such as TERM, or a number", "signal") from error
 
 
 class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):

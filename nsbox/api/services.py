@@ -216,6 +216,18 @@ class CommandsService(Protocol):
         """A command that is known by its id. Raises ``PROCESS_NOT_FOUND``."""
         ...
 
+    async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
+        """The same, once it has ended or the time is over."""
+        ...
+
+    async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
+        """Send it a signal. Raises ``PROCESS_ENDED``."""
+        ...
+
+    async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """End it with all it started, and forget it; how it ended."""
+        ...
+
     async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         """Background processes that run; or all commands that are known."""
         ...

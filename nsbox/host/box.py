@@ -26,6 +26,7 @@ from nsbox.wire.messages import (
     Message,
     Refused,
     Running,
+    Signal,
     Started,
 )  # fmt: skip
 
@@ -238,6 +239,12 @@ class Box:
                 await self._endpoint.send(message)
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
+
+    async def signal(self, key: str, command: str, number: int) -> bool:
+        """Send a signal to a command's process group; whether it was there."""
+        answer, received = await self._ask(key, Signal(key, command, number))
+        close_all(received)
+        return isinstance(answer, Killed) and answer.ended == 1
 
     async def kill_all(self, key: str) -> int:
         """End every process; how many there were."""

@@ -46,6 +46,7 @@ from nsbox.wire.messages import (
     Ready,
     Refused,
     Running,
+    Signal,
     Stage,
 )  # fmt: skip
 
@@ -276,6 +277,8 @@ class Init:
         match message:
             case Kill(key):
                 self.commands.kill(key)
+            case Signal(key, command, number):
+                self._send(Killed(key, self.commands.signal(command, number)))
             case KillAll(key):
                 self._send(Killed(key, processes.kill_all(self.commands.own)))
             case Forget(key):

@@ -43,6 +43,7 @@ class Code(StrEnum):
     # The state of things forbids it.
     WRONG_STATE = "wrong_state"
     SANDBOX_GONE = "sandbox_gone"
+    PROCESS_ENDED = "process_ended"
     SANDBOX_EXHAUSTED = "sandbox_exhausted"
     IS_A_DIRECTORY = "is_a_directory"
     NOT_A_DIRECTORY = "not_a_directory"

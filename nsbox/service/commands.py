@@ -299,6 +299,39 @@ class Commands:
         """What is known of one."""
         return view(await self.find(owner, sandbox_id, key))
 
+    async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
+        """A command once it has ended, or as it is when the time is over."""
+        job = await self.find(owner, sandbox_id, key)
+        with trio.move_on_after(seconds):
+            await job.ended.wait()
+        return Following(job, 0).process()
+
+    async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
+        """Send a signal to a command that runs. Raises ``Problem``."""
+        job = await self.find(owner, sandbox_id, key)
+        _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        try:
+            there = not job.ended.is_set() and await answered(
+                lambda: box.signal(new_command_id(), key, number)
+            )
+        except Refusal as refusal:
+            raise refusals.of_command(refusal) from refusal
+        if not there:
+            raise Problem(Code.PROCESS_ENDED, "it has ended", remedy="ask for it: its exit code is there")
+        return view(job)
+
+    async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """End a command with all it started, and forget it; how it ended. Raises ``Problem``."""
+        job = await self.find(owner, sandbox_id, key)
+        if not job.ended.is_set():
+            _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+            await answered(lambda: job.kill(box))
+        told = Following(job, 0).process()
+        jobs = self._jobs.get(sandbox_id)
+        if jobs is not None:
+            jobs.forget(job)
+        return told
+
     async def kill_all(self, owner: str, sandbox_id: str) -> int:
         """End every process of a sandbox, its background processes and commands and all they started."""
         _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)

@@ -292,6 +292,15 @@ class Job:
 
     # ---- what others ask
 
+    async def kill(self, box: Box) -> None:
+        """End it, and return when it has ended. Raises ``Unresponsive``."""
+        await box.kill(self.key)
+        try:
+            with box.time.fail_after(_DEATH):
+                await self.ended.wait()
+        except trio.TooSlowError as error:
+            raise Unresponsive("a killed command was not reaped") from error
+
     def follow(self, who: Follows) -> None:
         """Until ``unfollow``, have ``news`` set when there is some."""
         self._followers.add(who)

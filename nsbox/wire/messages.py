@@ -8,7 +8,7 @@
      │                 │             AskLog → LogRows; unasked: NetworkState
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
-            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
+            │                        later Exited; Kill; Signal, KillAll → Killed; Forget; Agent → AgentReady
             │                        + socket; Dial → Dialled + socket
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
@@ -354,6 +354,14 @@ class Kill(NamedTuple):
     key: str
 
 
+class Signal(NamedTuple):
+    """Send a signal to a command and what is in its process group. Killed tells whether it was there."""
+
+    key: str
+    command: str
+    number: int
+
+
 class KillAll(NamedTuple):
     """End every process of the sandbox but init."""
 
@@ -361,7 +369,7 @@ class KillAll(NamedTuple):
 
 
 class Killed(NamedTuple):
-    """How many processes were ended by KillAll."""
+    """How many processes were ended by KillAll, or signalled by Signal (the group counts as one)."""
 
     key: str
     ended: int
@@ -484,7 +492,7 @@ Message = (
     | SetNetwork | NetworkSet | AskRefusals | Refusals | NetworkState
     | Plug | Plugged | SetPolicy | PolicySet | Unplug | AskLog | LogRows
     | Prepare | Launch | Ready
-    | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
+    | Attached | Running | Exec | Started | Refused | Exited | Kill | Signal | KillAll | Killed | Forget
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
     | Dial | Dialled
@@ -519,7 +527,7 @@ TO_NETWORK: frozenset[type] = frozenset({Plug, SetPolicy, Unplug, AskLog})
 FROM_NETWORK: frozenset[type] = frozenset({Plugged, PolicySet, LogRows, NetworkState})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
-TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent, Dial})
+TO_INIT: frozenset[type] = frozenset({Exec, Kill, Signal, KillAll, Forget, Agent, Dial})
 FROM_INIT: frozenset[type] = frozenset(
     {Attached, Running, Started, Refused, Exited, Killed, AgentReady, Dialled}
 )

@@ -254,6 +254,59 @@ def test_time_outs_hold_across_a_kill(daemon_factory: DaemonFactory) -> None:
         assert 4_000 <= told["durationMs"] < 20_000 * SLOWNESS
 
 
+# ---- one process
+
+
+def programs(sandbox: Sandbox) -> set[str]:
+    """The command lines of all processes."""
+    return set(sandbox.out("ps -eo args").splitlines())
+
+
+def test_waiting_for_one(sandbox: Sandbox) -> None:
+    key = sandbox.request(
+        "POST", "/processes", {"command": "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 6"}
+    ).json["id"]
+    early = sandbox.request("GET", f"/processes/{key}/wait?timeoutMs=50").json
+    assert (early["status"], early["id"]) == ("running", key)
+    sandbox.write("/tmp/go", "")
+    late = sandbox.request("GET", f"/processes/{key}/wait").json
+    assert (late["status"], late["exitCode"]) == ("exited", 6)
+
+
+def test_signals_reach_the_group_and_nobody_else(sandbox: Sandbox) -> None:
+    other = sandbox.request("POST", "/processes", {"command": "sleep 60"}).json["id"]
+    command = "trap 'echo usr1' USR1; sleep 70 & echo ready; while :; do wait; done"
+    key = sandbox.request("POST", "/processes", {"command": command}).json["id"]
+    wait_until(lambda: sandbox.request("GET", f"/processes/{key}/logs").json["chunks"], what="it listens")
+    assert sandbox.request("POST", f"/processes/{key}/signal", {"signal": "USR1"}).json["status"] == "running"
+    wait_until(
+        lambda: b"usr1" in sandbox.request("GET", f"/processes/{key}/logs?raw=true").body, what="it was told"
+    )
+    wait_until(lambda: "sleep 70" not in programs(sandbox), what="its child was told as well")
+    assert "sleep 60" in programs(sandbox)
+    assert sandbox.request("POST", f"/processes/{key}/signal", {"signal": "KILL"}).status == 200
+    ended = sandbox.request("GET", f"/processes/{key}/wait").json
+    assert (ended["outcome"], ended["signal"], ended["exitCode"]) == ("signaled", "KILL", None)
+    late = sandbox.request("POST", f"/processes/{key}/signal", {"signal": "TERM"})
+    assert (late.status, late.code) == (409, "process_ended")
+    assert [one["id"] for one in sandbox.request("GET", "/processes").json] == [other]
+
+
+def test_ending_one_with_all_it_started(sandbox: Sandbox) -> None:
+    other = sandbox.request("POST", "/processes", {"command": "sleep 61"}).json["id"]
+    key = sandbox.request("POST", "/processes", {"command": "trap '' TERM; sleep 71 & sleep 72"}).json["id"]
+    wait_until(lambda: {"sleep 71", "sleep 72"} <= programs(sandbox), what="it runs")
+    ended = sandbox.request("DELETE", f"/processes/{key}").json
+    assert (ended["status"], ended["signal"]) == ("exited", "KILL")
+    assert sandbox.request("GET", f"/processes/{key}").code == "process_not_found"
+    assert [one["id"] for one in sandbox.request("GET", "/processes?all=true").json] == [other]
+    wait_until(lambda: not {"sleep 71", "sleep 72"} & programs(sandbox), what="nothing of it is left")
+    done = sandbox.request("POST", "/processes", {"command": "true"}).json["id"]
+    sandbox.request("GET", f"/processes/{done}/wait")
+    assert sandbox.request("DELETE", f"/processes/{done}").json["exitCode"] == 0
+    assert sandbox.request("DELETE", f"/processes/{done}").code == "process_not_found"
+
+
 # ---- the log
 
 

@@ -142,6 +142,7 @@ class FakeCommands:
         self.begun: list[str] = []
         self.requests: list[Request | None] = []
         self.written: list[Any] = []
+        self.asked: list[float] = []
         self.result = CommandResult(
             outcome=Outcome.EXITED, stdout=Output(b"hello\n"), stderr=Output(), duration_ms=12, exit_code=0
         )
@@ -202,6 +203,18 @@ class FakeCommands:
             if process.id == key:
                 return process
         raise Problem(Code.PROCESS_NOT_FOUND, "no")
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
+        self.asked.append(seconds)
+        return await self.get(owner, sandbox_id, key)
+
+    async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
+        process = await self.get(owner, sandbox_id, key)
+        self.asked.append(number)
+        return process
+
+    async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
+        return await self.get(owner, sandbox_id, key)
 
     async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         await self._sandboxes.get(owner, sandbox_id)

@@ -29,6 +29,9 @@ SANDBOX_ROUTES = [
     ("GET", "/processes"),
     ("DELETE", "/processes"),
     ("GET", "/processes/cmd_0"),
+    ("GET", "/processes/cmd_0/wait?timeoutMs=1"),
+    ("POST", "/processes/cmd_0/signal", {"signal": "TERM"}),
+    ("DELETE", "/processes/cmd_0"),
     ("GET", "/processes/cmd_0/logs"),
     ("GET", "/processes/cmd_0/logs?follow=true"),
     ("GET", "/processes/cmd_0/logs?raw=true"),
@@ -220,6 +223,26 @@ async def test_what_streams_do_not_take(query: str, headers: dict[str, str], sta
         answer = await server.ask("POST", one + query, {"command": "x"}, headers=headers)
         assert answer.status == status
         assert server.fakes.commands.specs == []
+
+
+async def test_waiting_and_signals() -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}/processes"
+        await server.ask("POST", one, {"command": "sleep 1"})
+        asked = server.fakes.commands.asked
+        for name in ("TERM", "sigterm", 15, "USR1", 64):
+            answer = await server.ask("POST", f"{one}/cmd_0/signal", {"signal": name})
+            assert answer.status == 200
+        assert asked == [15, 15, 15, 10, 64]
+        for bad in ("", "NONE", 0, -1, 65, 1 << 70, None):
+            answer = await server.ask("POST", f"{one}/cmd_0/signal", {"signal": bad})
+            assert answer.status in (400, 422), bad
+        for raw, status in (("0", 200), ("300000", 200), ("300001", 422), ("-1", 422), ("9" * 99, 422)):
+            answer = await server.ask("GET", f"{one}/cmd_0/wait?timeoutMs={raw}")
+            assert answer.status == status, raw
+        await server.ask("GET", f"{one}/cmd_0/wait")
+        assert asked[5:] == [0, 300, 30]
+        assert (await server.ask("DELETE", f"{one}/cmd_9")).code == "process_not_found"
 
 
 async def test_requests_with_a_key() -> None:
