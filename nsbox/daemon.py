@@ -37,6 +37,7 @@ from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
+from nsbox.service.creations import Creations
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
@@ -196,6 +197,7 @@ async def _serve(
     ports.republish()
     services = Services(
         sandboxes=sandboxes,
+        creations=Creations(sandboxes, commands, registry, nursery),
         templates=templates,
         images=images,
         building=Building(images, sandboxes, commands, keeper, settings),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import trio
-from quart import Response
+import msgspec
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import query, schema, views
+from nsbox.api import idempotency, query, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
@@ -31,13 +31,12 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish.check_references()
         wish.limits(settings)  # values that are wrong are told before images that are missing
         template = services.templates.resolve(wish.template_id, wish.image)
-        record = await services.sandboxes.create(asked.owner, wish.spec(settings, template))
-        try:
-            await services.commands.begin(record)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await services.sandboxes.kill(asked.owner, record.id)
-            raise
+        spec = wish.spec(settings, template)
+        # What is compared is the wish as it was sent: defaults may be others by then.
+        asked_for = idempotency.request(request.headers.get(idempotency.HEADER), "sandbox", wish)
+        record = await services.creations.create(
+            asked.owner, msgspec.structs.replace(spec, request=asked_for)
+        )
         return reply(
             views.sandbox(record, services.network.state()), 201, location=f"{BASE}/sandboxes/{record.id}"
         )

@@ -74,6 +74,15 @@ class SandboxesService(Protocol):
         ...
 
 
+class CreationsService(Protocol):
+    """Sandboxes made for clients."""
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        """A running sandbox, with what its template starts; of a ``spec.request`` that was made before, the
+        first one's."""
+        ...
+
+
 class PausesService(Protocol):
     """Sandboxes made to stand still and to go on."""
 
@@ -323,6 +332,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """All that the HTTP layer needs."""
 
     sandboxes: SandboxesService
+    creations: CreationsService
     templates: TemplatesService
     images: ImagesService
     building: BuildingService

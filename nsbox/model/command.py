@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from nsbox.model.request import Request as Request  # noqa: PLC0414 - part of a note
 from nsbox.model.sandbox import Encoding, Outcome
 
 #: What ``new_command_id`` makes. What a sandbox says is a key is one only if it looks like one.
@@ -19,13 +20,6 @@ class Kind(StrEnum):
     EXEC = "exec"  # somebody waits for its end
     STREAM = "stream"  # somebody follows its output
     PROCESS = "process"  # in the background
-
-
-class Request(msgspec.Struct, frozen=True):
-    """An Idempotency-Key and what it was used for, both as hashes: bodies hold secrets."""
-
-    key: str
-    body: str
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):

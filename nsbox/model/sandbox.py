@@ -12,6 +12,7 @@ from nsbox.model.image import PullPolicy
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkPolicy
 from nsbox.model.ports import Port
+from nsbox.model.request import Request
 from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
 ID_PREFIX = "sb_"
@@ -61,6 +62,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     template: str
     env: dict[str, str] = {}
     pull: PullPolicy | None = None
+    request: Request | None = None
     network: NetworkPolicy = NetworkPolicy()
 
 
@@ -69,7 +71,9 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made from,
     as it was then: an image may be pulled anew or removed while its sandboxes live. ``remaining_s`` is what
     is left of its time while it is paused: the deadline means nothing then. ``stood_s`` is how long it has
-    been paused in all, a pause that lasts not counted; that one began at ``paused_at`` (CLOCK_BOOTTIME)."""
+    been paused in all, a pause that lasts not counted; that one began at ``paused_at`` (CLOCK_BOOTTIME).
+    ``request`` is the one that asked for it, if that had an Idempotency-Key, and ``made`` that it has been
+    running."""
 
     id: str
     owner: str
@@ -95,6 +99,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     remaining_s: float | None = None
     stood_s: float = 0.0
     paused_at: float | None = None
+    request: Request | None = None
+    made: bool = False
     network: NetworkPolicy = NetworkPolicy()
     ended_at: float | None = None
     end_reason: EndReason | None = None

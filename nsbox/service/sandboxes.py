@@ -109,6 +109,7 @@ class Sandboxes:
             expires_at=now + seconds,
             deadline=clock.boottime() + seconds,
             boot_id=self._boot_id,
+            request=spec.request,
         )
 
     async def _make(self, record: Sandbox, making: "_Making", holding: AbstractContextManager[None]) -> None:
@@ -153,7 +154,7 @@ class Sandboxes:
         live.connect(box)
         self._nursery.start_soon(box.listen)
         return await self._registry.move(
-            live, Action.READY, enforced=created.enforced, storage=storage, cgroup=created.cgroup
+            live, Action.READY, made=True, enforced=created.enforced, storage=storage, cgroup=created.cgroup
         )
 
     async def _roll_back(self, live: Live) -> None:

@@ -237,6 +237,35 @@ def test_an_exec_is_asked_for_again_after_api_was_killed(daemon_factory: DaemonF
         assert (other.status, other.code) == (422, "idempotency_mismatch")
 
 
+def test_a_create_is_asked_for_again_after_api_was_killed(daemon_factory: DaemonFactory) -> None:
+    """At any moment of it: there is one sandbox in the end, and it runs."""
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        for attempt in range(6):
+            headers = {"Idempotency-Key": f"create {attempt}"}
+
+            def ask(sent: dict[str, str] = headers) -> None:
+                with contextlib.suppress(OSError, http.client.HTTPException), daemon.api() as other:
+                    other.request("POST", "/sandboxes", {}, headers=sent)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            time.sleep(attempt * 0.002)  # at one moment of the create or another
+            daemon.kill(daemon.api_pid, signal.SIGKILL)
+            daemon.wait_ready(15)
+            thread.join()
+            api.close()
+            answers = [api.request("POST", "/sandboxes", {}, headers=headers) for _ in range(2)]
+            assert [answer.status for answer in answers] == [201, 201], answers
+            assert answers[0].json["id"] == answers[1].json["id"]
+            alive = [one["id"] for one in api.request("GET", "/sandboxes").json]
+            assert alive == [answers[0].json["id"]], f"attempt {attempt}"
+            assert Sandbox(api, alive[0]).out("echo well") == "well\n"
+            refused = api.request("POST", "/sandboxes", {"vcpus": 2}, headers=headers)
+            assert (refused.status, refused.code) == (422, "idempotency_mismatch")
+            api.kill(alive[0])
+
+
 def test_time_outs_hold_across_a_kill(daemon_factory: DaemonFactory) -> None:
     daemon = daemon_factory()
     with daemon.api() as api:

@@ -226,6 +226,16 @@ class FakeCommands:
         return killed
 
 
+class FakeCreations:
+    def __init__(self, sandboxes: FakeSandboxes, commands: FakeCommands) -> None:
+        self._sandboxes, self._commands = sandboxes, commands
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        record = await self._sandboxes.create(owner, spec)
+        await self._commands.begin(record)
+        return record
+
+
 class FakeFollower:
     """Gives what the test says was written, from ``offset`` on."""
 
@@ -454,6 +464,7 @@ class Fakes:
         self.keys = FakeKeys()
         self.services = Services(
             sandboxes=self.sandboxes,
+            creations=FakeCreations(self.sandboxes, self.commands),
             templates=self.templates,
             images=self.images,
             building=self.building,

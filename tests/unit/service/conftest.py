@@ -9,6 +9,7 @@ import trio
 from nsbox.host.storage import Reserve, Rooms
 from nsbox.service import sandboxes as module
 from nsbox.service.commands import Commands
+from nsbox.service.creations import Creations
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -45,6 +46,7 @@ class Service:
             Rooms("/nowhere", StorageMode.WATCHED),
             Reserve("/", 0),
         )
+        self.creations = Creations(self.sandboxes, self.commands, self.registry, self.nursery)
 
 
 @pytest.fixture
