@@ -45,6 +45,7 @@ from nsbox.service.images import Images
 from nsbox.service.links import Links
 from nsbox.service.network import Network
 from nsbox.service.ports import Ports
+from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -202,6 +203,7 @@ async def _serve(
         images=images,
         building=Building(images, sandboxes, commands, keeper, settings),
         commands=commands,
+        readiness=Readiness(commands, ports),
         files=Files(registry, settings, reserve),
         ports=ports,
         network=Network(registry, keeper, settings),

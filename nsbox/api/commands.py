@@ -24,11 +24,16 @@ def add(app: QuartTrio, services: Services) -> None:
 
     async def start(sandbox_id: str) -> Response:
         asked = call(_NONE)
-        spec = _START.read(asked.body).spec()
+        body = _START.read(asked.body)
+        spec, when = body.spec(), body.ready()
         wish = idempotency.request(request.headers.get(idempotency.HEADER), "process", spec)
         process = await services.commands.start(asked.owner, sandbox_id, spec, wish)
         location = f"{BASE}/sandboxes/{sandbox_id}/processes/{process.id}"
-        return reply(views.process(process), 201, location=location)
+        if when is None:
+            return reply(views.process(process), 201, location=location)
+        ready = await services.readiness.wait(asked.owner, sandbox_id, process.id, when)
+        process = await services.commands.get(asked.owner, sandbox_id, process.id)
+        return reply({**views.process(process), "ready": ready}, 201, location=location)
 
     async def get(sandbox_id: str, key: str) -> Response:
         return reply(views.process(await services.commands.get(call(_NONE).owner, sandbox_id, key)))

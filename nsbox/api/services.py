@@ -20,6 +20,7 @@ from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
+from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord
 
 
@@ -246,6 +247,14 @@ class CommandsService(Protocol):
         ...
 
 
+class ReadinessService(Protocol):
+    """Waits for background processes."""
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, when: ReadyWhen) -> bool:
+        """Whether it got ready."""
+        ...
+
+
 class FilesService(Protocol):
     """Files of a sandbox. Paths are absolute, as bytes: a file's name need not be UTF-8."""
 
@@ -337,6 +346,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     images: ImagesService
     building: BuildingService
     commands: CommandsService
+    readiness: ReadinessService
     files: FilesService
     ports: PortsService
     network: NetworkService

@@ -302,6 +302,25 @@ def test_waiting_for_one(sandbox: Sandbox) -> None:
     assert (late["status"], late["exitCode"]) == ("exited", 6)
 
 
+def test_until_one_is_ready(sandbox: Sandbox) -> None:
+    wish = {
+        "command": "sleep 0.2; echo half; printf 'server is '; sleep 0.2; echo up; sleep 60",
+        "readyWhen": {"line": "is up"},
+    }
+    said = sandbox.request("POST", "/processes", wish).json
+    assert (said["ready"], said["status"]) == (True, "running")
+    command = "sleep 0.3; exec python3 -m http.server 8123"
+    listens = sandbox.request("POST", "/processes", {"command": command, "readyWhen": {"port": 8123}}).json
+    assert (listens["ready"], listens["status"]) == (True, "running")
+    for when in ({"line": "never"}, {"port": 8124}):
+        ended = sandbox.request("POST", "/processes", {"command": "echo no; exit 3", "readyWhen": when}).json
+        assert (ended["ready"], ended["status"], ended["exitCode"]) == (False, "exited", 3)
+        late = sandbox.request(
+            "POST", "/processes", {"command": "sleep 60", "readyWhen": {**when, "timeoutMs": 100}}
+        )
+        assert (late.json["ready"], late.json["status"]) == (False, "running")
+
+
 def test_signals_reach_the_group_and_nobody_else(sandbox: Sandbox) -> None:
     other = sandbox.request("POST", "/processes", {"command": "sleep 60"}).json["id"]
     command = "trap 'echo usr1' USR1; sleep 70 & echo ready; while :; do wait; done"

@@ -26,6 +26,7 @@ from nsbox.model.sandbox import (
     Sandbox,
     SandboxSpec,
 )
+from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord, fingerprint
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
 
@@ -234,6 +235,15 @@ class FakeCreations:
         record = await self._sandboxes.create(owner, spec)
         await self._commands.begin(record)
         return record
+
+
+class FakeReadiness:
+    def __init__(self) -> None:
+        self.asked: list[ReadyWhen] = []
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, when: ReadyWhen) -> bool:
+        self.asked.append(when)
+        return when.line is None
 
 
 class FakeFollower:
@@ -462,6 +472,7 @@ class Fakes:
         self.network = FakeNetwork(self.sandboxes)
         self.health = FakeHealth()
         self.keys = FakeKeys()
+        self.readiness = FakeReadiness()
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
@@ -469,6 +480,7 @@ class Fakes:
             images=self.images,
             building=self.building,
             commands=self.commands,
+            readiness=self.readiness,
             files=self.files,
             ports=self.ports,
             network=self.network,

@@ -225,6 +225,33 @@ async def test_what_streams_do_not_take(query: str, headers: dict[str, str], sta
         assert server.fakes.commands.specs == []
 
 
+async def test_until_a_process_is_ready() -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}/processes"
+        for when, ready in (({"port": 80}, True), ({"line": "up", "timeoutMs": 5}, False)):
+            answer = await server.ask("POST", one, {"command": "x", "readyWhen": when})
+            assert (answer.status, answer.json()["ready"]) == (201, ready)
+        assert [(one.port, one.line, one.patience) for one in server.fakes.readiness.asked] == [
+            (80, None, 30.0),
+            (None, "up", 0.005),
+        ]
+        bad: list[dict[str, object]] = [
+            {},
+            {"port": 1, "line": "x"},
+            {"port": 0},
+            {"line": ""},
+            {"line": "a\nb"},
+            {"line": "x" * 1001},
+            {"port": 1, "timeoutMs": 300_001},
+            {"port": 1, "more": 1},
+        ]
+        for when in bad:
+            answer = await server.ask("POST", one, {"command": "x", "readyWhen": when})
+            assert answer.status == 422, when
+            assert answer.json()["field"].startswith("readyWhen"), when
+        assert len(server.fakes.commands.specs) == 2
+
+
 async def test_waiting_and_signals() -> None:
     async with running() as server:
         one = f"/sandboxes/{await server.sandbox()}/processes"
