@@ -73,13 +73,17 @@ class Shelf:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def clear_all_but(state_dir: str, sandboxes: set[str]) -> None:
-    """Remove the logs of sandboxes that are no more."""
+def unused(state_dir: str, sandboxes: set[str]) -> list[str]:
+    """The folders of logs of sandboxes that are no more."""
     folder = os.path.join(state_dir, "logs")
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
-        return
-    for name in names:
-        if name not in sandboxes:
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        return []
+    return [os.path.join(folder, name) for name in names if name not in sandboxes]
+
+
+def clear(folders: list[str]) -> None:
+    """Remove folders. Idempotent."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

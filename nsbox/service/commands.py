@@ -8,9 +8,10 @@ import logging
 import msgspec
 import trio
 
+from nsbox.host import shelf
 from nsbox.host.box import Adopted, Box, Refusal
 from nsbox.host.logs import Damaged, Log
-from nsbox.host.shelf import Shelf, clear_all_but
+from nsbox.host.shelf import Shelf
 from nsbox.model.command import KEY, End, Kind, Note, Request
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action
@@ -269,9 +270,11 @@ class Commands:
             self._nursery.start_soon(trio.to_thread.run_sync, jobs.shelf.clear)
 
     async def clear_unused(self) -> None:
-        """Once, at the start: remove the logs of sandboxes that are no more."""
+        """Once, at the start: remove the logs of sandboxes that are no more. Which those are is settled
+        before anybody else has a turn, and could make one."""
         alive = {live.record.id for live in self._registry.all()}
-        await trio.to_thread.run_sync(clear_all_but, self._settings.state_dir, alive)
+        gone = shelf.unused(self._settings.state_dir, alive)
+        await trio.to_thread.run_sync(shelf.clear, gone)
 
     async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         """The background processes that run; or all commands that are known, ended ones too."""

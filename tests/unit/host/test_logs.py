@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nsbox.host import logs
 from nsbox.host.logs import CHUNK, Damaged, Log, Reader, Stream
-from nsbox.host.shelf import Shelf, clear_all_but
+from nsbox.host.shelf import Shelf, clear, unused
 from nsbox.kernel import libc
 from tests.fuzz.descriptors import none_leaked
 
@@ -328,11 +328,13 @@ def test_a_shelf(tmp_path: Path) -> None:
     log.close()
     other = Shelf(str(tmp_path), "sb_2")
     other.create("k", b"", None).close()
-    clear_all_but(str(tmp_path), {"sb_2"})
+    gone = unused(str(tmp_path), {"sb_2"})
+    assert gone == [str(tmp_path / "logs" / "sb_1")]
+    clear(gone)
     assert (shelf.keys(), other.keys()) == ([], ["k"])
     other.remove("k")
     other.remove("k")
     assert other.keys() == []
     other.clear()
-    clear_all_but(str(tmp_path), set())
-    clear_all_but(str(tmp_path / "nowhere"), set())
+    clear(gone)
+    assert unused(str(tmp_path), set()) == unused(str(tmp_path / "nowhere"), set()) == []
