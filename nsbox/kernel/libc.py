@@ -290,6 +290,19 @@ def syncfs(fd: int) -> None:
     _checked(_syncfs(fd), "syncfs", (fd,))
 
 
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """fallocate(2): give the blocks of a part of a file back. Its size stays, and the part reads as zeros.
+
+    The one call here that may wait for a disk, and its callers have threads: so it lets go of the
+    interpreter's lock, and is looked up when it is needed, which in keeper and init is never."""
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    result = fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
+    _checked(result, "fallocate", (fd, offset, length))
+
+
 def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
     """close_range(2): close every descriptor from ``first`` on, also those Python does not know of; with
     CLOSE_RANGE_CLOEXEC, have exec close them."""
