@@ -73,6 +73,20 @@ class Client:
             raise RefusedError(f"{method} {path}: {status} {answer[:300].decode(errors='replace')}")
         return json.loads(answer)
 
+    def can_pause(self, sandbox: str) -> bool:
+        """Whether the host gives the daemon a cgroup, without which nothing is paused."""
+        status, answer = self.request("POST", f"{BASE}/sandboxes/{sandbox}/pause")
+        if status == 503 and b'"host_lacks"' in answer:
+            return False
+        self.resume(sandbox)
+        return True
+
+    def pause(self, sandbox: str) -> None:
+        self._expect(200, "POST", f"{BASE}/sandboxes/{sandbox}/pause")
+
+    def resume(self, sandbox: str) -> None:
+        self._expect(200, "POST", f"{BASE}/sandboxes/{sandbox}/resume")
+
     def health(self) -> None:
         self._expect(200, "GET", f"{BASE}/healthz")
 

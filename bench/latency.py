@@ -40,10 +40,32 @@ def warm(daemon: Daemon, effort: Effort) -> list[Figure]:
         _simple("write_1k", "write a file of 1 KiB", lambda: client.write(sandbox, _FILE, _KIB), effort),
         _simple("read_1k", "read a file of 1 KiB", lambda: client.read(sandbox, _FILE), effort),
     ]
+    if client.can_pause(sandbox):
+        probes.append(
+            Probe(
+                (
+                    Figure("pause", "pause: every process stands still", target=Target(3)),
+                    Figure("resume", "resume", target=Target(3)),
+                ),
+                lambda: standstill(client, sandbox, effort.pause),
+                effort.samples,
+            )
+        )
     figures = sample(probes, effort.rounds)
     client.kill(sandbox)
     client.close()
     return figures
+
+
+def standstill(client: Client, sandbox: str, rest: float) -> tuple[float, ...]:
+    """A pause and a resume, each alone, and a rest before the next: an ordinary sandbox has one."""
+    begun = now_ms()
+    client.pause(sandbox)
+    paused = now_ms()
+    client.resume(sandbox)
+    resumed = now_ms()
+    time.sleep(rest)
+    return paused - begun, resumed - paused
 
 
 def _simple(name: str, title: str, work: object, effort: Effort, bound: float | None = None) -> Probe:

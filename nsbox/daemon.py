@@ -37,6 +37,7 @@ from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
+from nsbox.service.creations import Creations
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
@@ -44,6 +45,7 @@ from nsbox.service.images import Images
 from nsbox.service.links import Links
 from nsbox.service.network import Network
 from nsbox.service.ports import Ports
+from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -185,6 +187,7 @@ async def _serve(
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await sandboxes.reconcile(alive)
+    nursery.start_soon(commands.clear_unused)
     health = Health(registry, keeper.enforced)
     form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
@@ -195,10 +198,12 @@ async def _serve(
     ports.republish()
     services = Services(
         sandboxes=sandboxes,
+        creations=Creations(sandboxes, commands, registry, nursery),
         templates=templates,
         images=images,
         building=Building(images, sandboxes, commands, keeper, settings),
         commands=commands,
+        readiness=Readiness(commands, ports),
         files=Files(registry, settings, reserve),
         ports=ports,
         network=Network(registry, keeper, settings),

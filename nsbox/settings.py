@@ -140,6 +140,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     network_ipv6: str = "fd6e:7362:6f78::/64"
     # commands
     output_limit_bytes: Positive = 10 * MIB
+    log_bytes: Annotated[int, Meta(ge=64 * 1024)] = 16 * MIB
+    logs_bytes: Annotated[int, Meta(ge=1 * MIB)] = 256 * MIB
+    keep_ended: Annotated[int, Meta(ge=0, le=1_000)] = 64
     max_commands: Positive = 256
     # HTTP
     max_json_bytes: Positive = 16 * MIB

@@ -13,6 +13,7 @@ from nsbox.api import (
     files,
     images,
     imports,
+    logs,
     network,
     ports,
     pulling,
@@ -32,6 +33,7 @@ def create_app(services: Services, settings: Settings) -> Gate:
     bodies = JsonBodies(settings.max_json_bytes)
     raw_routes = [
         execution.route(services.commands, bodies, settings),
+        logs.route(services.commands),
         uploads.route(services.files, settings),
         downloads.route(services.files),
         pulling.images_route(services, bodies, settings),

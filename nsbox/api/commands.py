@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import schema, views
+from nsbox.api import idempotency, query, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
+from nsbox.model.errors import Code, Problem
 
 _START = schema.Reader(schema.StartProcess)
 _NONE: frozenset[str] = frozenset()
+_ALL = frozenset({"all"})
+_TIMEOUT = frozenset({"timeoutMs"})
+_WAIT_MS = 30_000
+_SIGNAL = schema.Reader(schema.SendSignal)
 
 
 def add(app: QuartTrio, services: Services) -> None:
@@ -19,11 +24,37 @@ def add(app: QuartTrio, services: Services) -> None:
 
     async def start(sandbox_id: str) -> Response:
         asked = call(_NONE)
-        spec = _START.read(asked.body).spec()
-        return reply(views.process(await services.commands.start(asked.owner, sandbox_id, spec)), 201)
+        body = _START.read(asked.body)
+        spec, when = body.spec(), body.ready()
+        wish = idempotency.request(request.headers.get(idempotency.HEADER), "process", spec)
+        process = await services.commands.start(asked.owner, sandbox_id, spec, wish)
+        location = f"{BASE}/sandboxes/{sandbox_id}/processes/{process.id}"
+        if when is None:
+            return reply(views.process(process), 201, location=location)
+        ready = await services.readiness.wait(asked.owner, sandbox_id, process.id, when)
+        process = await services.commands.get(asked.owner, sandbox_id, process.id)
+        return reply({**views.process(process), "ready": ready}, 201, location=location)
+
+    async def get(sandbox_id: str, key: str) -> Response:
+        return reply(views.process(await services.commands.get(call(_NONE).owner, sandbox_id, key)))
+
+    async def wait(sandbox_id: str, key: str) -> Response:
+        asked = call(_TIMEOUT)
+        seconds = _seconds(asked.query)
+        return reply(views.process(await services.commands.wait(asked.owner, sandbox_id, key, seconds)))
+
+    async def signal(sandbox_id: str, key: str) -> Response:
+        asked = call(_NONE)
+        number = _SIGNAL.read(asked.body).number()
+        return reply(views.process(await services.commands.signal(asked.owner, sandbox_id, key, number)))
+
+    async def end(sandbox_id: str, key: str) -> Response:
+        return reply(views.process(await services.commands.end(call(_NONE).owner, sandbox_id, key)))
 
     async def get_all(sandbox_id: str) -> Response:
-        processes = await services.commands.list(call(_NONE).owner, sandbox_id)
+        asked = call(_ALL)
+        everything = query.flag(asked.query, "all")
+        processes = await services.commands.list(asked.owner, sandbox_id, everything)
         return reply([views.process(process) for process in processes])
 
     async def kill_all(sandbox_id: str) -> Response:
@@ -32,4 +63,16 @@ def add(app: QuartTrio, services: Services) -> None:
     one = f"{BASE}/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{one}/processes", "start_process", start, methods=["POST"])
     app.add_url_rule(f"{one}/processes", "list_processes", get_all, methods=["GET"])
+    app.add_url_rule(f"{one}/processes/<key>", "get_process", get, methods=["GET"])
+    app.add_url_rule(f"{one}/processes/<key>", "end_process", end, methods=["DELETE"])
+    app.add_url_rule(f"{one}/processes/<key>/wait", "wait_process", wait, methods=["GET"])
+    app.add_url_rule(f"{one}/processes/<key>/signal", "signal_process", signal, methods=["POST"])
     app.add_url_rule(f"{one}/processes", "kill_processes", kill_all, methods=["DELETE"])
+
+
+def _seconds(asked: query.Query) -> float:
+    raw = asked.get("timeoutMs", b"%d" % _WAIT_MS)
+    if not raw.isdigit() or int(raw[:18]) > schema.MAX_WAIT_MS:
+        detail = f"timeoutMs is a number up to {schema.MAX_WAIT_MS}"
+        raise Problem(Code.INVALID_FIELD, detail, field="timeoutMs", maximum=schema.MAX_WAIT_MS)
+    return int(raw) / 1000

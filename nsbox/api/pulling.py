@@ -4,32 +4,26 @@ server-sent events to whoever accepts those. A client that leaves does not end a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-import msgspec
 import trio
 
-from nsbox.api import query, schema, views
+from nsbox.api import events, query, schema, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.images import check_manager
 from nsbox.api.middleware import BASE, RawRoute
-from nsbox.api.problems import tell
 from nsbox.api.services import PullService, Services
 from nsbox.model.sandbox import Template
 from nsbox.service import registries
 from nsbox.settings import Settings
 
-EVENTS = b"text/event-stream"
 _PULL = schema.Reader(schema.PullImage)
 _BUILD = schema.Reader(schema.BuildTemplate)
 _NONE: frozenset[str] = frozenset()
-_ENCODER = msgspec.json.Encoder()
-#: A comment now and then tells proxies, and us, that the other side is still there.
-_HEARTBEAT = 10.0
 
 
 def images_route(services: Services, bodies: JsonBodies, settings: Settings) -> RawRoute:
@@ -54,11 +48,11 @@ async def _pull(
     wish = _PULL.read(await bodies.read(exchange))
     pull = services.images.pull(registries.read(wish.image))
     async with exchange.while_client_waits():
-        if not _wants_events(exchange):
+        if not events.wanted(exchange):
             image = views.image(await pull.wait())
         else:
-            async with _events(exchange) as send:
-                await _follow(pull, send)
+            async with events.events(exchange) as sender:
+                await _follow(pull, sender.send)
             return
     await exchange.answer_json(image)
 
@@ -77,11 +71,11 @@ async def _build(
     check_manager(owner, settings)
     file = _BUILD.read(await bodies.read(exchange)).file()
     async with exchange.while_client_waits():
-        if not _wants_events(exchange):
+        if not events.wanted(exchange):
             template = await services.building.build(file, lambda _: None)
         else:
-            async with _events(exchange) as send:
-                await _tell_building(services, file, send)
+            async with events.events(exchange) as sender:
+                await _tell_building(services, file, sender.send)
             return
     await exchange.answer_json(_template(template))
 
@@ -105,42 +99,3 @@ async def _tell_building(services: Services, file: Any, send: Callable[[str, Any
 
 def _template(template: Template) -> dict[str, object]:
     return {"id": template.name, "image": template.image, "layers": len(template.layers), "ready": True}
-
-
-def _wants_events(exchange: Exchange) -> bool:
-    return EVENTS in (exchange.header(b"accept") or b"").lower()
-
-
-@asynccontextmanager
-async def _events(exchange: Exchange) -> AsyncIterator[Callable[[str, Any], Any]]:
-    """Sends events. An error within the block becomes the last one, ``problem``: the status is long gone."""
-    headers = [(b"content-type", EVENTS), (b"x-accel-buffering", b"no")]
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-    sending = trio.Lock()
-
-    async def raw(data: bytes) -> None:
-        async with sending:  # an event and a heartbeat must not get mixed
-            # Nor may one be cancelled half-way, by an error of the build for one: what h11 counts as sent
-            # would be lost, the head of the answer too. The connection bounds how slowly it is taken.
-            with trio.CancelScope(shield=True):
-                await exchange.send({"type": "http.response.body", "body": data, "more_body": True})
-
-    async def send(kind: str, value: Any) -> None:
-        await raw(b"event: %s\ndata: %s\n\n" % (kind.encode(), _ENCODER.encode(value)))
-
-    async def beat() -> None:
-        while True:
-            await trio.sleep(_HEARTBEAT)
-            await raw(b": still there\n\n")
-
-    problem: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(beat)
-        try:
-            yield send
-        except Exception as error:
-            problem = error
-        nursery.cancel_scope.cancel()
-    if problem is not None:
-        await raw(b"event: problem\ndata: %s\n\n" % tell(problem).body)
-    await exchange.send({"type": "http.response.body", "body": b""})

@@ -1,12 +1,12 @@
-"""``/sandboxes``: create, list, look at, kill."""
+"""``/sandboxes``: create, list, look at, pause, resume, give more or less time, kill."""
 
 from __future__ import annotations
 
-import trio
-from quart import Response
+import msgspec
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import query, schema, views
+from nsbox.api import idempotency, query, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
@@ -15,6 +15,8 @@ from nsbox.model.lifecycle import State
 from nsbox.settings import Settings
 
 _CREATE = schema.Reader(schema.CreateSandbox)
+_TIMEOUT = schema.Reader(schema.SetTimeout)
+_NOTHING = schema.Reader(schema.Nothing)
 _NONE: frozenset[str] = frozenset()
 _LIVING = frozenset(state for state in State if state.alive)
 _ALL = frozenset(State)
@@ -29,13 +31,12 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish.check_references()
         wish.limits(settings)  # values that are wrong are told before images that are missing
         template = services.templates.resolve(wish.template_id, wish.image)
-        record = await services.sandboxes.create(asked.owner, wish.spec(settings, template))
-        try:
-            await services.commands.begin(record)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await services.sandboxes.kill(asked.owner, record.id)
-            raise
+        spec = wish.spec(settings, template)
+        # What is compared is the wish as it was sent: defaults may be others by then.
+        asked_for = idempotency.request(request.headers.get(idempotency.HEADER), "sandbox", wish)
+        record = await services.creations.create(
+            asked.owner, msgspec.structs.replace(spec, request=asked_for)
+        )
         return reply(
             views.sandbox(record, services.network.state()), 201, location=f"{BASE}/sandboxes/{record.id}"
         )
@@ -52,11 +53,30 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     async def kill(sandbox_id: str) -> Response:
         return reply(views.killed(await services.sandboxes.kill(call(_NONE).owner, sandbox_id)))
 
+    async def pause(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        _NOTHING.read(asked.body)
+        return reply(views.paused(*await services.sandboxes.pauses.pause(asked.owner, sandbox_id)))
+
+    async def resume(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        _NOTHING.read(asked.body)
+        return reply(views.time_left(await services.sandboxes.pauses.resume(asked.owner, sandbox_id)))
+
+    async def timeout(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        wanted = _TIMEOUT.read(asked.body).milliseconds(settings)
+        record = await services.sandboxes.pauses.set_timeout(asked.owner, sandbox_id, wanted)
+        return reply(views.time_left(record))
+
     one = "/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{BASE}/sandboxes", "create_sandbox", create, methods=["POST"])
     app.add_url_rule(f"{BASE}/sandboxes", "list_sandboxes", get_all, methods=["GET"])
     app.add_url_rule(BASE + one, "get_sandbox", get, methods=["GET"])
     app.add_url_rule(BASE + one, "kill_sandbox", kill, methods=["DELETE"])
+    app.add_url_rule(f"{BASE}{one}/pause", "pause_sandbox", pause, methods=["POST"])
+    app.add_url_rule(f"{BASE}{one}/resume", "resume_sandbox", resume, methods=["POST"])
+    app.add_url_rule(f"{BASE}{one}/timeout", "set_timeout", timeout, methods=["POST"])
 
 
 def _states(status: str | None) -> frozenset[State]:

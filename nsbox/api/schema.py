@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
+import signal
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from nsbox.model.ports import PortSpec, Protocol
 from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.plan.network import BadPolicyError, checked
+from nsbox.service.readiness import ReadyWhen
 from nsbox.settings import Bound, Settings
 
 # execve(2): one string is at most 32 pages with its NUL (MAX_ARG_STRLEN).
@@ -35,6 +37,8 @@ _HIGHEST_PORT = 65_535
 MAX_WAIT_MS = 300_000
 MAX_LINK_S = 30 * 86_400
 _LINK_S = 3_600
+_READY_MS = 30_000
+_MAX_LINE = 1_000
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}"
 _USER = re.compile(f"{_NAME}(?::{_NAME})?")
@@ -109,6 +113,20 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
             pull=self.pull,
             network=(self.network or SetNetwork()).policy(settings, "network."),
         )
+
+
+class SetTimeout(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/timeout``."""
+
+    timeout_ms: int
+
+    def milliseconds(self, settings: Settings) -> int:
+        """Bounds checked."""
+        return _bounded(self.timeout_ms, settings.timeout_ms, "timeoutMs")
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of a request that has no members."""
 
 
 class PullImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -186,6 +204,26 @@ class RunCommand(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
         )
 
 
+class Ready(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``readyWhen`` of ``POST /sandboxes/:id/processes``."""
+
+    port: int | None = None
+    line: str | None = None
+    timeout_ms: int | None = None
+
+    def when(self) -> ReadyWhen:
+        """Bounds checked."""
+        if (self.port is None) is (self.line is None):
+            raise _wrong("give port or line, one of the two", "readyWhen")
+        if self.port is not None:
+            check_port(self.port, "readyWhen.port")
+        if self.line is not None and (not 0 < len(self.line) <= _MAX_LINE or "\n" in self.line):
+            raise _wrong(f"line is a part of one line, of 1 to {_MAX_LINE} characters", "readyWhen.line")
+        wait = _READY_MS if self.timeout_ms is None else self.timeout_ms
+        patience = _within(wait, 0, MAX_WAIT_MS, "readyWhen.timeoutMs") / 1000
+        return ReadyWhen(port=self.port, line=self.line, patience=patience)
+
+
 class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/processes``."""
 
@@ -193,10 +231,31 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     cwd: str | None = None
     env: dict[str, str] | None = None
     user: str | None = None
+    ready_when: Ready | None = None
 
     def spec(self) -> CommandSpec:
         """The wish, complete but for the shell of a string command."""
         return _command(self.command, self.cwd, self.env, self.user)
+
+    def ready(self) -> ReadyWhen | None:
+        """What the answer shall wait for."""
+        return None if self.ready_when is None else self.ready_when.when()
+
+
+class SendSignal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/processes/:id/signal``."""
+
+    signal: str | int
+
+    def number(self) -> int:
+        """``TERM``, ``SIGTERM`` and 15 are the same."""
+        if isinstance(self.signal, int):
+            return _within(self.signal, 1, signal.SIGRTMAX, "signal")
+        name = self.signal.upper().removeprefix("SIG")
+        try:
+            return signal.Signals[f"SIG{name}"].value
+        except KeyError as error:
+            raise _wrong("signal is a name such as TERM, or a number", "signal") from error
 
 
 class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):

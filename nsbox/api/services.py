@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
@@ -19,6 +20,7 @@ from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
+from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord
 
 
@@ -65,6 +67,36 @@ class SandboxesService(Protocol):
 
     async def kill(self, owner: str, sandbox_id: str) -> Sandbox:
         """Idempotent: returning means nothing of it runs any more."""
+        ...
+
+    @property
+    def pauses(self) -> PausesService:
+        """The standstills of sandboxes, and their time."""
+        ...
+
+
+class CreationsService(Protocol):
+    """Sandboxes made for clients."""
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        """A running sandbox, with what its template starts; of a ``spec.request`` that was made before, the
+        first one's."""
+        ...
+
+
+class PausesService(Protocol):
+    """Sandboxes made to stand still and to go on."""
+
+    async def pause(self, owner: str, sandbox_id: str) -> tuple[Sandbox, int | None]:
+        """The record as it was when all had stopped, and the bytes of memory given back to the host."""
+        ...
+
+    async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
+        """Its processes go on."""
+        ...
+
+    async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
+        """Its time ends so long from now, standstills not counted."""
         ...
 
 
@@ -136,27 +168,90 @@ class BuildingService(Protocol):
         ...
 
 
+class FollowerService(Protocol):
+    """Reads what a command writes, as a context. ``offset``: behind what it has given last."""
+
+    offset: int
+
+    def __enter__(self) -> FollowerService: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    async def next(self) -> Any:
+        """A ``Piece`` of one stream or a ``Gap``; waits for it. None: the command has ended, and that was
+        all."""
+        ...
+
+    async def look(self) -> Any:
+        """The same, without waiting. None: there is nothing more now."""
+        ...
+
+    def process(self) -> Process:
+        """The command as it is now."""
+        ...
+
+
 class CommandsService(Protocol):
     """Commands in a sandbox. ``spec.argv`` is empty for a string: the service adds the template's shell."""
 
-    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
-        """Run to the end and give the result."""
+    async def run(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> CommandResult:
+        """Run to the end and give the result; of a ``request`` that was made before, the first one's."""
         ...
 
     async def begin(self, sandbox: Sandbox) -> None:
         """Start what the template of a new sandbox starts."""
         ...
 
-    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
+    async def start(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> Process:
         """Start in the background."""
         ...
 
-    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
-        """Background processes."""
+    async def stream(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
+    ) -> FollowerService:
+        """Start, and follow the output from ``offset`` on. It goes on when nobody follows."""
+        ...
+
+    async def follow(
+        self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool
+    ) -> FollowerService:
+        """Follow the output of a command that is known by its id. ``text``: pieces end between characters."""
+        ...
+
+    async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """A command that is known by its id. Raises ``PROCESS_NOT_FOUND``."""
+        ...
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
+        """The same, once it has ended or the time is over."""
+        ...
+
+    async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
+        """Send it a signal. Raises ``PROCESS_ENDED``."""
+        ...
+
+    async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """End it with all it started, and forget it; how it ended."""
+        ...
+
+    async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
+        """Background processes that run; or all commands that are known."""
         ...
 
     async def kill_all(self, owner: str, sandbox_id: str) -> int:
         """End all background processes; how many there were."""
+        ...
+
+
+class ReadinessService(Protocol):
+    """Waits for background processes."""
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, when: ReadyWhen) -> bool:
+        """Whether it got ready."""
         ...
 
 
@@ -246,10 +341,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """All that the HTTP layer needs."""
 
     sandboxes: SandboxesService
+    creations: CreationsService
     templates: TemplatesService
     images: ImagesService
     building: BuildingService
     commands: CommandsService
+    readiness: ReadinessService
     files: FilesService
     ports: PortsService
     network: NetworkService

@@ -8,6 +8,7 @@ from math import isnan
 from typing import Any
 
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
+from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
@@ -42,7 +43,7 @@ def sandbox(record: Sandbox, network: NetworkState) -> JSON:
         "templateId": record.template,
         "region": record.region,
         "createdAt": iso(record.created_at),
-        "expiresAt": iso(record.expires_at),
+        "expiresAt": None if record.state is State.PAUSED else iso(record.expires_at),
         "limits": {
             "enforced": list(record.enforced),
             "notEnforced": [name for name in LIMITS if name not in record.enforced],
@@ -53,6 +54,8 @@ def sandbox(record: Sandbox, network: NetworkState) -> JSON:
             "lastAt": iso(record.last_oom_at) if record.last_oom_at is not None else None,
         },
     }
+    if record.state is State.PAUSED and record.remaining_s is not None:
+        view["remainingMs"] = round(record.remaining_s * 1000)
     view["network"] = network_policy(record.network, network)
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
@@ -167,6 +170,30 @@ def killed(record: Sandbox) -> JSON:
     return {"id": record.id, "status": record.state.value}
 
 
+def paused(record: Sandbox, reclaimed: int | None) -> JSON:
+    """The answer to pause."""
+    return {"id": record.id, "status": record.state.value, "reclaimedBytes": reclaimed}
+
+
+def time_left(record: Sandbox) -> JSON:
+    """The answer to resume and to timeout."""
+    return {
+        "id": record.id,
+        "status": record.state.value,
+        "timeoutMs": record.timeout_ms,
+        **_ends(record),
+    }
+
+
+def _ends(record: Sandbox) -> JSON:
+    """Of one that is paused, when it will end is not known; how much time it has left is."""
+    if record.state is not State.PAUSED:
+        return {"expiresAt": iso(record.expires_at)}
+    if record.remaining_s is None:
+        return {"expiresAt": None}
+    return {"expiresAt": None, "remainingMs": round(record.remaining_s * 1000)}
+
+
 def result(outcome: CommandResult, encoding: Encoding) -> JSON:
     """A finished command: ``exitCode`` only when it exited, ``signal`` only when a signal ended it."""
     return {
@@ -191,7 +218,7 @@ def _output(data: bytes, encoding: Encoding) -> str:
 
 
 def process(record: Process) -> JSON:
-    """A background process."""
+    """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
     view: JSON = {
         "pid": record.pid,
         "command": record.command,
@@ -199,10 +226,25 @@ def process(record: Process) -> JSON:
         "cwd": record.cwd,
         "startedAt": iso(record.started_at),
         "status": "running" if record.running else "exited",
+        "kind": record.kind,
+        "logStart": record.log_start,
+        "logEnd": record.log_end,
     }
-    if not record.running:
-        view |= {"exitCode": record.exit_code, "signal": record.signal}
-    return view
+    return view if record.running else view | process_end(record)
+
+
+def process_end(record: Process) -> JSON:
+    """How it ended."""
+    return {
+        "exitCode": record.exit_code,
+        "signal": record.signal,
+        "outcome": record.outcome.value if record.outcome is not None else None,
+        "timedOut": record.outcome is Outcome.TIMED_OUT,
+        "durationMs": record.duration_ms,
+        "endedAt": None if record.ended_at is None else iso(record.ended_at),
+        "cpuMs": record.cpu_ms,
+        "peakMemoryKb": record.peak_kb,
+    }
 
 
 def port(exposed: Exposed) -> JSON:

@@ -19,6 +19,7 @@ from nsbox import settings
 from nsbox.cli.output import paint
 from nsbox.host import account, facts
 from nsbox.host.facts import FREE_NEEDED, IDS_NEEDED, Attempt, HostFacts, IdRange, Mapper, widest
+from nsbox.settings import StorageMode
 
 #: cgroup.kill came with 5.14, the last of what nsbox needs; clone into a cgroup with 5.7, overlay mounts in a
 #: user namespace with 5.11, the mount calls by descriptor with 5.2.
@@ -68,8 +69,8 @@ def verdict(findings: Sequence[Finding]) -> Status:
     return Status.WITHOUT_LIMITS if Need.LIMITS in missing else Status.READY
 
 
-def assess(host: HostFacts) -> list[Finding]:
-    """Facts to findings, in the order in which they should be mended."""
+def assess(host: HostFacts, storage: StorageMode = StorageMode.AUTO) -> list[Finding]:
+    """Facts to findings, in the order in which they should be mended. ``storage`` is the setting."""
     return [
         *_kernel(host),
         *_namespaces(host),
@@ -77,6 +78,7 @@ def assess(host: HostFacts) -> list[Finding]:
         *_tried(host),
         *_state(host),
         *_limits(host),
+        _quotas(host, storage),
         *_extras(host),
     ]
 
@@ -258,6 +260,33 @@ def _limits(host: HostFacts) -> Iterator[Finding]:
         )
 
 
+def _quotas(host: HostFacts, storage: StorageMode) -> Finding:
+    """Optional where another way to hold storageMb is taken instead, which the settings decide."""
+    there, folder = host.quotas, host.state.folder
+    found = "a pool that holds"
+    if there.fault is not None:
+        found = f"a pool that does not hold: {there.fault}"
+    elif not there.pool:
+        found = "mounted, no pool prepared" if there.mounted else f"{host.state.fstype} without them"
+    if there.mounted:
+        remedy = f"sudo nsbox setup --quota-only --user {host.user} --state-dir {folder}"
+    elif host.state.fstype == "ext4":
+        remedy = f"while it is not mounted: sudo tune2fs -O project,quota -Q prjquota DEVICE; {_PRJQUOTA}"
+    elif host.state.fstype == "xfs":
+        remedy = _PRJQUOTA
+    else:
+        remedy = "put the state folder on ext4 or XFS, mounted with prjquota; docs/operations.md, Disk"
+    return Finding(
+        feature="project quotas",
+        need=Need.REQUIRED if storage is StorageMode.QUOTA else Need.OPTIONAL,
+        ok=there.pool and there.fault is None,
+        found=found,
+        why="storageMb is a hard limit with them; else it is watched, and can be passed for a moment",
+        remedy=remedy,
+    )
+
+
+_PRJQUOTA = "mount it with the option prjquota, then: sudo nsbox setup; docs/operations.md, Disk"
 _WHY_CONTROLLER = {
     "cpu": "vcpus is held by cpu.max",
     "memory": "memoryMb is held by memory.max",
@@ -382,8 +411,9 @@ def doctor(as_json: bool, state_dir: str | None) -> None:
 
     Exit status: 0 all is there; 1 something required is missing; 3 only limits are missing.
     """
-    chosen = settings.load(os.environ, {"state_dir": state_dir}).state_dir
-    findings = assess(facts.gather(account.current_name(), os.geteuid(), chosen, os.environ))
+    chosen = settings.load(os.environ, {"state_dir": state_dir})
+    host = facts.gather(account.current_name(), os.geteuid(), chosen.state_dir, os.environ)
+    findings = assess(host, chosen.storage)
     status = verdict(findings)
     if as_json:
         document = {"status": status, "findings": findings}

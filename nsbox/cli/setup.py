@@ -14,7 +14,7 @@ import click
 from nsbox import settings
 from nsbox.cli.output import paint
 from nsbox.cli.setup_quota import QuotaPool
-from nsbox.cli.setup_steps import GiveIds, MakeFolder, MakeUser, Step, Undoable, WriteFile
+from nsbox.cli.setup_steps import AllowNamespaces, GiveIds, MakeFolder, MakeUser, Step, Undoable, WriteFile
 from nsbox.cli.setup_units import check_installed, unit_text, user_unit_text
 from nsbox.host import account, facts
 from nsbox.model.errors import HostProblem
@@ -67,7 +67,14 @@ def user_unit_step(config_home: str) -> Undoable:
 
 
 def plan(
-    user: str, state_dir: str, *, ids_only: bool, profile_only: bool, service: bool, restricted: bool
+    user: str,
+    state_dir: str,
+    *,
+    ids_only: bool,
+    profile_only: bool,
+    service: bool,
+    restricted: bool,
+    switches: AllowNamespaces | None = None,
 ) -> list[Step]:
     """The steps that this host needs, in order."""
     if profile_only:
@@ -75,6 +82,8 @@ def plan(
     if ids_only:
         return [GiveIds(user)]
     steps: list[Step] = [MakeUser(user, state_dir), GiveIds(user), MakeFolder(state_dir, user)]
+    if switches is not None and switches.concerns:
+        steps.append(switches)
     if restricted:
         steps.append(profile_step())
     if service:
@@ -147,6 +156,8 @@ def setup(
         )
     if ids_only and account.find(chosen.service_user) is None:
         raise HostProblem(f"there is no user {chosen.service_user}", remedy="sudo nsbox setup --user NAME")
+    if quota_only and account.find(chosen.service_user) is None:
+        raise HostProblem(f"there is no user {chosen.service_user}", remedy="sudo nsbox setup --user NAME")
     if quota_only:
         pool = QuotaPool(chosen.service_user, chosen)
         if undo:
@@ -164,6 +175,7 @@ def setup(
         service=service or undo,
         restricted=facts.user_namespaces().apparmor_restricts is True
         or (undo and os.path.exists(PROFILE_PATH)),
+        switches=AllowNamespaces(),
     )
     if not (ids_only or profile_only) and facts.project_quota(chosen.state_dir):
         steps.append(QuotaPool(chosen.service_user, chosen))

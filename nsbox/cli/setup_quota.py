@@ -47,6 +47,8 @@ class QuotaPool:
             return False
         try:
             with _opened(self.folder) as directory:
+                if not libc.project_quotas_enforced(directory):
+                    return False  # quotaoff was here
                 found = [libc.get_project_quota(directory, one.first + one.count - 1) for one in pool.classes]
         except OSError:
             return False
@@ -59,13 +61,20 @@ class QuotaPool:
         pool = self._pool()
         first, last = pool.classes[0], pool.classes[-1]
         return [
+            *([] if self._enforced() else ["put the file system's project quotas in force (`quotaon -P`)"]),
             f"limit the projects {first.first} to {last.first + last.count - 1} of the file system of "
             f"{self.folder}: {len(pool.classes)} sizes from {first.size >> 20} to {last.size >> 20} MiB",
             f"write {self.path}",
         ]
 
     def apply(self) -> None:
+        if not os.path.isdir(self.folder):
+            raise HostProblem(
+                f"there is no state folder {self.folder}, where the pool is written down",
+                remedy="start `nsbox serve` once as its user, or let `sudo nsbox setup` make it",
+            )
         pool = self._pool()
+        self._enforce()
         self._limit((number, one.size, one.inodes) for number, one in _projects(pool))
         text = msgspec.json.format(msgspec.json.encode(pool)) + b"\n"
         try:
@@ -88,6 +97,25 @@ class QuotaPool:
         """
         self._limit((number, 0, 0) for number, _ in _projects(self._pool()))
         os.unlink(self.path)
+
+    def _enforced(self) -> bool:
+        try:
+            with _opened(self.folder) as directory:
+                return libc.project_quotas_enforced(directory)
+        except OSError:
+            return True  # unknown: a file system without them, or a dry run that is not root's
+
+    def _enforce(self) -> None:
+        if self._enforced():
+            return
+        try:
+            with _opened(self.folder) as directory:
+                libc.enforce_project_quotas(directory)
+        except OSError as error:
+            raise HostProblem(
+                f"project quotas cannot be put in force on the file system of {self.folder}: {error}",
+                remedy="mount it with the option prjquota; docs/operations.md, Disk, says how",
+            ) from error
 
     def _limit(self, wanted: Iterable[tuple[int, int, int]]) -> None:
         with _opened(self.folder) as directory:

@@ -175,6 +175,51 @@ class MakeFolder:
         run(self._remove())
 
 
+class AllowNamespaces:
+    """A file of sysctls, for this boot and those to come, where one forbids user namespaces to users."""
+
+    title = "user namespaces for ordinary users"
+
+    def __init__(self, path: str = "/etc/sysctl.d/60-nsbox.conf", proc: str = "/proc") -> None:
+        self.path, self._proc = path, proc
+
+    @property
+    def concerns(self) -> bool:
+        """There is something to do, or something that was done."""
+        return bool(self._closed()) or os.path.exists(self.path)
+
+    def _closed(self) -> dict[str, int]:
+        return facts.closed_switches(facts.user_namespaces(self._proc))
+
+    def _lines(self) -> list[str]:
+        """What an earlier run wrote stays: what it opened is not closed any more."""
+        lines = (facts.read(self.path) or "").splitlines()
+        wanted = [f"{name} = {value}" for name, value in self._closed().items()]
+        return [*lines, *(one for one in wanted if one not in lines)]
+
+    def _load(self) -> list[str]:
+        return ["sysctl", "--quiet", "--load", self.path]
+
+    def is_done(self) -> bool:
+        return not self._closed()
+
+    def commands(self) -> Sequence[str]:
+        return [f"write {self.path}: {', '.join(self._lines())}", shlex.join(self._load())]
+
+    def apply(self) -> None:
+        text = "\n".join(self._lines()) + "\n"
+        WriteFile(self.title, self.path, text, self._load()).apply()
+
+    def is_undone(self) -> bool:
+        return not os.path.exists(self.path)
+
+    def undo_commands(self) -> Sequence[str]:
+        return [f"rm {self.path}  # what it opened stays open until the next boot"]
+
+    def undo(self) -> None:
+        os.unlink(self.path)
+
+
 class WriteFile:
     """A file of root's with a known content, and what makes it count."""
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from nsbox.host.box import Box, Refusal, Unresponsive
+from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Closed, Endpoint, Unread, close_all
 from nsbox.kernel import libc
 from nsbox.model.sandbox import new_command_id
@@ -36,7 +37,7 @@ class Agents:
     async def use(self) -> AsyncIterator["Conversation"]:
         """An agent for a while. It goes back only if the conversation came to a clean end."""
         async with self._limit:
-            conversation = Conversation(self._take() or await self._open(), self._open)
+            conversation = Conversation(self._take() or await self._open(), self._open, self._box.time)
             try:
                 yield conversation
             finally:
@@ -76,9 +77,9 @@ class _Missed(Unresponsive):
 class Conversation:
     """One agent, while it is ours. ``clean``: no request is half-done, so that another may follow."""
 
-    def __init__(self, endpoint: Endpoint, another: Callable[[], Awaitable[Endpoint]]) -> None:
+    def __init__(self, endpoint: Endpoint, another: Callable[[], Awaitable[Endpoint]], time: BoxTime) -> None:
         self.endpoint = endpoint
-        self._another = another
+        self._another, self._time = another, time
         self.clean = True
 
     async def ask(self, message: Message) -> tuple[Message, list[int]]:
@@ -106,7 +107,7 @@ class Conversation:
 
     async def _exchange(self, message: Message | None) -> tuple[Message, list[int]]:
         try:
-            with trio.fail_after(PATIENCE):
+            with self._time.fail_after(PATIENCE):
                 if message is not None:
                     await self.endpoint.send(message)
                 return await self.endpoint.receive()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import trio
 
 from nsbox.host import dialled, pipes
+from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
 from nsbox.wire.messages import (
     FROM_AGENT,
@@ -25,6 +26,7 @@ from nsbox.wire.messages import (
     Message,
     Refused,
     Running,
+    Signal,
     Started,
 )  # fmt: skip
 
@@ -47,45 +49,61 @@ class Unresponsive(Exception):
 
 
 class RunningCommand:
-    """A command that was started: its pid inside, and the slot where its end will be told."""
+    """A command that was ordered: its pid inside (0: not started yet), and the slot where its end will be
+    told."""
 
     def __init__(self, key: str, pid: int, exited: Slot) -> None:
         self.key, self.pid, self._exited = key, pid, exited
 
+    @property
+    def over(self) -> bool:
+        """Its end has been told, or never will be."""
+        return self._exited.filled
+
     async def wait(self) -> Exited:
-        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that."""
+        """What waitpid said. Raises ``Unresponsive`` when the sandbox is gone before that, ``Refusal`` when
+        an adopted command could not be started."""
         try:
             message, _ = await self._exited.wait()
         except Closed as error:
             raise Unresponsive(str(error)) from error
+        if isinstance(message, Refused):
+            raise Refusal(message)
         assert isinstance(message, Exited)
         return message
 
 
 class Adopted:
-    """A command of an earlier api process that still runs. ``outputs``: read ends, which the taker owns."""
+    """A command of an earlier api process. ``outputs``: read ends, which the taker owns. Its end may have
+    been told already."""
 
     def __init__(self, running: RunningCommand, told: Running, outputs: list[int]) -> None:
         self.running, self.outputs = running, outputs
         self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
 
+    def close(self) -> None:
+        """It is not taken."""
+        close_all(self.outputs)
+        self.outputs = []
+
 
 class Box:
-    """One sandbox's init."""
+    """One sandbox's init. ``time`` stands still while the sandbox is paused: init answers nobody then, so
+    nothing is asked."""
 
     def __init__(self, run_dir: int, sandbox_id: str) -> None:
         self._endpoint = Endpoint.connect(run_dir, f"{sandbox_id}.sock", FROM_INIT)
         self._answers: dict[str, Slot] = {}
         self._exits: dict[str, Slot] = {}
+        self._unstarted: dict[str, RunningCommand] = {}
+        self._answered = trio.Event()
+        self.time = BoxTime()
         self.closed = False
         #: When its commands were last ended for having passed its storage limit, by the monotonic clock.
         self.full_at = -1.0
 
     async def attach(self) -> list[Adopted]:
-        """Take over; the commands that run since the api process before. Before ``listen``.
-
-        Those that ended meanwhile are forgotten: nobody is left who waits for them.
-        """
+        """Take over; the commands of the api process before that nobody has forgotten. Before ``listen``."""
         adopted: list[Adopted] = []
         try:
             with trio.fail_after(_PATIENCE):
@@ -108,15 +126,20 @@ class Box:
 
     async def _adopt(self, adopted: list[Adopted]) -> None:
         message, descriptors = await self._endpoint.receive()
-        if isinstance(message, Running):
+        if isinstance(message, Running) and message.key not in self._exits:
             slot = self._exits[message.key] = Slot()
             running = RunningCommand(message.key, message.pid, slot)
             adopted.append(Adopted(running, message, pipes.reclaimed(descriptors)))
+            if not message.pid:
+                self._unstarted[message.key] = running
             return
         close_all(descriptors)
         if not isinstance(message, Exited):
             raise Unresponsive(f"init sent {type(message).__name__} where a command was expected")
-        await self._endpoint.send(Forget(message.key))
+        if message.key in self._exits:
+            self._dispatch(message, [])
+        else:
+            await self._endpoint.send(Forget(message.key))
 
     async def listen(self) -> None:
         """Take in messages until init hangs up or says what it must not; then everybody who waits is told."""
@@ -129,6 +152,7 @@ class Box:
             pass
         finally:
             self.closed = True
+            self.time.go_on()  # whoever waits for a resume is told as well
             for slot in (*self._answers.values(), *self._exits.values()):
                 slot.fail()
             self._endpoint.close()
@@ -140,6 +164,13 @@ class Box:
             if ended is not None:
                 ended.fill(message, [])
             return False  # no descriptor belongs to it
+        if isinstance(message, Started | Refused) and message.key in self._unstarted:
+            adopted = self._unstarted.pop(message.key)
+            if isinstance(message, Started):
+                adopted.pid = message.pid
+            elif (ended := self._exits.pop(message.key, None)) is not None:
+                ended.fill(message, [])
+            return False
         if isinstance(message, Started | Refused | Killed | AgentReady | Dialled):
             slot = self._answers.pop(message.key, None)
         else:
@@ -152,21 +183,34 @@ class Box:
     async def _ask(
         self, key: str, message: Message, descriptors: Sequence[int] = ()
     ) -> tuple[Message, list[int]]:
+        await self.time.going()
         if self.closed:
             raise Unresponsive("the sandbox is gone")
         slot = self._answers[key] = Slot()
         try:
-            with trio.fail_after(_PATIENCE):
+            with self.time.fail_after(_PATIENCE):
                 await self._endpoint.send(message, descriptors)
                 answer, received = await slot.wait()
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
         finally:
             self._answers.pop(key, None)
+            self._answered.set()
         if isinstance(answer, Refused):
             close_all(received)
             raise Refusal(answer)
         return answer, received
+
+    async def quiet(self) -> None:
+        """Returns when init owes no answer: it may be frozen then. While ``time`` stands still, no question
+        is asked, so it stays so. Raises ``Unresponsive``."""
+        try:
+            with trio.fail_after(_PATIENCE):
+                while self._answers:
+                    self._answered = trio.Event()
+                    await self._answered.wait()
+        except trio.TooSlowError as error:
+            raise Unresponsive("init does not come to rest") from error
 
     async def exec(self, order: Exec, descriptors: Sequence[int]) -> RunningCommand:
         """Start a command. The descriptors stay the caller's. Raises ``Refusal``, ``Unresponsive``."""
@@ -191,10 +235,16 @@ class Box:
 
     async def _tell(self, message: Message) -> None:
         try:
-            with trio.fail_after(_PATIENCE):  # one that does not read keeps us waiting for room
+            with self.time.fail_after(_PATIENCE):  # one that does not read keeps us waiting for room
                 await self._endpoint.send(message)
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
+
+    async def signal(self, key: str, command: str, number: int) -> bool:
+        """Send a signal to a command's process group; whether it was there."""
+        answer, received = await self._ask(key, Signal(key, command, number))
+        close_all(received)
+        return isinstance(answer, Killed) and answer.ended == 1
 
     async def kill_all(self, key: str) -> int:
         """End every process; how many there were."""

@@ -22,6 +22,8 @@ from enum import StrEnum
 
 import msgspec
 
+from nsbox.host import quota
+
 #: One range of this size holds all ids of the sandboxes: 0..65535, mapped in one line.
 IDS_NEEDED = 65536
 _PROBE_TIMEOUT_S = 20
@@ -94,6 +96,15 @@ class StateDisk(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool
 
 
+class Quotas(msgspec.Struct, frozen=True, kw_only=True):
+    """Project quotas on the file system of the state folder. ``fault``: why the pool that setup prepared
+    there does not hold."""
+
+    mounted: bool
+    pool: bool
+    fault: str | None = None
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """One thing really tried, and what it answered where it failed."""
 
@@ -121,6 +132,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     seccomp_filter: bool
     prctl: bool
     state: StateDisk
+    quotas: Quotas
     tun: bool
     pasta: str | None
     landlock: bool
@@ -162,13 +174,20 @@ def user_namespaces(proc: str = "/proc") -> UserNamespaces:
     )
 
 
+def closed_switches(switches: UserNamespaces) -> dict[str, int]:
+    """The sysctls that forbid user namespaces to everybody but root, and what they should be."""
+    found = {}
+    if switches.limit == 0:
+        found["user.max_user_namespaces"] = 15000
+    if switches.debian_switch is False:
+        found["kernel.unprivileged_userns_clone"] = 1
+    return found
+
+
 def forbidden(switches: UserNamespaces) -> tuple[str, str] | None:
     """Which switch forbids user namespaces to everybody but root, and the command that turns it."""
-    if switches.limit == 0:
-        return "user.max_user_namespaces is 0", "sudo sysctl -w user.max_user_namespaces=15000"
-    if switches.debian_switch is False:
-        name = "kernel.unprivileged_userns_clone"
-        return f"{name} is 0", f"sudo sysctl -w {name}=1"
+    for name, value in closed_switches(switches).items():
+        return f"{name} is 0", f"sudo sysctl -w {name}={value}"
     return None
 
 
@@ -357,6 +376,13 @@ def project_quota(path: str, proc: str = "/proc") -> bool:
     return "prjquota" in options.split(",")
 
 
+def quotas(folder: str, proc: str = "/proc") -> Quotas:
+    """The pool is tried and not believed: quotas can be turned off under a file that names them."""
+    pool = quota.load(folder)
+    fault = quota.probe(folder, pool) if pool is not None else None
+    return Quotas(mounted=project_quota(folder, proc), pool=pool is not None, fault=fault)
+
+
 def whole_disk(folder: str, proc: str = "/proc", sys: str = "/sys") -> str | None:
     """``MAJOR:MINOR`` of the disk that holds a folder. io.max takes disks, not partitions."""
     try:
@@ -507,6 +533,7 @@ def gather(user: str, uid: int, state_dir: str, environment: Mapping[str, str]) 
         seccomp_filter=seccomp_filter(),
         prctl=prctl_importable(),
         state=state_disk(state_dir),
+        quotas=quotas(state_dir),
         tun=os.access("/dev/net/tun", os.R_OK | os.W_OK),
         pasta=shutil.which("pasta"),
         landlock=landlock(),

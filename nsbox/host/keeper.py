@@ -1,5 +1,6 @@
 """api's side of the conversation with keeper."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from nsbox.wire.messages import (
     Destroy,
     Destroyed,
     Failed,
+    Freeze,
+    Frozen,
     Gone,
     Hello,
     Message,
@@ -27,6 +30,8 @@ from nsbox.wire.messages import (
     Storage,
     Task,
     TaskDone,
+    Thaw,
+    Thawed,
     Welcome,
 )  # fmt: skip
 
@@ -70,7 +75,9 @@ class KeeperLink:
             close_all(descriptors)
             # What an earlier api was waiting for may end between our connecting and keeper's reading Hello,
             # and is told to whoever is connected. Nobody here waits for it, and Welcome tells what lives.
-            if not isinstance(message, Created | Destroyed | Failed | Gone | TaskDone):
+            if isinstance(message, NetworkState):
+                self.network = message
+            elif isinstance(message, Welcome) or type(message) not in FROM_KEEPER:
                 break
         if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
             raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
@@ -104,6 +111,10 @@ class KeeperLink:
                 self._fill(("create", message.id), message)
             case Destroyed():
                 self._fill(("destroy", message.id), message)
+            case Frozen():
+                self._fill(("freeze", message.id), message)
+            case Thawed():
+                self._fill(("thaw", message.id), message)
             case TaskDone():
                 self._fill(("task", message.key), message)
             case Welcome():
@@ -158,6 +169,36 @@ class KeeperLink:
                 Code.SANDBOX_UNRESPONSIVE, f"the sandbox is still being ended: {error}", remedy="try again"
             ) from error
 
+    async def freeze(self, sandbox_id: str) -> str:
+        """Stop all processes of a sandbox; the path of its cgroup. Idempotent.
+
+        When it raises ``Problem``, they go on, unless keeper did not answer.
+        """
+        answer = await self._frozen_or_thawed("freeze", sandbox_id, Freeze(sandbox_id))
+        assert isinstance(answer, Frozen)
+        if answer.errno:
+            raise _cannot_freeze(answer.errno)
+        return answer.cgroup
+
+    async def thaw(self, sandbox_id: str) -> None:
+        """Let all processes of a sandbox go on. Idempotent. Raises ``Problem``."""
+        answer = await self._frozen_or_thawed("thaw", sandbox_id, Thaw(sandbox_id))
+        assert isinstance(answer, Thawed)
+        if answer.errno:
+            raise _cannot_freeze(answer.errno)
+
+    async def _frozen_or_thawed(self, kind: str, sandbox_id: str, order: Message) -> Message:
+        try:
+            slot = await self._ask(kind, sandbox_id, order)
+            with trio.fail_after(_PATIENCE):
+                answer, _ = await slot.wait()
+            return answer
+        except (Closed, trio.TooSlowError) as error:
+            self._slots.pop((kind, sandbox_id), None)
+            raise Problem(
+                Code.SANDBOX_UNRESPONSIVE, f"keeper did not answer: {error}", remedy="try again"
+            ) from error
+
     async def set_network(self, sandbox_id: str, policy: str) -> None:
         """Put another policy in place; returning means it holds. Raises ``Problem``."""
         answer = await self._asked("network", sandbox_id, SetNetwork(sandbox_id, policy))
@@ -202,3 +243,25 @@ class KeeperLink:
 
     def close(self) -> None:
         self._endpoint.close()
+
+
+def _cannot_freeze(number: int) -> Problem:
+    match number:
+        case errno.EOPNOTSUPP:
+            return Problem(
+                Code.HOST_LACKS,
+                "this host gives nsbox no cgroup, and pausing is done by the freezer of cgroup v2",
+                remedy="have the operator run nsbox doctor: it says how a cgroup is delegated",
+            )
+        case errno.EBUSY:
+            return Problem(
+                Code.SANDBOX_UNRESPONSIVE,
+                "the sandbox did not stop in time, so it runs on: one of its processes waits for the kernel",
+                remedy="try again",
+            )
+        case errno.ESRCH | errno.ECANCELED:
+            return Problem(Code.SANDBOX_GONE, "the sandbox ended meanwhile", remedy="create a new sandbox")
+        case _:
+            return Problem(
+                Code.HOST_LACKS, f"the freezer does not work: {os.strerror(number)}", remedy="nsbox doctor"
+            )

@@ -1,18 +1,22 @@
-"""Reading what commands write and writing what they read, within bounds and without waiting in the loop."""
+"""What commands write, moved into their logs; what they read, written. Without waiting in the loop."""
 
 import fcntl
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from nsbox.model.sandbox import Output
+from nsbox.host.logs import Log, Stream, waiting
 
 _CHUNK = 65_536
-#: After the bound is reached, how long to rest between chunks that are thrown away: a command that writes
-#: for ever must not take a processor from everybody else, and may still end by itself.
-_REST = 0.002
+#: Up to so many bytes are written at once, without a thread.
+_SMALL = 16_384
+#: How long to rest between chunks that are thrown away, and after so many in a row that are kept: a command
+#: that writes for ever must not take a processor from everybody else, and may still end by itself.
+_REST, _IN_A_ROW = 0.002, 16
+#: After how many bytes it is looked at whether there is room for more.
+_MUCH = 1 << 20
 
 
 def make() -> tuple[int, int]:
@@ -44,91 +48,127 @@ def reclaimed(descriptors: Sequence[int]) -> list[int]:
     return found
 
 
-class Collector:
-    """Keeps the first ``limit`` bytes of a pipe and throws the rest away. Owns the descriptor."""
+class Recorder:
+    """Moves a command's outputs into its log. Owns the two descriptors.
 
-    def __init__(self, descriptor: int, limit: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self._limit = limit
-        self._data = bytearray()
-        self._truncated = False
-        self.ended = False
+    ``writing`` is held while the log is changed. ``news`` is called when it has grown; ``over`` when it has
+    grown much, without that lock.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        outputs: Sequence[int],
+        writing: trio.Lock,
+        news: Callable[[], None] = lambda: None,
+        over: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.log = log
+        self._pipes = dict(zip(Stream, outputs, strict=True))
+        for descriptor in outputs:
+            os.set_blocking(descriptor, False)
+        self._writing, self._news, self._over = writing, news, over
+        self._grown = 0
+        self._busy = 0
+
+    @property
+    def ended(self) -> bool:
+        """Nobody is left who could write anything."""
+        return not self._pipes
 
     async def pump(self) -> None:
-        """Read until every writer has closed."""
-        while not self.ended:
-            try:
-                self._take(os.read(self._descriptor, _CHUNK))
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._descriptor)
-                continue
-            if self._truncated:
-                await trio.sleep(_REST)
-            else:
-                await trio.lowlevel.checkpoint()
+        """Until every writer has closed."""
+        async with trio.open_nursery() as nursery:
+            self.begin(nursery)
 
-    def _take(self, chunk: bytes) -> None:
-        if not chunk:
-            self.ended = True
-            return
-        room = self._limit - len(self._data)
-        self._data += chunk[:room]
-        self._truncated = self._truncated or len(chunk) > room
+    def begin(self, nursery: trio.Nursery) -> None:
+        """``pump`` in a nursery that is there already."""
+        for stream in list(self._pipes):
+            nursery.start_soon(self._pump, stream)
+
+    async def _pump(self, stream: Stream) -> None:
+        descriptor = self._pipes[stream]
+        while True:
+            try:
+                # Hardly ever held by anybody else; and the usual way would be a turn of the loop each time.
+                self._writing.acquire_nowait()
+            except trio.WouldBlock:
+                await self._writing.acquire()
+            try:
+                taken = await self._take(descriptor, stream)
+            except BlockingIOError:
+                taken = -1
+            finally:
+                self._writing.release()
+            if taken < 0:
+                self._busy = 0
+                await trio.lowlevel.wait_readable(descriptor)
+                continue
+            if not taken:
+                self._end(stream)
+                return
+            self._news()
+            await self._rest(stream, taken)
+
+    async def _take(self, descriptor: int, stream: Stream) -> int:
+        # A worker thread costs more than a small write does; a large one may wait for the disk.
+        if waiting(descriptor) <= _SMALL:
+            return self.log.take(descriptor, stream)
+        return await trio.to_thread.run_sync(self.log.take, descriptor, stream, limiter=_writers())
+
+    async def _rest(self, stream: Stream, taken: int) -> None:
+        """A command that writes for ever must not take a processor from everybody else."""
+        self._grown += taken
+        if self._grown >= _MUCH and self._over is not None:
+            self._grown = 0
+            await self._over()
+        self._busy += taken >= _CHUNK // 2
+        if taken < _CHUNK // 2:
+            await trio.lowlevel.checkpoint()
+        elif not self.log.keeps or self.log.cut[stream] or self._busy % _IN_A_ROW == 0:
+            await trio.sleep(_REST)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _end(self, stream: Stream) -> None:
+        descriptor = self._pipes.pop(stream, None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def finish(self) -> None:
-        """Take what is in the pipe now. The command has exited, so all it wrote is in there; a grandchild
-        that goes on writing must not keep us, hence the pipe's own size as the bound."""
-        left = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
-        while left > 0 and not self.ended:
-            try:
-                chunk = os.read(self._descriptor, _CHUNK)
-            except BlockingIOError:
-                return
-            left -= len(chunk)
-            self._take(chunk)
-
-    def output(self) -> Output:
-        return Output(bytes(self._data), self._truncated)
-
-    def stop_keeping(self) -> None:
-        """From now on everything is thrown away, and what was kept is freed."""
-        self._data = bytearray()
-        self._limit = 0
-        self._truncated = True
+        """Take what is in the pipes now. The command has exited, so all it wrote is in there; a grandchild
+        that goes on writing must not keep us, hence the pipe's own size as the bound. While ``pump`` does not
+        run."""
+        for stream, descriptor in list(self._pipes.items()):
+            left = fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+            while left > 0:
+                try:
+                    taken = self.log.take(descriptor, stream)
+                except BlockingIOError:
+                    break
+                left -= taken
+                if not taken:
+                    self._end(stream)
+                    break
+        self._news()
 
     def close(self) -> None:
-        """Let go of the pipe."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Let go of the pipes. Idempotent."""
+        for stream in list(self._pipes):
+            self._end(stream)
 
 
-class Tail:
-    """Keeps the last ``limit`` bytes of a pipe. Owns the descriptor."""
+_limiters: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("writers")
 
-    def __init__(self, descriptor: int, limit: int) -> None:
-        os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
-        self._limit = limit
-        self.data = bytearray()
 
-    async def pump(self) -> None:
-        """Read until every writer has closed."""
-        try:
-            while True:
-                try:
-                    chunk = os.read(self._descriptor, _CHUNK)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self._descriptor)
-                    continue
-                if not chunk:
-                    return
-                self.data += chunk
-                del self.data[: -self._limit]
-                await trio.sleep(_REST if len(chunk) == _CHUNK else 0)
-        finally:
-            os.close(self._descriptor)
+def _writers() -> trio.CapacityLimiter:
+    """Threads for logs are few and their own: a slow disk must not hold up what else needs threads."""
+    try:
+        return _limiters.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(8)
+        _limiters.set(limiter)
+        return limiter
 
 
 async def feed(descriptor: int, data: bytes) -> None:

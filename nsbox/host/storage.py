@@ -48,10 +48,13 @@ class Rooms:
         pool = quota.load(state_dir) if mode in (StorageMode.AUTO, StorageMode.QUOTA) else None
         self._projects = quota.Projects(pool) if pool is not None else None
 
-    def make(self, sandbox_id: str, limits: Limits) -> Storage:
-        """Choose and prepare. Raises ``Problem`` where only a quota would do and none is free."""
+    def make(self, sandbox_id: str, limits: Limits, *, on_disk: bool = False) -> Storage:
+        """Choose and prepare. ``on_disk``: what is written will be kept, and a tmpfs goes with its sandbox.
+
+        Raises ``Problem`` where only a quota would do and none is free.
+        """
         wanted = limits.storage_mb * plan.MIB
-        if self._mode is StorageMode.TMPFS:
+        if self._mode is StorageMode.TMPFS and not on_disk:
             size = min(wanted, limits.memory_mb * plan.MIB // _TMPFS_SHARE)
             return Storage(Backend.TMPFS, size, plan.inodes(size))
         if self._projects is not None:

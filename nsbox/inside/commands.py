@@ -8,6 +8,7 @@ made. The read ends are kept as duplicates, so that nobody gets SIGPIPE when api
 import errno
 import os
 import resource
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -72,24 +73,24 @@ class Commands:
         self._idle: list[Spawner] = []
         self._running: dict[str, tuple[Command, Spawner]] = {}
         self._orphans: dict[int, Command] = {}  # commands whose spawner died first, by pid
-        self._ended: dict[str, Exited] = {}
+        self._ended: dict[str, tuple[Exited, Command]] = {}
         self._dying: list[tuple[Exited, Command]] = []
         #: The file agents' pids, which init adds.
         self.agents: set[int] = set()
         self._kept: dict[str, tuple[int, ...]] = {}
 
     def running(self) -> list[Command]:
-        """Those that have a pid."""
-        found = [command for command, _ in self._running.values()] + list(self._orphans.values())
-        return [command for command in found if command.pid]
+        """Those that have not ended. One without a pid has been ordered, and is about to start or be
+        refused."""
+        return [command for command, _ in self._running.values()] + list(self._orphans.values())
 
     @property
     def none(self) -> bool:
         """Neither a command nor a result is here."""
         return not (self._running or self._orphans or self._ended)
 
-    def ended(self) -> list[Exited]:
-        """Results that no api process has said it has."""
+    def ended(self) -> list[tuple[Exited, Command]]:
+        """Results that no api process has said it has. What they wrote may still be in the pipes."""
         return list(self._ended.values())
 
     # ---- start
@@ -223,7 +224,7 @@ class Commands:
         killed = os.WIFSIGNALED(report.status) and os.WTERMSIG(report.status) == signal.SIGKILL
         if killed and (command.oom or self.leaves.oom_killed(command.leaf)):
             report = report._replace(oom=1)
-        self._ended[report.key] = report
+        self._ended[report.key] = report, command
         self._tell(report)
 
     def _report_dead(self) -> None:
@@ -346,6 +347,25 @@ class Commands:
         self._ended.pop(key, None)
         channel.close_all(self._kept.pop(key, ()))
 
+    def signal(self, key: str, number: int) -> int:
+        """Send a signal to a command's process group, which is its session's first; 1 if it was there.
+
+        Its pid is its own as long as nobody has reaped it: a spawner tells the end before it reaps, so one
+        that has nothing to say has not; and orphans are reaped here."""
+        found = self._running.get(key)
+        if found is not None and _says_something(found[1].sock):
+            self._hear(found[1])
+            found = self._running.get(key)
+        orphan = next((one for one in self._orphans.values() if one.key == key), None)
+        command = found[0] if found is not None else orphan
+        if command is None or not command.pid:
+            return 0
+        try:
+            os.killpg(command.pid, number)
+        except (OSError, ValueError, OverflowError):
+            return 0
+        return 1
+
     def kill(self, key: str) -> None:
         """End a command and everything it started.
 
@@ -367,6 +387,12 @@ class Commands:
             processes.kill_tree(command.pid)
         else:
             os.kill(one.pid, signal.SIGKILL)
+
+
+def _says_something(sock: RawSocket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _dead_children(

@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 import prctl
 
 from nsbox.inside import agent, channel, dial, names, privileges, processes, rootfs, spawner, users
-from nsbox.inside.commands import Commands
+from nsbox.inside.commands import Command, Commands
 from nsbox.kernel import libc, rawsocket
 from nsbox.kernel.namespaces import become_root
 from nsbox.kernel.rawsocket import RawSocket
@@ -46,6 +46,7 @@ from nsbox.wire.messages import (
     Ready,
     Refused,
     Running,
+    Signal,
     Stage,
 )  # fmt: skip
 
@@ -276,6 +277,8 @@ class Init:
         match message:
             case Kill(key):
                 self.commands.kill(key)
+            case Signal(key, command, number):
+                self._send(Killed(key, self.commands.signal(command, number)))
             case KillAll(key):
                 self._send(Killed(key, processes.kill_all(self.commands.own)))
             case Forget(key):
@@ -290,12 +293,16 @@ class Init:
             connection.send(_NOTHING_RUNS)  # ready-made: most sandboxes are only ever greeted like this
             return
         running, ended = self.commands.running(), self.commands.ended()
-        self._send(Attached(PROTOCOL_VERSION, len(running) + len(ended)))
+        self._send(Attached(PROTOCOL_VERSION, len(running) + 2 * len(ended)))
         for command in running:
-            told = Running(command.key, command.pid, command.argv, command.cwd, command.started_ns)
-            self._send(told, command.kept)
-        for report in ended:
+            self._introduce(command)
+        for report, command in ended:
+            self._introduce(command)
             self._send(report)
+
+    def _introduce(self, command: Command) -> None:
+        told = Running(command.key, command.pid, command.argv, command.cwd, command.started_ns)
+        self._send(told, command.kept)
 
     def _open_agent(self, key: str, user: str) -> None:
         try:

@@ -1,6 +1,7 @@
 """One sandbox as keeper sees it: a process, a cgroup, a socket, a directory, and how each comes and goes."""
 
 import enum
+import errno
 import os
 import socket
 import sys
@@ -203,6 +204,16 @@ class Box:
             os.chdir("..")
             if order.storage == "tmpfs":
                 libc.umount(self.folder.encode())
+
+    def freeze(self, wanted: bool) -> None:
+        """Have its processes stop, or go on. They stop a moment later: ask ``frozen``. Raises ``OSError``."""
+        if self.cgroup is None:
+            raise OSError(errno.EOPNOTSUPP, "there is no cgroup here")
+        self.cgroup.files.freeze = wanted
+
+    def frozen(self) -> bool:
+        """Whether every one of its processes has stopped. Raises ``OSError``."""
+        return self.cgroup is not None and bool(self.cgroup.files.events["frozen"])
 
     def kill(self) -> None:
         """End every process of the box. What is left is removed when waitpid has reported its init."""

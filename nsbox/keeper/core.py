@@ -13,6 +13,7 @@ from typing import Protocol
 from nsbox.inside import channel
 from nsbox.keeper import layout, tasks
 from nsbox.keeper.boxes import Box, Host, Phase, StageError
+from nsbox.keeper.freezer import Freezer
 from nsbox.keeper.network import Network
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.trash import Sweeper
@@ -29,6 +30,8 @@ from nsbox.wire.messages import (
     Destroy,
     Destroyed,
     Failed,
+    Freeze,
+    Frozen,
     Gone,
     Hello,
     Message,
@@ -40,6 +43,8 @@ from nsbox.wire.messages import (
     Storage,
     Task,
     TaskDone,
+    Thaw,
+    Thawed,
     Welcome,
 )  # fmt: skip
 
@@ -73,6 +78,7 @@ class Keeper:
         if network is not None:
             network.listener = self
         self.sweeper = Sweeper()
+        self.freezer = Freezer(answer)
         self.storage = StorageWatcher()
         self._boxes: dict[int, Box] = {}  # by pid
         self._by_id: dict[str, Box] = {}
@@ -98,6 +104,14 @@ class Keeper:
                 self._create(message)
             case Destroy(sandbox_id):
                 self._destroy(sandbox_id)
+            case Freeze(sandbox_id):
+                if (box := self._running(sandbox_id)) is None:
+                    self._answer(Frozen(sandbox_id, errno.ESRCH, ""))
+                else:
+                    self.freezer.freeze(box)
+            case Thaw(sandbox_id):
+                box = self._running(sandbox_id)
+                self._answer(Thawed(sandbox_id, errno.ESRCH if box is None else self.freezer.thaw(box)))
             case Task():
                 self._start_task(message, descriptors)
             case SetNetwork(sandbox_id, policy):
@@ -170,6 +184,7 @@ class Keeper:
     def _end(self, box: Box) -> None:
         """Nothing that a box says counts from now on."""
         self._since.pop(box.pid, None)
+        self.freezer.forget(box)
         box.kill()
 
     def _destroy(self, sandbox_id: str) -> None:
@@ -183,6 +198,10 @@ class Keeper:
             )
         box.destroy_asked = True
         self._end(box)
+
+    def _running(self, sandbox_id: str) -> Box | None:
+        box = self._by_id.get(sandbox_id)
+        return box if box is not None and box.phase is Phase.RUNNING else None
 
     def _start_task(self, task: Task, descriptors: list[int]) -> None:
         try:
@@ -333,6 +352,7 @@ class Keeper:
         """Remove what is left of a box whose init is dead, then tell."""
         expected, phase = box.destroy_asked, box.phase
         self._watcher.unwatch(box)
+        self.freezer.forget(box)
         self._since.pop(box.pid, None)
         self.pool.drop(box)
         self._remove(box)

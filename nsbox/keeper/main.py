@@ -33,6 +33,8 @@ from nsbox.wire.messages import TO_KEEPER, Message
 #: How often what could not be done at once is tried again, in seconds.
 _TICK = 0.02
 _SLOW_TICK = 1.0
+#: How often it is looked whether boxes have frozen, while one is to, in seconds. (epoll counts in 0.001.)
+_LOOK = 0.001
 #: Making a blank takes a processor from the sandbox that was just made: it waits until no order has come
 #: for so long, in seconds, unless the stock runs low.
 _QUIET = 0.1
@@ -112,6 +114,7 @@ class Loop:
         os.close(self._config.announce)
         while not self._ending:
             self._turn(self._timeout())
+            self.keeper.freezer.look()
             if self.keeper.wants_blank(_QUIET):
                 self.keeper.refill()
             self.keeper.give_up_stuck()
@@ -120,6 +123,8 @@ class Loop:
         return self._finish()
 
     def _timeout(self) -> float:
+        if self.keeper.freezer.busy:
+            return _LOOK
         if self.keeper.pool.wants_more:
             return 0 if self.keeper.wants_blank(_QUIET) else _QUIET / 4
         return _TICK if self.keeper.remove_cgroups() else _SLOW_TICK

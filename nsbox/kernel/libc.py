@@ -97,6 +97,8 @@ PR_SET_DUMPABLE: Final = 4
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 _Q_GETQUOTA, _Q_SETQUOTA, _PRJQUOTA, _QIF_LIMITS = 0x80_0007, 0x80_0008, 2, 5
+#: Of linux/dqblk_xfs.h, which ext4 understands as well; and the flag "limits of projects are enforced".
+_Q_XQUOTAON, _Q_XGETQSTAT, _PROJECTS_ENFORCED = 0x5801, 0x5805, 1 << 5
 #: struct if_dqblk of quotactl(2): hard and soft limit in KiB and use in bytes, the same for inodes, two
 #: times, and which of them are meant.
 _DQBLK = struct.Struct("8QI4x")
@@ -288,6 +290,19 @@ def syncfs(fd: int) -> None:
     _checked(_syncfs(fd), "syncfs", (fd,))
 
 
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """fallocate(2): give the blocks of a part of a file back. Its size stays, and the part reads as zeros.
+
+    The one call here that may wait for a disk, and its callers have threads: so it lets go of the
+    interpreter's lock, and is looked up when it is needed, which in keeper and init is never."""
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    result = fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
+    _checked(result, "fallocate", (fd, offset, length))
+
+
 def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:
     """close_range(2): close every descriptor from ``first`` on, also those Python does not know of; with
     CLOSE_RANGE_CLOEXEC, have exec close them."""
@@ -361,6 +376,19 @@ def get_project_quota(fd: int, project: int) -> ProjectQuota:
     _call("quotactl_fd", fd, _Q_GETQUOTA << 8 | _PRJQUOTA, project, buffer, about=(project,))
     hard, _, used, inodes, _, used_inodes, *_ = _DQBLK.unpack(buffer.raw)
     return ProjectQuota(hard * 1024, used, inodes, used_inodes)
+
+
+def project_quotas_enforced(fd: int) -> bool:
+    """quotactl_fd(2): whether limits of projects hold on the file system of ``fd``: ``quotaoff`` ends it."""
+    buffer = ctypes.create_string_buffer(128)  # struct fs_quota_stat has 80 bytes
+    _call("quotactl_fd", fd, _Q_XGETQSTAT << 8 | _PRJQUOTA, 0, buffer)
+    return bool(struct.unpack_from("H", buffer, 2)[0] & _PROJECTS_ENFORCED)
+
+
+def enforce_project_quotas(fd: int) -> None:
+    """quotactl_fd(2): what ``quotaon`` does. Only root may, and only where projects are accounted for."""
+    flags = struct.pack("I", _PROJECTS_ENFORCED)
+    _call("quotactl_fd", fd, _Q_XQUOTAON << 8 | _PRJQUOTA, 0, flags)
 
 
 def filesystem_type(fd: int) -> int:

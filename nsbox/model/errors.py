@@ -20,6 +20,7 @@ class Code(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     # The request can be read, and a value in it is wrong.
     INVALID_FIELD = "invalid_field"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     TEMPLATE_NOT_AVAILABLE = "template_not_available"
     IMAGE_NOT_AVAILABLE = "image_not_available"
     IMAGE_NOT_ALLOWED = "image_not_allowed"
@@ -42,6 +43,7 @@ class Code(StrEnum):
     # The state of things forbids it.
     WRONG_STATE = "wrong_state"
     SANDBOX_GONE = "sandbox_gone"
+    PROCESS_ENDED = "process_ended"
     SANDBOX_EXHAUSTED = "sandbox_exhausted"
     IS_A_DIRECTORY = "is_a_directory"
     NOT_A_DIRECTORY = "not_a_directory"

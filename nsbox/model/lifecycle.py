@@ -42,6 +42,7 @@ class Action(StrEnum):
     RESUME = "resume"
     EXEC = "exec"
     FILES = "files"
+    TIMEOUT = "timeout"  # its time is made longer or shorter
     PORTS = "ports"  # exposed, listed, taken away; what is exposed is reached only while it runs
     NETWORK = "network"
     KILL = "kill"  # asked for by a client, or the time is over
@@ -70,12 +71,14 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.EXEC): State.RUNNING,
     (State.RUNNING, Action.FILES): State.RUNNING,
     (State.RUNNING, Action.PORTS): State.RUNNING,
+    (State.RUNNING, Action.TIMEOUT): State.RUNNING,
     (State.RUNNING, Action.NETWORK): State.RUNNING,
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.RESUME): State.RUNNING,
     (State.RUNNING, Action.KILL): State.STOPPING,
     (State.RUNNING, Action.LOSE): State.LOST,
     (State.PAUSED, Action.PORTS): State.PAUSED,
+    (State.PAUSED, Action.TIMEOUT): State.PAUSED,
     (State.PAUSED, Action.NETWORK): State.PAUSED,
     (State.PAUSED, Action.PAUSE): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,

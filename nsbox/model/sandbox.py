@@ -12,6 +12,7 @@ from nsbox.model.image import PullPolicy
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkPolicy
 from nsbox.model.ports import Port
+from nsbox.model.request import Request
 from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
 ID_PREFIX = "sb_"
@@ -61,13 +62,18 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     template: str
     env: dict[str, str] = {}
     pull: PullPolicy | None = None
+    request: Request | None = None
     network: NetworkPolicy = NetworkPolicy()
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one sandbox. Times: ``*_at`` are wall-clock seconds since the epoch, for display only;
-    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made
-    from, as it was then: an image may be pulled anew or removed while its sandboxes live."""
+    ``deadline`` is in seconds of CLOCK_BOOTTIME of the boot ``boot_id``. ``base`` is what it was made from,
+    as it was then: an image may be pulled anew or removed while its sandboxes live. ``remaining_s`` is what
+    is left of its time while it is paused: the deadline means nothing then. ``stood_s`` is how long it has
+    been paused in all, a pause that lasts not counted; that one began at ``paused_at`` (CLOCK_BOOTTIME).
+    ``request`` is the one that asked for it, if that had an Idempotency-Key, and ``made`` that it has been
+    running."""
 
     id: str
     owner: str
@@ -90,6 +96,11 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     oom_kills: int = 0  # processes that the kernel has ended for lack of memory
     last_oom_at: float | None = None  # when that was last noticed
     ports: tuple[Port, ...] = ()
+    remaining_s: float | None = None
+    stood_s: float = 0.0
+    paused_at: float | None = None
+    request: Request | None = None
+    made: bool = False
     network: NetworkPolicy = NetworkPolicy()
     ended_at: float | None = None
     end_reason: EndReason | None = None
@@ -146,16 +157,26 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A background process. ``pid`` is the one inside the sandbox."""
+    """A command that is known by its id. ``pid`` is the one inside the sandbox. Its log keeps the bytes from
+    ``log_start`` to ``log_end``. The rest is known once it has ended; ``cpu_ms`` and ``peak_kb`` with what it
+    started and waited for."""
 
     id: str
     pid: int
+    kind: str
     command: str | list[str]
     cwd: str
     started_at: float
+    log_start: int = 0
+    log_end: int = 0
     running: bool = True
+    outcome: Outcome | None = None
     exit_code: int | None = None
     signal: str | None = None
+    duration_ms: int | None = None
+    ended_at: float | None = None
+    cpu_ms: int | None = None
+    peak_kb: int | None = None
 
 
 class FileType(StrEnum):

@@ -93,7 +93,7 @@ class Building:
         # Somewhat longer than its commands may take: it ends even when nobody is left to end it.
         life = (file.setup_timeout_s * len(file.setup) + 600) * 1000
         spec = SandboxSpec(limits=limits, timeout_ms=life, template=reference)
-        sandbox = await self._sandboxes.create(OWNER, spec)
+        sandbox = await self._sandboxes.create(OWNER, spec, on_disk=True)
         try:
             for command in file.setup:
                 told(f"run {command}")

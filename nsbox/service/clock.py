@@ -7,6 +7,8 @@ mean something only together with the boot's id. Wall time is for display.
 import time
 from datetime import UTC, datetime
 
+from nsbox.model.sandbox import Sandbox
+
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -24,3 +26,9 @@ def boot_id() -> str:
 def wall() -> float:
     """Seconds since the epoch."""
     return datetime.now(UTC).timestamp()
+
+
+def stood(record: Sandbox) -> float:
+    """How long a sandbox has been paused, in all, up to now."""
+    lasting = 0.0 if record.paused_at is None else boottime() - record.paused_at
+    return record.stood_s + lasting

@@ -1,29 +1,43 @@
-"""Commands: run to their end, or in the background. A client that leaves kills nothing."""
+"""Commands: run to their end, or in the background. A client that leaves kills nothing, and the death of this
+process neither: the next one adopts what runs, and reads on where the log ends."""
 
+from __future__ import annotations
+
+import logging
+
+import msgspec
 import trio
 
-from nsbox.host import pipes
-from nsbox.host.box import Adopted, Box, Refusal, RunningCommand, Unresponsive
-from nsbox.model.errors import Code, Problem
+from nsbox.host import shelf
+from nsbox.host.box import Adopted, Box, Refusal
+from nsbox.host.logs import Damaged, Log
+from nsbox.host.shelf import Shelf
+from nsbox.model.command import KEY, End, Kind, Note, Request
+from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action
 from nsbox.model.sandbox import (
     CommandResult,
     CommandSpec,
+    Encoding,
     Outcome,
     Process,
     Sandbox,
     new_command_id,
-)  # fmt: skip
+)
 from nsbox.plan import launch
 from nsbox.service import clock, refusals
-from nsbox.service.jobs import Job, Streams, answered, started
+from nsbox.service.following import Follower
+from nsbox.service.jobs import Job, answered
 from nsbox.service.registry import Registry
+from nsbox.service.shelves import Jobs
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
 from nsbox.wire.messages import Exec
 
-#: What is kept of a background process's output, a stream, in bytes.
-_TAIL = 65_536
+_log = logging.getLogger(__name__)
+
+_NOTES = msgspec.json.Decoder(Note)
+_ENDS = msgspec.json.Decoder(End)
 
 
 class Commands:
@@ -34,27 +48,100 @@ class Commands:
     ) -> None:
         self._registry, self._templates = registry, templates
         self._settings, self._nursery = settings, nursery
-        self._background: dict[str, dict[str, Process]] = {}
+        self._jobs: dict[str, Jobs] = {}
         self._active: dict[str, int] = {}
+        registry.on_end(self._forget_all)
 
-    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
+    # ---- begin
+
+    async def run(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> CommandResult:
         """Run a command to its end or its time-out. Raises ``Problem`` if it could not be started."""
-        sandbox, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
-        job = Job(box, spec, self._settings.output_limit_bytes)
-        with self._counted(sandbox_id):
-            await job.start(self._order(sandbox, spec))
-        self._nursery.start_soon(self._supervise, job, sandbox_id)
-        await job.done.wait()
-        if job.problem is not None:
-            raise job.problem
-        assert job.result is not None
+        job, _ = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
+        result = await job.result()
         live = self._registry.find(sandbox_id)
-        if job.result.outcome is Outcome.OOM and live is not None:
+        if result.outcome is Outcome.OOM and live is not None:
             await self._registry.look_at_memory(live)
-        return job.result
+        return result
 
-    def _counted(self, sandbox_id: str) -> "_Place":
-        """A place among the commands of a sandbox; each costs api three descriptors."""
+    async def start(
+        self,
+        owner: str,
+        sandbox_id: str,
+        spec: CommandSpec,
+        request: Request | None = None,
+    ) -> Process:
+        """Start a command that runs until it ends or is killed."""
+        job, _ = await self._begin(owner, sandbox_id, spec, Kind.PROCESS, request)
+        return view(job)
+
+    async def stream(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
+    ) -> Following:
+        """Start a command whose output somebody follows. It runs to its end or its time-out, whoever
+        leaves."""
+        job, _ = await self._begin(owner, sandbox_id, spec, Kind.STREAM, request)
+        return self._following(job, offset, spec.encoding is Encoding.UTF8)
+
+    async def follow(self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool) -> Following:
+        """Follow what a command writes."""
+        return self._following(await self.find(owner, sandbox_id, key), offset, text)
+
+    @staticmethod
+    def _following(job: Job, offset: int, text: bool) -> Following:
+        if offset > job.log.end:
+            raise Problem(
+                Code.RANGE_NOT_SATISFIABLE,
+                f"the output ends at {job.log.end} so far",
+                field="offset",
+                end=job.log.end,
+            )
+        return Following(job, offset, text=text)
+
+    async def begin(self, sandbox: Sandbox) -> None:
+        """Start what the template starts in each of its sandboxes. Raises ``Problem`` if it cannot."""
+        start = sandbox.base.start if sandbox.base is not None else ()
+        if start:
+            await self.start(sandbox.owner, sandbox.id, CommandSpec(argv=start, command=list(start)))
+
+    async def _begin(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, kind: Kind, request: Request | None
+    ) -> tuple[Job, bool]:
+        """A command that has begun, and whether an earlier request with the same key had begun it."""
+        if request is not None and (earlier := await self._earlier(owner, sandbox_id, request)):
+            return earlier, True
+        sandbox, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        order = self._order(sandbox, spec)
+        note = self._note(sandbox, spec, order, kind, request)
+        # No checkpoint since the look for an earlier one.
+        jobs = self._of(sandbox_id)
+        job = Job(order.key, note, box, jobs.shelf)
+        with self._counted(sandbox_id):
+            jobs.add(job)
+            job.waiting += 1  # by the time the caller asks for the result it may have ended
+            try:
+                await job.start(order, spec.stdin)
+            except BaseException:
+                jobs.drop(job)
+                raise
+            finally:
+                job.waiting -= 1
+            self._nursery.start_soon(self._supervise, job, jobs)
+        return job, False
+
+    async def _earlier(self, owner: str, sandbox_id: str, request: Request) -> Job | None:
+        await self._registry.record(owner, sandbox_id)
+        jobs = self._jobs.get(sandbox_id)
+        job = jobs.requested(request) if jobs is not None else None
+        if job is not None:
+            await job.begun.wait()
+            if job.problem is not None:
+                raise job.problem
+        return job
+
+    def _counted(self, sandbox_id: str) -> _Place:
+        """A place among the commands of a sandbox; each costs api five descriptors."""
         if self._active.get(sandbox_id, 0) >= self._settings.max_commands:
             raise Problem(
                 Code.TOO_MANY_COMMANDS,
@@ -85,83 +172,168 @@ class Commands:
             user=spec.user or template.user,
         )
 
-    async def _supervise(self, job: Job, sandbox_id: str) -> None:
-        with _Place(self._active, sandbox_id):
-            await job.supervise()
-
-    # ---- background
-
-    async def begin(self, sandbox: Sandbox) -> None:
-        """Start what the template starts in each of its sandboxes. Raises ``Problem`` if it cannot."""
-        start = sandbox.base.start if sandbox.base is not None else ()
-        if start:
-            await self.start(sandbox.owner, sandbox.id, CommandSpec(argv=start, command=list(start)))
-
-    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
-        """Start a command that runs until it ends or is killed."""
-        sandbox, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
-        order = self._order(sandbox, spec)
-        with self._counted(sandbox_id):
-            streams = Streams.make(spec.stdin)
-            try:
-                # The read ends go along: init keeps them, so that the output outlives this process.
-                running = await started(box, order, streams.theirs)
-            except BaseException:
-                streams.close_ours()
-                raise
-            finally:
-                streams.close_theirs()
-        process = Process(
-            id=order.key, pid=running.pid, command=spec.command, cwd=order.cwd or "~", started_at=clock.wall()
+    def _note(
+        self, sandbox: Sandbox, spec: CommandSpec, order: Exec, kind: Kind, request: Request | None
+    ) -> Note:
+        return Note(
+            kind=kind,
+            command=spec.command,
+            cwd=order.cwd or "~",
+            begun=clock.boottime(),
+            started_at=clock.wall(),
+            stood=clock.stood(sandbox),
+            timeout_ms=None if kind is Kind.PROCESS else spec.timeout_ms,
+            head=self._settings.output_limit_bytes if kind is Kind.EXEC else None,
+            encoding=spec.encoding,
+            request=request,
         )
-        self._keep(sandbox_id, box, running, process, [streams.stdout, streams.stderr])
-        self._nursery.start_soon(pipes.feed, streams.stdin, streams.data)
-        return process
+
+    async def _supervise(self, job: Job, jobs: Jobs) -> None:
+        with _Place(self._active, jobs.sandbox_id):
+            await job.supervise(jobs.make_room, self._settings.log_bytes)
+        jobs.ended(job)
+
+    # ---- adopt
 
     def adopt(self, sandbox_id: str, box: Box, commands: list[Adopted]) -> None:
-        """Take over what an earlier api process started. Whoever waited for it is gone: it is in the
-        background now."""
+        """Take over what an earlier api process began, and what it saw end."""
+        jobs = self._of(sandbox_id)
+        live = self._registry.find(sandbox_id)
+        stood = clock.stood(live.record) if live is not None else 0.0
+        known = set(jobs.shelf.keys())
         for one in commands:
-            process = Process(
-                id=one.running.key,
-                pid=one.running.pid,
-                command=list(one.argv),
-                cwd=one.cwd,
-                started_at=one.started_ns / 1e9,
-            )
-            self._keep(sandbox_id, box, one.running, process, one.outputs)
-
-    def _keep(
-        self, sandbox_id: str, box: Box, running: RunningCommand, process: Process, outputs: list[int]
-    ) -> None:
-        self._background.setdefault(sandbox_id, {})[process.id] = process
-        self._nursery.start_soon(self._watch, sandbox_id, box, running, outputs)
-
-    async def _watch(self, sandbox_id: str, box: Box, running: RunningCommand, outputs: list[int]) -> None:
-        """Take in a background process's output and its end. Nobody waits: nothing may be raised."""
-        with _Place(self._active, sandbox_id):
+            known.discard(one.running.key)
+            if not KEY.fullmatch(one.running.key) or len(one.outputs) != 2:
+                one.close()  # init is not itself any more, or we are out of descriptors
+                continue
             try:
-                async with trio.open_nursery() as nursery:
-                    for descriptor in outputs:
-                        nursery.start_soon(pipes.Tail(descriptor, _TAIL).pump)
-                    await running.wait()
-                    self._ended(sandbox_id, running.key)
-                await box.forget(running.key)
-            except* Unresponsive:
-                pass
-            finally:
-                self._ended(sandbox_id, running.key)
+                job, log, end = self._found(jobs, box, one, stood)
+            except HostProblem as problem:
+                _log.warning("the output of %s is lost: %s", one.running.key, problem.detail)
+                one.close()
+                continue
+            spent = clock.boottime() - job.note.begun - (stood - job.note.stood)
+            job.adopt(log, one, max(spent, 0.0), end)
+            jobs.add(job)
+            self._nursery.start_soon(self._supervise, job, jobs)
+        for key in known:
+            self._restore(jobs, box, key)
 
-    def _ended(self, sandbox_id: str, key: str) -> None:
-        processes = self._background.get(sandbox_id, {})
-        processes.pop(key, None)
-        if not processes:
-            self._background.pop(sandbox_id, None)
+    def _found(self, jobs: Jobs, box: Box, one: Adopted, stood: float) -> tuple[Job, Log, End | None]:
+        key = one.running.key
+        try:
+            log = jobs.shelf.open(key)
+            note, told = _NOTES.decode(log.note), jobs.shelf.end(key)
+            return Job(key, note, box, jobs.shelf), log, _ENDS.decode(told) if told else None
+        except (OSError, Damaged, msgspec.DecodeError, UnicodeDecodeError):
+            jobs.shelf.remove(key)
+        note = Note(
+            kind=Kind.PROCESS,
+            command=list(one.argv),
+            cwd=one.cwd,
+            begun=clock.boottime(),
+            started_at=one.started_ns / 1e9,
+            stood=stood,
+        )
+        job = Job(key, note, box, jobs.shelf)
+        return job, job.new_log(), None
 
-    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
-        """The background processes that run."""
-        await self._registry.usable(owner, sandbox_id, Action.EXEC)
-        return list(self._background.get(sandbox_id, {}).values())
+    def _restore(self, jobs: Jobs, box: Box, key: str) -> None:
+        """What init knows nothing of has ended, or never began."""
+        try:
+            told = jobs.shelf.end(key)
+            if told is not None:
+                log = jobs.shelf.open(key)
+                job = Job(key, _NOTES.decode(log.note), box, jobs.shelf)
+                job.restore(log, _ENDS.decode(told))
+                jobs.add(job)
+                jobs.ended(job)
+                return
+        except (OSError, Damaged, msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        jobs.shelf.remove(key)
+
+    # ---- those that are there
+
+    def _of(self, sandbox_id: str) -> Jobs:
+        found = self._jobs.get(sandbox_id)
+        if found is None:
+            shelf = Shelf(self._settings.state_dir, sandbox_id)
+            found = self._jobs[sandbox_id] = Jobs(sandbox_id, shelf, self._settings)
+        return found
+
+    def _forget_all(self, sandbox_id: str) -> None:
+        """The sandbox has ended: its logs go with it."""
+        jobs = self._jobs.pop(sandbox_id, None)
+        if jobs is not None:
+            jobs.closed = True
+            self._nursery.start_soon(trio.to_thread.run_sync, jobs.shelf.clear)
+
+    async def clear_unused(self) -> None:
+        """Once, at the start: remove the logs of sandboxes that are no more. Which those are is settled
+        before anybody else has a turn, and could make one."""
+        alive = {live.record.id for live in self._registry.all()}
+        gone = shelf.unused(self._settings.state_dir, alive)
+        await trio.to_thread.run_sync(shelf.clear, gone)
+
+    async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
+        """The background processes that run; or all commands that are known, ended ones too."""
+        if everything:
+            await self._registry.record(owner, sandbox_id)
+        else:
+            await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        jobs = self._jobs.get(sandbox_id)
+        return [view(job) for job in (jobs.all() if jobs else []) if everything or _in_the_list(job)]
+
+    async def find(self, owner: str, sandbox_id: str, key: str) -> Job:
+        """One that is known by its id. Raises ``Problem``."""
+        await self._registry.record(owner, sandbox_id)
+        jobs = self._jobs.get(sandbox_id)
+        job = jobs.find(key) if jobs is not None else None
+        if job is None or not job.begun.is_set() or job.problem is not None:
+            raise Problem(
+                Code.PROCESS_NOT_FOUND,
+                f"there is no command {key[:64]!r} in this sandbox, or it ended long ago",
+                remedy="list them with GET /processes?all=true",
+            )
+        return job
+
+    async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """What is known of one."""
+        return view(await self.find(owner, sandbox_id, key))
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
+        """A command once it has ended, or as it is when the time is over."""
+        job = await self.find(owner, sandbox_id, key)
+        with trio.move_on_after(seconds):
+            await job.ended.wait()
+        return Following(job, 0).process()
+
+    async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
+        """Send a signal to a command that runs. Raises ``Problem``."""
+        job = await self.find(owner, sandbox_id, key)
+        _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        try:
+            there = not job.ended.is_set() and await answered(
+                lambda: box.signal(new_command_id(), key, number)
+            )
+        except Refusal as refusal:
+            raise refusals.of_command(refusal) from refusal
+        if not there:
+            raise Problem(Code.PROCESS_ENDED, "it has ended", remedy="ask for it: its exit code is there")
+        return view(job)
+
+    async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
+        """End a command with all it started, and forget it; how it ended. Raises ``Problem``."""
+        job = await self.find(owner, sandbox_id, key)
+        if not job.ended.is_set():
+            _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+            await answered(lambda: job.kill(box))
+        told = Following(job, 0).process()
+        jobs = self._jobs.get(sandbox_id)
+        if jobs is not None:
+            jobs.forget(job)
+        return told
 
     async def kill_all(self, owner: str, sandbox_id: str) -> int:
         """End every process of a sandbox, its background processes and commands and all they started."""
@@ -170,6 +342,48 @@ class Commands:
             return await answered(lambda: box.kill_all(new_command_id()))
         except Refusal as refusal:
             raise refusals.of_command(refusal) from refusal
+
+
+def _in_the_list(job: Job) -> bool:
+    return job.begun.is_set() and not job.ended.is_set() and job.background
+
+
+def view(job: Job) -> Process:
+    """A command as clients are told of it."""
+    end = job.end
+    process = Process(
+        id=job.key,
+        pid=job.pid,
+        kind=job.note.kind.value,
+        command=job.note.command,
+        cwd=job.note.cwd,
+        started_at=job.note.started_at,
+        log_start=job.log.start,
+        log_end=job.log.end,
+    )
+    if end is None:
+        return process
+    return msgspec.structs.replace(
+        process,
+        running=False,
+        outcome=end.outcome,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        duration_ms=end.duration_ms,
+        ended_at=end.ended_at,
+        cpu_ms=end.cpu_ms,
+        peak_kb=end.peak_kb,
+    )
+
+
+class Following(Follower):
+    """A follower, for those who do not know what a job is."""
+
+    def process(self) -> Process:
+        """The command as it is now. Raises ``Problem`` for one that, after all, could not be started."""
+        if self.job.problem is not None:
+            raise self.job.problem
+        return view(self.job)
 
 
 class _Place:

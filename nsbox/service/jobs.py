@@ -1,25 +1,33 @@
-"""One command from its pipes to its result, and how requests to init are answered in the API's words."""
+"""One command from its pipes to its end, and how requests to init are answered in the API's words."""
 
+import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import trio
 
 from nsbox.host import pipes
-from nsbox.host.box import Box, Refusal, RunningCommand, Unresponsive
-from nsbox.model.errors import Code, Problem
-from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome
-from nsbox.service import refusals
+from nsbox.host.box import Adopted, Box, Refusal, RunningCommand, Unresponsive
+from nsbox.host.logs import CHUNK, Log, Reader, Stream
+from nsbox.host.pipes import Recorder
+from nsbox.host.shelf import Shelf
+from nsbox.model.command import End, Kind, Note
+from nsbox.model.errors import Code, HostProblem, Problem
+from nsbox.model.sandbox import CommandResult, Outcome, Output
+from nsbox.service import clock, refusals
 from nsbox.wire.framing import PacketTooLarge
 from nsbox.wire.messages import Exec, Exited
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+_ENCODER = msgspec.json.Encoder()
 
-#: How long a killed command may take to be reaped, in seconds.
+#: How long a killed command may take to be reaped, in seconds. As the sandbox counts them, like the time-out.
 _DEATH = 10.0
 
 
@@ -58,19 +66,70 @@ class Streams(msgspec.Struct):
             os.close(descriptor)
 
 
+class Follows(Protocol):
+    """Who reads a log has come up to ``offset``."""
+
+    offset: int
+
+
 class Job:
-    """One command that is waited for, from its pipes to its result."""
+    """One command from its pipes to its end. What it writes goes to its log, and outlives this process."""
 
-    def __init__(self, box: Box, spec: CommandSpec, output_limit: int) -> None:
-        self._box, self._spec, self._limit = box, spec, output_limit
-        self.done = trio.Event()
-        self.result: CommandResult | None = None
+    def __init__(self, key: str, note: Note, box: Box, shelf: Shelf) -> None:
+        self.key, self.note, self._box, self._shelf = key, note, box, shelf
+        self.pid = 0
+        self.end: End | None = None
         self.problem: Problem | None = None
+        #: It has begun, or could not be.
+        self.begun = trio.Event()
+        #: It has ended, or could not be begun.
+        self.ended = trio.Event()
+        #: Kept after its end, to be asked for. Else it is gone when nobody waits any more.
+        self.kept = note.kind is not Kind.EXEC or note.request is not None
+        #: Among the processes that run, as clients see them; those that were waited for are, once adopted.
+        self.background = note.kind is not Kind.EXEC
+        self.waiting = 0
+        self._followers: set[Follows] = set()
+        self._read_on = trio.Event()
+        self._news = trio.Event()
+        self._output: tuple[bytes, bytes] | None = None
+        self._stdin: tuple[int, bytes] | None = None
+        self.log: Log
+        #: Held by whoever changes the log.
+        self.writing = trio.Lock()
 
-    async def start(self, order: Exec) -> None:
-        """Start it. Raises ``Problem``; nothing is left open then."""
-        self._begun = time.monotonic()
-        streams = Streams.make(self._spec.stdin)
+    # ---- begun
+
+    async def start(self, order: Exec, stdin: bytes) -> None:
+        """Start it. Raises ``Problem``; nothing is left then."""
+        try:
+            self._since, self._known_since = self._box.time.now(), time.monotonic()
+            self.log = self.new_log()
+            try:
+                await self._start(order, stdin)
+            except BaseException:
+                self.log.close()
+                self.log.remove()
+                raise
+        except BaseException as error:
+            self.problem = error if isinstance(error, Problem) else _not_begun()
+            self.ended.set()
+            raise
+        finally:
+            self.begun.set()
+
+    def new_log(self) -> Log:
+        """Before the command: whatever runs has its log, also when this process dies in between."""
+        try:
+            return self._shelf.create(self.key, _ENCODER.encode(self.note), self.note.head)
+        except OSError as error:
+            raise HostProblem(
+                f"there is no room for the log of a command: {error}",
+                remedy="free space on the disk of the state folder",
+            ) from error
+
+    async def _start(self, order: Exec, stdin: bytes) -> None:
+        streams = Streams.make(stdin)
         try:
             # The read ends go along: init keeps them, so that the output outlives this process.
             self._running = await started(self._box, order, streams.theirs)
@@ -79,98 +138,267 @@ class Job:
             raise
         finally:
             streams.close_theirs()
-        self._streams = streams
-        self._stdout = pipes.Collector(streams.stdout, self._limit)
-        self._stderr = pipes.Collector(streams.stderr, self._limit)
+        self.pid = self._running.pid
+        self._stdin = (streams.stdin, streams.data)
+        self._outputs = [streams.stdout, streams.stderr]
 
-    async def supervise(self) -> None:
-        """See it to its end. Runs in the daemon's nursery: nothing may be raised."""
+    def adopt(self, log: Log, adopted: Adopted, spent: float, end: End | None) -> None:
+        """An earlier process began it. ``spent`` of its time is over; ``end`` is known if it has ended."""
+        self.log, self._running, self.end = log, adopted.running, end
+        log.keep_head(self.note.head)
+        self.pid = adopted.running.pid
+        self._since, self._known_since = self._box.time.now() - spent, 0.0
+        self._outputs = adopted.outputs
+        self.kept = self.background = True
+        self.begun.set()
+        if end is not None:
+            self.ended.set()
+
+    def restore(self, log: Log, end: End) -> None:
+        """An earlier process saw it end, and nothing of it is left to come."""
+        self.log, self.end, self.pid = log, end, end.pid
+        log.close()
+        self.kept = True
+        self.begun.set()
+        self.ended.set()
+
+    # ---- until it ends
+
+    async def supervise(self, make_room: Callable[[], Awaitable[None]], keep: int) -> None:
+        """See it to its end. Runs in the daemon's nursery: nothing may be raised. ``make_room`` is called
+        when its log has grown much, and keeps ``keep`` of it."""
+        self._keep = keep
+
+        async def over() -> None:
+            await make_room()
+            await self._hold()
+
+        recorder = Recorder(self.log, self._outputs, self.writing, self._tell, over)
         try:
-            try:
-                self.result = await self._collect()
-            except Unresponsive:
-                self.result = self._outcome(Outcome.SANDBOX_GONE)
-            except Problem as problem:
-                self.problem = problem
-            finally:
-                self.done.set()
-            await self._drain()
+            if self.end is None:
+                await self._see_to_its_end(recorder)
+            await self._drain(recorder)
         except Unresponsive:
             pass
         finally:
-            self._stdout.close()
-            self._stderr.close()
+            recorder.close()
+            with trio.CancelScope(shield=True):
+                async with self.writing:
+                    self.log.close()
 
-    async def _collect(self) -> CommandResult:
+    async def _see_to_its_end(self, recorder: Recorder) -> None:
+        try:
+            self.end = await self._the_end(recorder)
+            if self.kept:
+                self._write_down(self.end)
+            elif self.waiting:
+                self._output = await self._gather()
+        except Refusal as refusal:  # of one that was adopted before it had started
+            self.problem = refusals.of_command(refusal)
+        finally:
+            if self.end is None and self.problem is None:
+                self.problem = Problem(Code.SANDBOX_GONE, "nsbox is being stopped")
+            self.ended.set()
+            self._tell()
+
+    async def _the_end(self, recorder: Recorder) -> End:
         timed_out = False
         exited: Exited | None = None
+        limit = math.inf if self.note.timeout_ms is None else self.note.timeout_ms / 1000
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._stdout.pump)
-            nursery.start_soon(self._stderr.pump)
-            nursery.start_soon(pipes.feed, self._streams.stdin, self._streams.data)
+            recorder.begin(nursery)
+            if self._stdin is not None:
+                nursery.start_soon(pipes.feed, *self._stdin)
             try:
-                with trio.move_on_after(self._spec.timeout_ms / 1000) as limit:
+                left = limit - (self._box.time.now() - self._since)
+                with self._box.time.limit(math.inf if self._running.over else left) as scope:
                     exited = await self._running.wait()
-                timed_out = limit.cancelled_caught
+                timed_out = scope.cancelled_caught
                 if timed_out:
                     await self._kill()
             except Unresponsive:
-                pass
+                exited = None
             nursery.cancel_scope.cancel()
-        self._stdout.finish()
-        self._stderr.finish()
+        recorder.finish()
         if timed_out:
-            return self._outcome(Outcome.TIMED_OUT)
-        return self._outcome(Outcome.SANDBOX_GONE) if exited is None else self._of(exited)
+            return self._outcome(Outcome.TIMED_OUT, exited)
+        return self._outcome(Outcome.SANDBOX_GONE, None) if exited is None else self._of(exited)
 
     async def _kill(self) -> None:
         """End the whole tree; a sandbox whose init does not see to it is taken for broken."""
-        await self._box.kill(self._running.key)
+        await self._box.kill(self.key)
         try:
-            with trio.fail_after(_DEATH):
+            with self._box.time.fail_after(_DEATH):
                 await self._running.wait()
         except trio.TooSlowError as error:
             raise Unresponsive("a killed command was not reaped") from error
 
-    def _of(self, exited: Exited) -> CommandResult:
+    def _of(self, exited: Exited) -> End:
         status = exited.status
         if not (os.WIFEXITED(status & 0xFFFF) or os.WIFSIGNALED(status & 0xFFFF)):
-            return self._outcome(Outcome.SANDBOX_GONE)  # no status of an end: init is not itself any more
+            return self._outcome(
+                Outcome.SANDBOX_GONE, None
+            )  # no status of an end: init is not itself any more
         code = os.waitstatus_to_exitcode(status & 0xFFFF)
         if code >= 0:
-            return self._outcome(Outcome.EXITED, exit_code=code)
-        return self._outcome(self._why_killed(exited, -code), signal=signal_name(-code))
+            return self._outcome(Outcome.EXITED, exited, exit_code=code)
+        return self._outcome(self._why_killed(exited, -code), exited, signal=signal_name(-code))
 
     def _why_killed(self, exited: Exited, number: int) -> Outcome:
         if exited.oom:
             return Outcome.OOM
         # keeper says so before it ends all commands of a sandbox: whoever is killed then was alive.
-        if number == signal.SIGKILL and self._box.full_at >= self._begun:
+        if number == signal.SIGKILL and self._box.full_at >= self._known_since:
             return Outcome.STORAGE_FULL
         return Outcome.SIGNALED
 
     def _outcome(
-        self, outcome: Outcome, *, exit_code: int | None = None, signal: str | None = None
-    ) -> CommandResult:
-        return CommandResult(
+        self,
+        outcome: Outcome,
+        exited: Exited | None,
+        *,
+        exit_code: int | None = None,
+        signal: str | None = None,
+    ) -> End:
+        return End(
             outcome=outcome,
-            stdout=self._stdout.output(),
-            stderr=self._stderr.output(),
-            duration_ms=round((time.monotonic() - self._begun) * 1000),
+            pid=self._running.pid,
+            duration_ms=round((self._box.time.now() - self._since) * 1000),
+            ended_at=clock.wall(),
+            log_end=self.log.end,
             exit_code=exit_code,
             signal="KILL" if outcome is Outcome.TIMED_OUT else signal,
+            cpu_ms=None if exited is None else _bounded(exited.user_us + exited.system_us) // 1000,
+            peak_kb=None if exited is None else _bounded(exited.peak_kib),
         )
 
-    async def _drain(self) -> None:
-        """A process that the command left behind may still write: take it in and throw it away, so that it
-        is neither stopped by a full pipe nor killed by a closed one."""
-        self._stdout.stop_keeping()
-        self._stderr.stop_keeping()
-        if not (self._stdout.ended and self._stderr.ended) and not self._box.closed:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stdout.pump)
-                nursery.start_soon(self._stderr.pump)
-        await self._box.forget(self._running.key)
+    def _write_down(self, end: End) -> None:
+        """Before anybody is told: whoever asks again, a later process too, gets the same answer."""
+        try:
+            self._shelf.say_end(self.key, _ENCODER.encode(end))
+        except FileNotFoundError:
+            pass  # the sandbox is gone, its logs with it
+        except OSError as error:
+            _log.warning("the end of %s is not written down: %s", self.key, error)
+
+    async def _drain(self, recorder: Recorder) -> None:
+        """A process that the command left behind may still write. That is taken in, or thrown away where
+        nobody can ask for it any more: it is neither stopped by a full pipe nor killed by a closed one."""
+        if not self.kept:
+            self.log.stop_keeping()
+        if not recorder.ended and not self._box.closed:
+            await recorder.pump()
+        await self._box.forget(self.key)
+
+    # ---- what others ask
+
+    async def kill(self, box: Box) -> None:
+        """End it, and return when it has ended. Raises ``Unresponsive``."""
+        await box.kill(self.key)
+        try:
+            with box.time.fail_after(_DEATH):
+                await self.ended.wait()
+        except trio.TooSlowError as error:
+            raise Unresponsive("a killed command was not reaped") from error
+
+    def follow(self, who: Follows) -> None:
+        """Until ``unfollow``, have ``news`` set when there is some."""
+        self._followers.add(who)
+
+    def unfollow(self, who: Follows) -> None:
+        self._followers.discard(who)
+        self.read_on()
+
+    def read_on(self) -> None:
+        """A follower has come further."""
+        self._read_on.set()
+
+    async def _hold(self) -> None:
+        """A stream is not written faster than those read it who follow it now; that is what a pipe does. When
+        nobody follows, it goes on, and the oldest bytes go.
+
+        Who does not read at all is cut off by the connection, and holds nobody up any more.
+        """
+        while self.note.kind is Kind.STREAM and self._followers and not self.ended.is_set():
+            if self.log.end - min(one.offset for one in self._followers) <= self._keep // 2:
+                return
+            self._read_on = trio.Event()
+            await self._read_on.wait()
+
+    def _tell(self) -> None:
+        if self._followers:
+            self._news.set()
+            self._news = trio.Event()
+
+    @property
+    def news(self) -> trio.Event:
+        """Set when there is more in the log, or the end."""
+        return self._news
+
+    async def result(self) -> CommandResult:
+        """Wait for the end; the whole answer. Raises ``Problem``."""
+        self.waiting += 1
+        try:
+            await self.ended.wait()
+            if self.problem is not None:
+                raise self.problem
+            assert self.end is not None
+            stdout, stderr = self._output or await self._gather()
+        finally:
+            self.waiting -= 1
+            if not self.waiting:
+                self._output = None
+        freed = self.log.start > 0
+        return CommandResult(
+            outcome=self.end.outcome,
+            stdout=Output(stdout, freed or self.log.cut[Stream.STDOUT]),
+            stderr=Output(stderr, freed or self.log.cut[Stream.STDERR]),
+            duration_ms=self.end.duration_ms,
+            exit_code=self.end.exit_code,
+            signal=self.end.signal,
+        )
+
+    async def _gather(self) -> tuple[bytes, bytes]:
+        assert self.end is not None
+        reader, end = self.reader(), self.end.log_end
+        try:
+            if end - self.log.start <= CHUNK:
+                return reader.whole(end)
+            return await trio.to_thread.run_sync(reader.whole, end)
+        finally:
+            reader.close()
+
+    def reader(self) -> Reader:
+        """Of its log. Raises ``Problem`` when that is gone."""
+        try:
+            return self.log.reader()
+        except FileNotFoundError as error:
+            raise Problem(Code.PROCESS_NOT_FOUND, "the output of this command is no longer kept") from error
+
+    async def trim(self, keep: int) -> None:
+        """Have its log take less room: of one that has ended, none."""
+        async with self.writing:
+            if self.log.closed:
+                self.log.start = self.log.end
+                await trio.to_thread.run_sync(self.log.empty)
+            elif self.log.keeps_head:
+                self.log.cut_short()
+            else:
+                await trio.to_thread.run_sync(self.log.trim, keep)
+
+    def discard(self) -> None:
+        """Nobody can ask for it any more."""
+        self.kept = False
+        self.log.stop_keeping()
+
+
+def _not_begun() -> Problem:
+    return Problem(Code.HOST_LACKS, "the command could not be started", remedy="try again")
+
+
+def _bounded(number: int) -> int:
+    """What an init said, as a number that fits anywhere."""
+    return min(max(number, 0), 1 << 53)
 
 
 async def started(box: Box, order: Exec, descriptors: tuple[int, ...]) -> RunningCommand:

@@ -97,7 +97,7 @@ class Ports:
                 self._tell()
         listening = None
         if wish.wait_ms is not None:
-            listening = await self._wait(owner, sandbox_id, wish.port, wish.wait_ms / 1000)
+            listening = await self.listens(owner, sandbox_id, wish.port, wish.wait_ms / 1000)
         return self._view(sandbox_id, port, listening), before is None
 
     def _made(self, sandbox_id: str, wish: PortSpec, before: Port | None) -> Port:
@@ -159,7 +159,7 @@ class Ports:
             url = self._form.url(sandbox_id, port.port)
         return Exposed(port=port, url=url, listening=listening)
 
-    async def _wait(self, owner: str, sandbox_id: str, number: int, patience: float) -> bool:
+    async def listens(self, owner: str, sandbox_id: str, number: int, patience: float) -> bool:
         """Until something listens, or the time is over. Asking is connecting, and hanging up at once."""
         rest = _FIRST_REST
         deadline = trio.current_time() + patience

@@ -4,7 +4,10 @@ The record on disk is the truth that survives; this is the part of it that is in
 sandbox from one state to the next, and only by the transition table.
 """
 
+from collections.abc import Callable
+
 import msgspec
+import trio
 
 from nsbox.host import cgroups
 from nsbox.host.agents import Agents
@@ -17,12 +20,18 @@ from nsbox.store.sandboxes import SandboxStore
 
 
 class Live:
-    """A sandbox that is not ended. ``box`` and ``agents`` are there while it runs."""
+    """A sandbox that is not ended. ``box`` and ``agents`` are there while it runs, and while it is paused
+    unless api was replaced meanwhile.
+
+    ``turn``: pauses, resumes and changes of its time go one after the other. An end waits for none of them,
+    so whoever holds it looks at the state again after each wait.
+    """
 
     def __init__(self, record: Sandbox) -> None:
         self.record = record
         self.box: Box | None = None
         self.agents: Agents | None = None
+        self.turn = trio.Lock()
 
     def connect(self, box: Box) -> None:
         self.box = box
@@ -41,6 +50,11 @@ class Registry:
     def __init__(self, store: SandboxStore) -> None:
         self.store = store
         self._live: dict[str, Live] = {}
+        self._on_end: list[Callable[[str], None]] = []
+
+    def on_end(self, call: Callable[[str], None]) -> None:
+        """Have ``call`` told of each sandbox of which only a record is left."""
+        self._on_end.append(call)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -77,6 +91,8 @@ class Registry:
         if state.final:
             self._live.pop(live.record.id, None)
             live.disconnect()
+            for call in self._on_end:
+                call(live.record.id)
         await self.store.update(live.record)
         return live.record
 

@@ -16,6 +16,7 @@ from nsbox.model.lifecycle import Action, EndReason, State
 from nsbox.model.sandbox import Sandbox, SandboxSpec, Template, new_sandbox_id
 from nsbox.plan import launch
 from nsbox.service import clock
+from nsbox.service.pauses import Pauses
 from nsbox.service.registry import Live, Registry
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
@@ -51,11 +52,15 @@ class Sandboxes:
         self._closing = False
         self._wanted = 0  # asked for, and not in the registry yet
         self._deadlines_changed = trio.Event()
+        self.pauses = Pauses(registry, keeper, self._reattach, self._end, self._look_at_deadlines)
 
     # ---- create
 
-    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
-        """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left."""
+    async def create(self, owner: str, spec: SandboxSpec, *, on_disk: bool = False) -> Sandbox:
+        """A running sandbox. When it raises, or the client leaves meanwhile, nothing of it is left.
+
+        ``on_disk``: what it writes will be kept, so it has to be on the disk whatever the setting says.
+        """
         if self._closing:
             raise _shutting_down()
         if len(self._registry) + self._wanted >= self._settings.max_sandboxes:
@@ -78,7 +83,7 @@ class Sandboxes:
         record = self._new_record(owner, spec, template)
         holding = self._templates.hold(template.layers)
         holding.__enter__()
-        self._nursery.start_soon(self._make, record, making, holding)
+        self._nursery.start_soon(self._make, record, making, holding, on_disk)
         try:
             await making.done.wait()
         except trio.Cancelled:
@@ -107,9 +112,12 @@ class Sandboxes:
             expires_at=now + seconds,
             deadline=clock.boottime() + seconds,
             boot_id=self._boot_id,
+            request=spec.request,
         )
 
-    async def _make(self, record: Sandbox, making: "_Making", holding: AbstractContextManager[None]) -> None:
+    async def _make(
+        self, record: Sandbox, making: "_Making", holding: AbstractContextManager[None], on_disk: bool
+    ) -> None:
         try:
             try:
                 live = await self._registry.add(record)
@@ -117,11 +125,11 @@ class Sandboxes:
                 self._wanted -= 1
                 holding.__exit__(None, None, None)  # from here on the registry tells that they are needed
             try:
-                making.record = await self._launch(live)
+                making.record = await self._launch(live, on_disk)
             except BaseException:
                 await self._roll_back(live)
                 raise
-            self._deadlines_changed.set()
+            self._look_at_deadlines()
             if making.abandoned:
                 await self._end(live, EndReason.KILLED)
         except Problem as problem:
@@ -135,8 +143,8 @@ class Sandboxes:
         finally:
             making.done.set()
 
-    async def _launch(self, live: Live) -> Sandbox:
-        storage = self._rooms.make(live.record.id, live.record.limits)
+    async def _launch(self, live: Live, on_disk: bool) -> Sandbox:
+        storage = self._rooms.make(live.record.id, live.record.limits, on_disk=on_disk)
         order = launch.order(live.record, storage, self._settings.network_reachable)
         try:
             created = await self._keeper.create(order)
@@ -151,7 +159,7 @@ class Sandboxes:
         live.connect(box)
         self._nursery.start_soon(box.listen)
         return await self._registry.move(
-            live, Action.READY, enforced=created.enforced, storage=storage, cgroup=created.cgroup
+            live, Action.READY, made=True, enforced=created.enforced, storage=storage, cgroup=created.cgroup
         )
 
     async def _roll_back(self, live: Live) -> None:
@@ -231,14 +239,17 @@ class Sandboxes:
 
     # ---- time
 
+    def _look_at_deadlines(self) -> None:
+        """One has been added or moved."""
+        self._deadlines_changed.set()
+
     async def expire(self) -> None:
-        """End what is over its time, for ever."""
+        """End what is over its time, for ever. The time of a paused sandbox stands still."""
         while True:
             self._deadlines_changed = trio.Event()
             now = clock.boottime()
-            due = [one for one in self._registry.all() if one.record.deadline <= now]
-            for live in due:
-                if live.record.state in (State.RUNNING, State.PAUSED):
+            for live in self._registry.all():
+                if _is_over(live, now):
                     self._nursery.start_soon(self._expire, live)
             later = [one.record.deadline for one in self._registry.all() if one.record.deadline > now]
             # trio's clock stands still while the host sleeps and CLOCK_BOOTTIME does not: look often.
@@ -246,7 +257,7 @@ class Sandboxes:
                 await self._deadlines_changed.wait()
 
     async def _expire(self, live: Live) -> None:
-        if live.record.state not in (State.RUNNING, State.PAUSED):
+        if not _is_over(live, clock.boottime()):  # paused, given more time, or ended, a moment ago
             return
         await self._reported(lambda: self._end(live, EndReason.EXPIRED), f"ending {live.record.id} on time")
 
@@ -285,7 +296,8 @@ class Sandboxes:
         """At the start: make the record and the host agree, both ways. Idempotent.
 
         A row without a sandbox is lost; a sandbox without a row, or one that was never announced, is ended;
-        where both are there, it is adopted.
+        where both are there, it is adopted. One that the record calls paused is frozen, whatever it was: its
+        init is asked nothing, and is adopted when it is resumed.
         """
         rows = {record.id: record for record in await self._registry.store.all_alive()}
         for sandbox_id in alive:
@@ -295,16 +307,20 @@ class Sandboxes:
             live = self._registry.adopt(record)
             if record.id not in alive:
                 await self._registry.move(live, Action.LOSE, EndReason.LOST)
+            elif record.state is State.PAUSED:
+                await self._reported(partial(self.pauses.keep, live), f"keeping {record.id} paused")
             elif record.state is State.CREATING or not await self._reattach(live):
                 await self._reported(partial(self._end, live, EndReason.CRASHED), f"ending {record.id}")
 
     async def _reattach(self, live: Live) -> bool:
+        """Take over a sandbox that an earlier api had, with its commands; False if that cannot be."""
         if live.record.state is State.STOPPING:
             return False
         try:
+            await self._keeper.thaw(live.record.id)  # a frozen init would not answer
             box = Box(self._run_dir, live.record.id)
             commands = await box.attach()
-        except (OSError, Unresponsive) as error:
+        except (OSError, Unresponsive, Problem) as error:
             _log.warning("%s cannot be adopted: %s", live.record.id, error)
             return False
         live.connect(box)
@@ -323,6 +339,10 @@ class Sandboxes:
                 nursery.start_soon(
                     self._reported, lambda one=live: self._end(one, EndReason.SHUTDOWN), "stopping"
                 )
+
+
+def _is_over(live: Live, now: float) -> bool:
+    return live.record.state is State.RUNNING and live.record.deadline <= now
 
 
 def _shutting_down() -> Problem:

@@ -1,13 +1,14 @@
 """The closed set of messages that api, keeper, init and the file agent speak.
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
-     │                 │             Task → TaskDone, SetNetwork → NetworkSet, AskRefusals → Refusals;
+     │                 │             Freeze → Frozen, Thaw → Thawed, Task → TaskDone,
+     │                 │             SetNetwork → NetworkSet, AskRefusals → Refusals;
      │                 │             unasked: Gone, Storage, NetworkState
      │                 ├─ network    Plug + network namespace → Plugged, SetPolicy → PolicySet, Unplug,
      │                 │             AskLog → LogRows; unasked: NetworkState
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
-            │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
+            │                        later Exited; Kill; Signal, KillAll → Killed; Forget; Agent → AgentReady
             │                        + socket; Dial → Dialled + socket
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
@@ -25,7 +26,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 4
 
 
 # ---- api and keeper
@@ -101,6 +102,36 @@ class Destroyed(NamedTuple):
     """No process, mount, cgroup or socket of the sandbox is left."""
 
     id: str
+
+
+class Freeze(NamedTuple):
+    """Stop every process of a sandbox, init included. Idempotent."""
+
+    id: str
+
+
+class Frozen(NamedTuple):
+    """They have stopped, if ``errno`` is 0; else the sandbox goes on. ``cgroup``: the path of its cgroup.
+
+    EOPNOTSUPP: this host gives no cgroup. EBUSY: not within keeper's patience. ESRCH: no such sandbox runs.
+    """
+
+    id: str
+    errno: int
+    cgroup: str
+
+
+class Thaw(NamedTuple):
+    """Let them go on. Idempotent; cancels a freeze that has not come to its end."""
+
+    id: str
+
+
+class Thawed(NamedTuple):
+    """They go on, if ``errno`` is 0."""
+
+    id: str
+    errno: int
 
 
 class Gone(NamedTuple):
@@ -254,7 +285,8 @@ class Ready(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """init's greeting to whoever connects; ``commands`` many Running and Exited messages follow.
+    """init's greeting to whoever connects; ``commands`` many Running and Exited messages follow. The end of a
+    command that nobody has forgotten comes right after its Running.
 
     The newest connection takes over.
     """
@@ -264,7 +296,8 @@ class Attached(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A command that was started for an earlier api process, with the read ends of its output.
+    """A command that was ordered by an earlier api process, with the read ends of its output. ``pid`` is 0
+    before it has started: Started or Refused follows.
 
     ``started_ns``: since the epoch.
     """
@@ -321,6 +354,14 @@ class Kill(NamedTuple):
     key: str
 
 
+class Signal(NamedTuple):
+    """Send a signal to a command and what is in its process group. Killed tells whether it was there."""
+
+    key: str
+    command: str
+    number: int
+
+
 class KillAll(NamedTuple):
     """End every process of the sandbox but init."""
 
@@ -328,7 +369,7 @@ class KillAll(NamedTuple):
 
 
 class Killed(NamedTuple):
-    """How many processes were ended by KillAll."""
+    """How many processes were ended by KillAll, or signalled by Signal (the group counts as one)."""
 
     key: str
     ended: int
@@ -451,10 +492,11 @@ Message = (
     | SetNetwork | NetworkSet | AskRefusals | Refusals | NetworkState
     | Plug | Plugged | SetPolicy | PolicySet | Unplug | AskLog | LogRows
     | Prepare | Launch | Ready
-    | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
+    | Attached | Running | Exec | Started | Refused | Exited | Kill | Signal | KillAll | Killed | Forget
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
     | Dial | Dialled
+    | Freeze | Frozen | Thaw | Thawed
 )  # fmt: skip
 
 
@@ -474,15 +516,18 @@ class Stage(enum.StrEnum):
 
 
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
-TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task, SetNetwork, AskRefusals})
+TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Freeze, Thaw, Task, SetNetwork, AskRefusals})
 FROM_KEEPER: frozenset[type] = frozenset(
-    {Welcome, Created, Storage, Failed, Destroyed, Gone, TaskDone, NetworkSet, Refusals, NetworkState}
+    {
+        *{Welcome, Created, Storage, Failed, Destroyed, Frozen, Thawed, Gone, TaskDone},
+        *{NetworkSet, Refusals, NetworkState},
+    }
 )
 TO_NETWORK: frozenset[type] = frozenset({Plug, SetPolicy, Unplug, AskLog})
 FROM_NETWORK: frozenset[type] = frozenset({Plugged, PolicySet, LogRows, NetworkState})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
-TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent, Dial})
+TO_INIT: frozenset[type] = frozenset({Exec, Kill, Signal, KillAll, Forget, Agent, Dial})
 FROM_INIT: frozenset[type] = frozenset(
     {Attached, Running, Started, Refused, Exited, Killed, AgentReady, Dialled}
 )

@@ -284,6 +284,28 @@ def _once(daemon: Daemon, method: str, path: str, body: object) -> None:
         connection.close()
 
 
+def test_a_create_waits_for_so_long_and_no_longer(
+    daemon_factory: Callable[..., Daemon], registry: FakeRegistry, busybox: bytes
+) -> None:
+    """It is told what came of it, and that asking again goes on with what there is."""
+    daemon = daemon_factory(settings={"image_pull_timeout_s": "8"})
+    made = fresh(busybox)
+    name = registry.push("a", made)
+    _held(registry, made.layers[1].digest, _half(registry))
+    with daemon.api() as api:
+        answer = api.request("POST", "/sandboxes", {"image": name})
+        assert (answer.status, answer.code) == (504, "pull_timed_out"), answer
+        assert answer.json["detail"] == f"{name} was not there within 8 s"
+        assert "is kept" in answer.json["remedy"]
+        assert api.request("GET", "/sandboxes").json == []
+        registry.lies.clear()
+        registry.asked.clear()
+        wait_until(lambda: api.request("POST", "/sandboxes", {"image": name}).status == 201, 60)
+        assert not registry.paths(made.layers[0].digest), "a layer that was whole is not fetched again"
+        assert any(one.range for one in registry.asked if made.layers[1].digest in one.path)
+        _end_all(api)
+
+
 # ---- lies
 
 Lying = Callable[[Handler, MadeImage], None]

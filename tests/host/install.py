@@ -35,6 +35,14 @@ def carry(machine: Machine, supplies: Path) -> None:
     machine.root.check(f"mv {SUPPLIES}/wheels /opt/wheels && chmod -R a+rX /opt")
 
 
+def add_xfs(machine: Machine) -> None:
+    """The other file system with project quotas, beside the machine's own ext4."""
+    machine.root.check(
+        "truncate -s 2G /var/lib/xfs && mkfs.xfs -q /var/lib/xfs && mkdir -p /scratch && "
+        "mount -o loop,prjquota /var/lib/xfs /scratch && chmod 1777 /scratch"
+    )
+
+
 def as_service(machine: Machine) -> None:
     _follow(machine, AS_SERVICE)
     _environment(machine, SERVICE_PYTHON, _SERVICE_SITE)

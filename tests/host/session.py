@@ -51,6 +51,7 @@ def furnish(machine: Machine, *, dies_with_us: bool) -> None:
         machine.boot(disk, dies_with_us=dies_with_us)
         begun = time.monotonic()
         install.carry(machine, Path(folder))
+    install.add_xfs(machine)
     install.as_service(machine)
     install.for_one_user(machine)
     machine.root.check(f"install -d -m 1777 {suites.RESULTS}")

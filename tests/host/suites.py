@@ -57,6 +57,7 @@ SUITES = (
             "tests/e2e/test_life.py::test_api_killed_at_random_under_load",
             "tests/e2e/test_files.py::test_twenty_thousand_entries",
             "tests/e2e/test_files.py::test_a_tree_that_is_too_deep_for_any_path",
+            "tests/e2e/test_durable.py::test_a_flood",
             "tests/e2e/test_exec.py::test_endless_output_leaves_memory_flat",
         ),
     ),
@@ -64,7 +65,10 @@ SUITES = (
         "service",
         Account.ROOT,
         "tests/service",
-        slow=("tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",),
+        slow=(
+            "tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",
+            "tests/service/test_upgrade.py::test_installing_another_wheel",
+        ),
     ),
 )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from nsbox.host import facts
+from nsbox.keeper.boxes import Box, Host
 from nsbox.kernel import libc
 from nsbox.kernel.cgroup import Cgroup
 
@@ -80,4 +81,32 @@ def test_frozen_it_does_nothing_and_can_be_killed(cgroup: Cgroup) -> None:
         time.sleep(0.05)
         assert cgroup.files.cpu_stat["usage_usec"] == before
         cgroup.kill()
+        assert child.wait(5) == -signal.SIGKILL
+
+
+def test_a_box_is_frozen_when_the_kernel_says_so(cgroup: Cgroup) -> None:
+    """With more busy processes than processors, and below it, as commands are: it takes a moment."""
+    box = Box(1, Host(cgroup, (), None))  # type: ignore[arg-type]
+    assert box.cgroup is not None
+    box.cgroup.create()
+    leaves = [box.cgroup.child(f"c{number}") for number in range(4)]
+    children = []
+    for leaf in leaves:
+        leaf.create()
+        children.append(subprocess.Popen(["sh", "-c", "while :; do :; done"]))
+        leaf.files.processes = [children[-1].pid]
+    early = 0
+    for _ in range(20):
+        assert not box.frozen()
+        box.freeze(True)
+        early += not box.frozen()
+        until(box.frozen)
+        before = box.cgroup.files.cpu_stat["usage_usec"]
+        time.sleep(0.01)
+        assert box.cgroup.files.cpu_stat["usage_usec"] == before
+        box.freeze(False)
+        until(lambda: not box.frozen())
+    print(f"{early} of 20 were not frozen yet when the write had returned")
+    box.cgroup.kill()
+    for child in children:
         assert child.wait(5) == -signal.SIGKILL

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.conftest import new_key
 from tests.e2e.daemon import Daemon, settle
 from tests.limits.conftest import SMALL, Make, makers, needs, started
 from tests.limits.test_quota import FILES, FILL
+from tests.registries import tools
+from tests.registries.images import docker_tar, image, layer
 
 MIB = 1 << 20
 _OLD = facts.kernel().version < TMPFS_KERNEL
@@ -77,6 +81,26 @@ def test_nothing_stays_mounted(daemon_on_tmpfs: Daemon) -> None:
         for _ in range(3):
             assert api.kill(api.create()).status == 200
         assert settle(daemon_on_tmpfs) == before
+
+
+def test_templates_are_built_all_the_same(daemon_on_tmpfs: Daemon) -> None:
+    """What set-up commands write becomes a layer on the disk: that sandbox is not on a tmpfs."""
+    tools.need("/bin/busybox")
+    program = Path("/bin/busybox").read_bytes()
+    made = image([layer({"bin/busybox": program, "bin/sh": "busybox"}, "none")])
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, daemon_on_tmpfs.api() as api:
+        archive, recipe = Path(folder, "saved.tar"), Path(folder, "tool.toml")
+        archive.write_bytes(docker_tar(made, ["built-on-tmpfs:1"]))
+        recipe.write_text('name = "tool"\nimage = "built-on-tmpfs:1"\nsetup = ["echo made >/made"]\n')
+        for path in (archive, recipe, Path(folder)):
+            path.chmod(0o755)
+        for arguments in (("import", str(archive)), ("build", str(recipe))):
+            done = daemon_on_tmpfs.nsbox_on_state("image", *arguments)
+            assert done.returncode == 0, done.stderr
+        sandbox = api.sandbox(templateId="tool", memoryMb=128)
+        assert sandbox.out("/bin/busybox cat /made") == "made\n"
+        assert api.get(sandbox.id)["limits"]["storage"]["backend"] == "tmpfs"
+        assert api.kill(sandbox.id).status == 200
 
 
 def test_an_old_kernel_is_told_of_at_the_start() -> None:

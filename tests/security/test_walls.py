@@ -18,7 +18,7 @@ import pytest
 from nsbox.host import facts
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Sandbox
-from tests.e2e.daemon import Daemon, descendants
+from tests.e2e.daemon import Daemon, descendants, wait_until
 
 ELEVEN = (
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP",
@@ -57,13 +57,19 @@ def test_root_inside_is_a_subordinate_id_outside(daemon: Daemon, inside: Sandbox
     assert inside.out(["cat", "/proc/self/uid_map"]).split() == ["0", "1", "65536"]
     assert inside.out(["cat", "/proc/self/gid_map"]).split() == ["0", "1", "65536"]
     ranges = facts.sub_ids("/etc/subuid", daemon.who.name, daemon.who.uid)
-    inside.request("POST", "/processes", {"command": ["sleep", "8101"]})
-    uids = set()
-    for one in descendants(daemon.pid):
-        with contextlib.suppress(OSError), open(f"/proc/{one.pid}/cmdline", "rb") as file:
-            if b"8101" in file.read():
-                uids.add(os.stat(f"/proc/{one.pid}").st_uid)
-    assert len(uids) == 1, "the command is seen from outside"
+    started = inside.request("POST", "/processes", {"command": ["sleep", "8101"]})
+    assert started.status == 201, started
+    uids: set[int] = set()
+
+    def seen() -> set[int]:
+        for one in descendants(daemon.pid):
+            with contextlib.suppress(OSError), open(f"/proc/{one.pid}/cmdline", "rb") as file:
+                if b"8101" in file.read():
+                    uids.add(os.stat(f"/proc/{one.pid}").st_uid)
+        return uids
+
+    # Not one look: /proc is no snapshot, and who changes parents meanwhile is missed.
+    wait_until(seen, what="the command is seen from outside")
     (uid,) = uids
     assert any(one.start <= uid <= one.last for one in ranges), uid
     assert uid not in (0, daemon.who.uid)

@@ -130,20 +130,23 @@ def test_no_new_privileges() -> None:
     assert "NoNewPrivileges" in said.complaint("setuid programs")["found"]
 
 
-def test_a_controller_that_is_not_delegated(mend: Mend) -> None:
+@pytest.mark.parametrize(("name", "status"), [("cpu", 3), ("io", 0)])
+def test_a_controller_that_is_not_delegated(mend: Mend, name: str, status: int) -> None:
     setting = "/etc/systemd/system/user@.service.d/nsbox.conf"
     restart = "systemctl daemon-reload && systemctl restart user@1000.service"
     mend(f"mv /root/nsbox.conf {setting}; {restart}")
     # The empty one takes the distribution's own list back.
-    text = "[Service]\\nDelegate=\\nDelegate=memory pids\\n"
+    others = " ".join(one for one in ("cpu", "io", "memory", "pids") if one != name)
+    text = f"[Service]\\nDelegate=\\nDelegate={others}\\n"
     sh(f"mv {setting} /root/nsbox.conf; printf '{text}' >{setting}; {restart}")
     said = doctor()
-    assert said.code == 3
-    remedy = said.complaint("cpu controller")["remedy"]
+    assert said.code == status
+    remedy = said.complaint(f"{name} controller")["remedy"]
     assert said.findings["memory controller"]["ok"]
     follow(remedy.removesuffix(", then log in again"))
     sh("systemctl restart user@1000.service")  # which is what logging out and in comes to
-    assert doctor().code == 0
+    mended = doctor()
+    assert (mended.code, mended.findings[f"{name} controller"]["ok"]) == (0, True)
 
 
 def test_no_manager_of_ones_own(mend: Mend) -> None:
@@ -200,16 +203,86 @@ def test_a_state_folder_of_somebody_else() -> None:
     assert USER in said.complaint("state folder")["found"]
 
 
+def covered(line: str, arguments: str = "") -> Report:
+    """What doctor says where root has mounted something over a part of the host, for doctor alone to see."""
+    run = f"exec runuser -u {USER} -- /home/{USER}/.local/bin/nsbox doctor --json {arguments}"
+    done = tried(f"unshare --mount sh -c '{line}; {run}'")
+    assert done.stdout, done.stderr
+    return report(done.returncode, done.stdout)
+
+
 def test_a_covered_proc() -> None:
     """As in a container: with something mounted over a part of /proc no fresh one may be mounted."""
-    covered = (
-        "unshare --mount sh -c 'mount -t tmpfs none /proc/scsi 2>/dev/null || mount -t tmpfs none /proc/bus; "
-    )
-    line = covered + f"exec runuser -u {USER} -- /home/{USER}/.local/bin/nsbox doctor --json'"
-    done = tried(line)
-    said = report(done.returncode, done.stdout)
+    said = covered("mount -t tmpfs none /proc/scsi 2>/dev/null || mount -t tmpfs none /proc/bus")
     assert said.code == 1
     assert said.complaint("a fresh /proc, tried")["found"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "line", "status"),
+    [
+        ("kernel", "echo 5.10.0-9 >/root/old; mount --bind /root/old /proc/sys/kernel/osrelease", 1),
+        ("seccomp filters", "mount --bind /dev/null /proc/sys/kernel/seccomp/actions_avail", 1),
+        (
+            "overlayfs",
+            "mount --bind /dev/null /proc/filesystems; cd /lib/modules/$(uname -r); "
+            "mount --bind /dev/null modules.dep; cd /",
+            1,
+        ),
+        ("cgroup v2", "umount --lazy /sys/fs/cgroup", 3),
+        ("systemd", "mount -t tmpfs none /run/systemd", 0),
+        ("landlock", "mount --bind /dev/null /sys/kernel/security/lsm", 0),
+    ],
+)
+def test_a_host_that_has_not(feature: str, line: str, status: int) -> None:
+    """What cannot be taken away from a running machine is hidden from doctor."""
+    said = covered(line)
+    assert said.complaint(feature)["why"]
+    # Covering something in /proc has a consequence of its own.
+    assert said.code == (1 if "/proc/" in line else status), said
+
+
+def test_a_file_system_that_holds_no_upper_layer(mend: Mend) -> None:
+    mend("umount /mnt/over; rm -rf /mnt/over")
+    sh("mkdir -p /mnt/over/l /mnt/over/u /mnt/over/w /mnt/over/m && chmod 0777 /mnt/over/u")
+    sh("mount -t overlay none -o lowerdir=/mnt/over/l,upperdir=/mnt/over/u,workdir=/mnt/over/w /mnt/over")
+    said = doctor("--state-dir /mnt/over/state")
+    assert said.code == 1
+    assert said.complaint("overlay there, tried")["found"].startswith("overlay")
+
+
+def test_prctl_that_cannot_be_imported(mend: Mend) -> None:
+    site = f"/home/{USER}/.local/pipx/venvs/nsbox/lib/python3.11/site-packages"
+    mend(f"mv /root/prctl.py {site}/prctl.py")
+    sh(f"mv {site}/prctl.py /root/prctl.py")
+    assert "libcap-dev" in doctor().complaint("python-prctl")["remedy"]
+
+
+def test_quotas(service: Service, mend: Mend) -> None:
+    """The service's pool: prepared by setup at the installation, then turned off, then taken away."""
+
+    def said() -> dict[str, Any]:
+        done = tried("nsbox doctor --json")
+        return report(done.returncode, done.stdout).findings["project quotas"]
+
+    assert said()["ok"], said()
+    mend("quotaon -P / || true; nsbox setup")
+    sh("quotaoff -P /")
+    complaint = said()
+    assert (complaint["ok"], complaint["need"]) == (False, "optional")
+    assert "has no limit" in complaint["found"]
+    follow(complaint["remedy"].replace("sudo nsbox", "sudo /usr/local/bin/nsbox"))
+    assert said()["ok"], said()
+    assert "change" not in sh("nsbox setup --quota-only")
+
+    sh("nsbox setup --quota-only --undo")
+    complaint = said()
+    assert "no pool" in complaint["found"]
+    insisting = tried("NSBOX_STORAGE=quota nsbox doctor --json")
+    assert insisting.returncode == 1
+    assert report(1, insisting.stdout).complaint("project quotas")["need"] == "required"
+    follow(complaint["remedy"].replace("sudo nsbox", "sudo /usr/local/bin/nsbox"))
+    assert said()["ok"], said()
 
 
 def test_no_tun(mend: Mend) -> None:

@@ -27,6 +27,18 @@ def test_a_dry_run_says_and_does_nothing(mend: Callable[[str], None]) -> None:
     assert not os.path.exists(UNIT)
 
 
+def test_switches_are_turned_for_this_boot_and_the_next(mend: Callable[[str], None]) -> None:
+    switch, file = "kernel.unprivileged_userns_clone", "/etc/sysctl.d/60-nsbox.conf"
+    mend(f"rm -f {file}; sysctl -qw {switch}=1")
+    sh(f"sysctl -w {switch}=0")
+    assert f"write {file}: {switch} = 1" in sh("nsbox setup --dry-run")
+    assert sh(f"sysctl -n {switch}") == "0\n"
+    assert "change  user namespaces" in sh("nsbox setup")
+    assert sh(f"sysctl -n {switch}; cat {file}") == f"1\n{switch} = 1\n"
+    assert "change" not in sh("nsbox setup")
+    assert f"rm {file}" in sh("nsbox setup --undo --dry-run")
+
+
 def test_the_unit_is_one_that_systemd_understands() -> None:
     assert sh(f"systemd-analyze verify {UNIT} 2>&1").strip() == ""
 

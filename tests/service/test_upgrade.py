@@ -1,6 +1,9 @@
-"""A newer nsbox under a running service. The last file of its suite: the newer one stays."""
+"""Another version of nsbox under a running service. The last file of its suite."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 from tests.e2e.daemon import wait_until
 from tests.service.machine import PATIENCE, SUPPLIES, Service, sh
@@ -8,22 +11,38 @@ from tests.service.test_unit import counting_sandbox, still_counts
 
 PIPX = "PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx"
 MESSAGES = "/opt/pipx/venvs/nsbox/lib/python3.11/site-packages/nsbox/wire/messages.py"
+METADATA = Path("/opt/pipx/venvs/nsbox/pipx_metadata.json")
 #: python-prctl is compiled, emulated.
 INSTALL = 900.0
 
 
-def test_an_upgrade_keeps_sandboxes_and_their_commands(service: Service) -> None:
+def test_pipx_upgrade_keeps_sandboxes_and_their_commands(service: Service) -> None:
+    """Installed as from an index, which is the folder that pip.conf of the machine names."""
+    installed = json.loads(METADATA.read_text())
+    installed["main_package"]["package_or_url"] = "nsbox"
+    METADATA.write_text(json.dumps(installed))
+    sh(f"cp {SUPPLIES}/next/nsbox-*.whl /opt/wheels")
+    upgraded(service, "upgrade nsbox", "99.0.0")
+
+
+def test_installing_another_wheel_does_as_well(service: Service) -> None:
+    """Back to the former version, as one may want to."""
+    version = next(Path(f"{SUPPLIES}/dist").glob("nsbox-*.whl")).name.split("-")[1]
+    upgraded(service, f"install --force {SUPPLIES}/dist/nsbox-*.whl", version)
+
+
+def upgraded(service: Service, how: str, version: str) -> None:
     api = service.api()
     sandbox = counting_sandbox(api)
     sandbox.write("/root/kept", "kept")
     old, before = service.health()["version"], service.process("nsbox-api")
-    sh(f"{PIPX} install --force {SUPPLIES}/next/nsbox-*.whl", timeout=INSTALL)
+    sh(f"{PIPX} {how}", timeout=INSTALL)
     sh("nsbox setup --service")
     still_counts(sandbox)
     assert service.health()["version"] == old
     sh("systemctl reload nsbox")
     service.wait_for_another_api(before)
-    assert service.health()["version"] == "99.0.0" != old
+    assert service.health()["version"] == version != old
     still_counts(sandbox)
     assert sandbox.out("cat /root/kept") == "kept"
     listed = sandbox.request("GET", "/processes").json

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from nsbox.api.services import Listing, Services
+from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
@@ -25,6 +26,7 @@ from nsbox.model.sandbox import (
     Sandbox,
     SandboxSpec,
 )
+from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord, fingerprint
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
 
@@ -59,6 +61,7 @@ class FakeSandboxes:
         self.records: dict[str, Sandbox] = {}
         self.specs: list[SandboxSpec] = []
         self.error: BaseException | None = None
+        self.pauses = FakePauses(self)
 
     async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
         if self.error is not None:
@@ -101,6 +104,25 @@ class FakeSandboxes:
         return ended
 
 
+class FakePauses:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def _change(self, owner: str, sandbox_id: str, **changes: Any) -> Sandbox:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        changed = self._sandboxes.records[sandbox_id] = msgspec.structs.replace(record, **changes)
+        return changed
+
+    async def pause(self, owner: str, sandbox_id: str) -> tuple[Sandbox, int | None]:
+        return await self._change(owner, sandbox_id, state=State.PAUSED, remaining_s=60.5), 4096
+
+    async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
+        return await self._change(owner, sandbox_id, state=State.RUNNING, remaining_s=None)
+
+    async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
+        return await self._change(owner, sandbox_id, timeout_ms=timeout_ms, remaining_s=timeout_ms / 1000)
+
+
 class FakeTemplates:
     def resolve(self, template_id: str | None, image: str | None) -> str:
         if image == "no:such":
@@ -119,6 +141,9 @@ class FakeCommands:
         self.specs: list[CommandSpec] = []
         self.processes: list[Process] = []
         self.begun: list[str] = []
+        self.requests: list[Request | None] = []
+        self.written: list[Any] = []
+        self.asked: list[float] = []
         self.result = CommandResult(
             outcome=Outcome.EXITED, stdout=Output(b"hello\n"), stderr=Output(), duration_ms=12, exit_code=0
         )
@@ -127,7 +152,10 @@ class FakeCommands:
         self.running = trio.Event()
         self.cancelled = trio.Event()
 
-    async def run(self, owner: str, sandbox_id: str, spec: CommandSpec) -> CommandResult:
+    async def run(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> CommandResult:
+        self.requests.append(request)
         await self._sandboxes.get(owner, sandbox_id)
         self.specs.append(spec)
         if self.error is not None:
@@ -145,12 +173,16 @@ class FakeCommands:
         if self.error is not None:
             raise self.error
 
-    async def start(self, owner: str, sandbox_id: str, spec: CommandSpec) -> Process:
+    async def start(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+    ) -> Process:
+        self.requests.append(request)
         await self._sandboxes.get(owner, sandbox_id)
         self.specs.append(spec)
         process = Process(
             id=f"cmd_{len(self.processes)}",
             pid=42 + len(self.processes),
+            kind="process",
             command=spec.command,
             cwd=spec.cwd or "/",
             started_at=CREATED,
@@ -158,7 +190,34 @@ class FakeCommands:
         self.processes.append(process)
         return process
 
-    async def list(self, owner: str, sandbox_id: str) -> list[Process]:
+    async def stream(
+        self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
+    ) -> FakeFollower:
+        return FakeFollower(self, await self.start(owner, sandbox_id, spec, request), offset)
+
+    async def follow(self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool) -> FakeFollower:
+        return FakeFollower(self, await self.get(owner, sandbox_id, key), offset)
+
+    async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
+        await self._sandboxes.get(owner, sandbox_id)
+        for process in self.processes:
+            if process.id == key:
+                return process
+        raise Problem(Code.PROCESS_NOT_FOUND, "no")
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
+        self.asked.append(seconds)
+        return await self.get(owner, sandbox_id, key)
+
+    async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
+        process = await self.get(owner, sandbox_id, key)
+        self.asked.append(number)
+        return process
+
+    async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
+        return await self.get(owner, sandbox_id, key)
+
+    async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         await self._sandboxes.get(owner, sandbox_id)
         return self.processes
 
@@ -166,6 +225,55 @@ class FakeCommands:
         await self._sandboxes.get(owner, sandbox_id)
         killed, self.processes = len(self.processes), []
         return killed
+
+
+class FakeCreations:
+    def __init__(self, sandboxes: FakeSandboxes, commands: FakeCommands) -> None:
+        self._sandboxes, self._commands = sandboxes, commands
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        record = await self._sandboxes.create(owner, spec)
+        await self._commands.begin(record)
+        return record
+
+
+class FakeReadiness:
+    def __init__(self) -> None:
+        self.asked: list[ReadyWhen] = []
+
+    async def wait(self, owner: str, sandbox_id: str, key: str, when: ReadyWhen) -> bool:
+        self.asked.append(when)
+        return when.line is None
+
+
+class FakeFollower:
+    """Gives what the test says was written, from ``offset`` on."""
+
+    def __init__(self, commands: FakeCommands, process: Process, offset: int) -> None:
+        self._commands, self._process, self.offset = commands, process, offset
+
+    def __enter__(self) -> FakeFollower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    async def next(self) -> Any:
+        await trio.lowlevel.checkpoint()
+        return await self.look()
+
+    async def look(self) -> Any:
+        for found in self._commands.written:
+            if found.offset >= self.offset:
+                data = getattr(found, "data", None)
+                self.offset = found.until if data is None else found.offset + len(data)
+                return found
+        if self._commands.error is not None:
+            raise self._commands.error
+        return None
+
+    def process(self) -> Process:
+        return self._process
 
 
 class FakeFile:
@@ -364,12 +472,15 @@ class Fakes:
         self.network = FakeNetwork(self.sandboxes)
         self.health = FakeHealth()
         self.keys = FakeKeys()
+        self.readiness = FakeReadiness()
         self.services = Services(
             sandboxes=self.sandboxes,
+            creations=FakeCreations(self.sandboxes, self.commands),
             templates=self.templates,
             images=self.images,
             building=self.building,
             commands=self.commands,
+            readiness=self.readiness,
             files=self.files,
             ports=self.ports,
             network=self.network,

@@ -184,16 +184,6 @@ async def test_a_client_that_leaves_ends_no_pull() -> None:
         assert (await pulled(server, "alpine")).status == 200
 
 
-async def test_a_template_that_cannot_start_leaves_no_sandbox() -> None:
-    async with running(settings=MANAGED) as server:
-        assert (await server.ask("POST", "/sandboxes")).status == 201
-        assert len(server.fakes.commands.begun) == 1
-        server.fakes.commands.error = Problem(Code.SANDBOX_EXHAUSTED, "no")
-        answer = await server.ask("POST", "/sandboxes")
-        assert (answer.status, answer.code) == (409, "sandbox_exhausted")
-        assert len((await server.ask("GET", "/sandboxes")).json()) == 1
-
-
 async def test_pull_policy_of_a_create() -> None:
     async with running(settings=MANAGED) as server:
         for text, policy in (("never", PullPolicy.NEVER), ("always", PullPolicy.ALWAYS)):

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsbox.api.services import Listing
+from nsbox.host.logs import Piece, Stream
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import State
 from nsbox.model.sandbox import Encoding, Entry, FileType, Outcome, Output
+from nsbox.service.following import Gap
 from nsbox.settings import Settings
 from tests.unit.api.client import Answer, running
 from tests.unit.api.fakes import CREATED, OTHER_KEY, FakeFile
@@ -26,11 +28,22 @@ SANDBOX_ROUTES = [
     ("POST", "/processes", {"command": "true"}),
     ("GET", "/processes"),
     ("DELETE", "/processes"),
+    ("GET", "/processes/cmd_0"),
+    ("GET", "/processes/cmd_0/wait?timeoutMs=1"),
+    ("POST", "/processes/cmd_0/signal", {"signal": "TERM"}),
+    ("DELETE", "/processes/cmd_0"),
+    ("GET", "/processes/cmd_0/logs"),
+    ("GET", "/processes/cmd_0/logs?follow=true"),
+    ("GET", "/processes/cmd_0/logs?raw=true"),
+    ("POST", "/exec?stream=true", {"command": "true"}),
     ("GET", "/files?path=/a"),
     ("GET", "/files?path=/a&raw=true"),
     ("GET", "/files?path=/a&list=true"),
     ("PUT", "/files?path=/a", {"content": ""}),
     ("DELETE", "/files?path=/a"),
+    ("POST", "/pause"),
+    ("POST", "/resume"),
+    ("POST", "/timeout", {"timeoutMs": 5_000}),
     ("GET", "/ports"),
     ("POST", "/ports", {"port": 80}),
     ("DELETE", "/ports/80"),
@@ -150,6 +163,137 @@ async def test_exec() -> None:
             "/tmp",
         )
         assert spec.encoding is Encoding.BASE64
+
+
+async def test_output_as_events() -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}"
+        server.fakes.commands.written = [
+            Piece(Stream.STDOUT, 0, b"out\n"),
+            Piece(Stream.STDERR, 4, b"\xff"),
+            Gap(5, 100),
+            Piece(Stream.STDOUT, 100, b"x"),
+        ]
+        answer = await server.ask("POST", f"{one}/exec?stream=true", {"command": "x"})
+        assert answer.headers["content-type"] == "text/event-stream"
+        events = answer.body.decode().split("\n\n")
+        assert [event.split("\n")[0] for event in events[:6]] == [
+            "event: started",
+            "id: 4",
+            "id: 5",
+            "id: 100",
+            "id: 101",
+            "event: exit",
+        ]
+        assert events[1] == 'id: 4\nevent: stdout\ndata: {"offset":0,"data":"out\\n"}'
+        assert events[2].endswith('{"offset":4,"data":"\ufffd"}')
+        assert events[3] == 'id: 100\nevent: dropped\ndata: {"offset":5,"until":100}'
+        logs = f"{one}/processes/cmd_0/logs"
+        again = await server.ask("GET", f"{logs}?encoding=base64", headers={"Last-Event-ID": "100"})
+        assert again.json()["chunks"] == [{"stream": "stdout", "offset": 100, "data": "eA=="}]
+        assert (again.json()["offset"], again.json()["nextOffset"]) == (100, 101)
+        whole = (await server.ask("GET", logs)).json()
+        assert (len(whole["chunks"]), whole["dropped"], whole["process"]["id"]) == (3, 95, "cmd_0")
+        raw = await server.ask("GET", f"{logs}?raw=true&stream=stdout&offset=100")
+        assert (raw.body, raw.headers["x-log-offset"]) == (b"x", "100")
+        server.fakes.commands.error = Problem(Code.SANDBOX_GONE, "gone")
+        broken = await server.ask("GET", f"{logs}?follow=true", headers={"Last-Event-ID": "101"})
+        assert broken.status == 200
+        assert b"event: problem\n" in broken.body
+        assert b'"sandbox_gone"' in broken.body
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status"),
+    [
+        ("/exec?stream=maybe", {}, 422),
+        ("/exec?offset=5", {}, 400),
+        ("/exec?stream=true&offset=5", {}, 400),
+        ("/exec?stream=true", {"Last-Event-ID": "5"}, 400),
+        ("/exec?stream=true", {"Last-Event-ID": "five"}, 422),
+        ("/exec?stream=true", {"Last-Event-ID": "9" * 19}, 422),
+        ("/exec", {"Idempotency-Key": ""}, 422),
+        ("/exec", {"Idempotency-Key": "x" * 256}, 422),
+        ("/processes", {"Idempotency-Key": "x" * 256}, 422),
+    ],
+)
+async def test_what_streams_do_not_take(query: str, headers: dict[str, str], status: int) -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}"
+        answer = await server.ask("POST", one + query, {"command": "x"}, headers=headers)
+        assert answer.status == status
+        assert server.fakes.commands.specs == []
+
+
+async def test_until_a_process_is_ready() -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}/processes"
+        for when, ready in (({"port": 80}, True), ({"line": "up", "timeoutMs": 5}, False)):
+            answer = await server.ask("POST", one, {"command": "x", "readyWhen": when})
+            assert (answer.status, answer.json()["ready"]) == (201, ready)
+        assert [(one.port, one.line, one.patience) for one in server.fakes.readiness.asked] == [
+            (80, None, 30.0),
+            (None, "up", 0.005),
+        ]
+        bad: list[dict[str, object]] = [
+            {},
+            {"port": 1, "line": "x"},
+            {"port": 0},
+            {"line": ""},
+            {"line": "a\nb"},
+            {"line": "x" * 1001},
+            {"port": 1, "timeoutMs": 300_001},
+            {"port": 1, "more": 1},
+        ]
+        for when in bad:
+            answer = await server.ask("POST", one, {"command": "x", "readyWhen": when})
+            assert answer.status == 422, when
+            assert answer.json()["field"].startswith("readyWhen"), when
+        assert len(server.fakes.commands.specs) == 2
+
+
+async def test_waiting_and_signals() -> None:
+    async with running() as server:
+        one = f"/sandboxes/{await server.sandbox()}/processes"
+        await server.ask("POST", one, {"command": "sleep 1"})
+        asked = server.fakes.commands.asked
+        for name in ("TERM", "sigterm", 15, "USR1", 64):
+            answer = await server.ask("POST", f"{one}/cmd_0/signal", {"signal": name})
+            assert answer.status == 200
+        assert asked == [15, 15, 15, 10, 64]
+        for bad in ("", "NONE", 0, -1, 65, 1 << 70, None):
+            answer = await server.ask("POST", f"{one}/cmd_0/signal", {"signal": bad})
+            assert answer.status in (400, 422), bad
+        for raw, status in (("0", 200), ("300000", 200), ("300001", 422), ("-1", 422), ("9" * 99, 422)):
+            answer = await server.ask("GET", f"{one}/cmd_0/wait?timeoutMs={raw}")
+            assert answer.status == status, raw
+        await server.ask("GET", f"{one}/cmd_0/wait")
+        assert asked[5:] == [0, 300, 30]
+        assert (await server.ask("DELETE", f"{one}/cmd_9")).code == "process_not_found"
+
+
+async def test_requests_with_a_key() -> None:
+    """Known again by what they ask for, not by how that is spelled; of the secrets in them only a hash is
+    kept."""
+    async with running() as server:
+        one, headers = f"/sandboxes/{await server.sandbox()}", {"Idempotency-Key": "mine"}
+        wishes: list[tuple[str, dict[str, object]]] = [
+            ("/exec", {"command": "x", "env": {"A": "1", "B": "secret"}}),
+            ("/exec", {"env": {"B": "secret", "A": "1"}, "command": "x", "timeoutMs": None}),
+            ("/exec", {"command": "y"}),
+            ("/exec?stream=true", {"command": "y"}),
+            ("/processes", {"command": "y"}),
+        ]
+        for path, body in wishes:
+            assert (await server.ask("POST", one + path, body, headers=headers)).status in (200, 201)
+        first, second, *others = server.fakes.commands.requests
+        assert first == second
+        assert first is not None
+        assert len({first.body, *(one.body for one in others if one is not None)}) == 4
+        assert {one.key for one in others if one is not None} == {first.key}
+        assert "secret" not in repr(first)
+        assert (await server.ask("POST", f"{one}/exec", {"command": "x"})).status == 200
+        assert server.fakes.commands.requests[-1] is None
 
 
 async def test_processes() -> None:
@@ -320,6 +464,34 @@ async def test_large_files_in_json_are_refused() -> None:
             assert server.fakes.files.files[b"/a"] == b"x" * 11
             answer = await server.ask("PUT", files, {"content": "", "mode": "x" * 1000}, chunked=False)
             assert answer.code == "body_too_large"
+
+
+async def test_pause_resume_and_time() -> None:
+    async with running() as server:
+        name = await server.sandbox()
+        one = f"/sandboxes/{name}"
+        paused = await server.ask("POST", f"{one}/pause")
+        assert (paused.status, paused.json()) == (
+            200,
+            {"id": name, "status": "paused", "reclaimedBytes": 4096},
+        )
+        view = (await server.ask("GET", one)).json()
+        assert (view["status"], view["expiresAt"], view["remainingMs"]) == ("paused", None, 60_500)
+        assert (await server.ask("POST", f"{one}/timeout", {"timeoutMs": 5_000})).json() == {
+            "id": name,
+            "status": "paused",
+            "timeoutMs": 5_000,
+            "expiresAt": None,
+            "remainingMs": 5_000,
+        }
+        resumed = (await server.ask("POST", f"{one}/resume")).json()
+        assert (resumed["status"], list(resumed)) == ("running", ["id", "status", "timeoutMs", "expiresAt"])
+        for body in ({"timeoutMs": 1}, {"timeoutMs": 86_400_001}, {}, {"timeoutMs": "x"}):
+            answer = await server.ask("POST", f"{one}/timeout", body)
+            assert (answer.status, answer.json()["field"]) == (422, "timeoutMs"), body
+        for below in ("/pause", "/resume"):
+            assert (await server.ask("POST", one + below, {"x": 1})).json()["field"] == "x"
+        assert "remainingMs" not in (await server.ask("GET", one)).json()
 
 
 @pytest.mark.parametrize("route", SANDBOX_ROUTES, ids=lambda route: f"{route[0]}{route[1]}")

@@ -16,10 +16,12 @@ from nsbox.host.facts import (
     IdRange,
     Kernel,
     Mapper,
+    Quotas,
     StateDisk,
     Systemd,
     UserNamespaces,
 )
+from nsbox.settings import StorageMode
 
 
 def switches(**changes: object) -> UserNamespaces:
@@ -50,6 +52,7 @@ GOOD = HostFacts(
     seccomp_filter=True,
     prctl=True,
     state=StateDisk(folder="/s", fstype="ext4", free_bytes=10 * 1024**3, writable=True),
+    quotas=Quotas(mounted=True, pool=True),
     tun=True,
     pasta="/usr/bin/pasta",
     landlock=True,
@@ -171,6 +174,29 @@ def test_the_command(monkeypatch, host, code):
     document = json.loads(shown.output)
     assert document["status"] == verdict(assess(host)).value
     assert {"feature", "need", "ok", "found", "why", "remedy"} == set(document["findings"][0])
+
+
+QUOTAS = "project quotas"
+
+
+@pytest.mark.parametrize(
+    ("fstype", "quotas", "found", "remedy"),
+    [
+        ("ext4", Quotas(mounted=True, pool=False), "no pool", "--quota-only --user ann --state-dir /s"),
+        ("xfs", Quotas(mounted=True, pool=True, fault="gone"), "not hold: gone", "sudo nsbox setup --quota"),
+        ("ext4", Quotas(mounted=False, pool=False), "ext4 without them", "tune2fs -O project,quota"),
+        ("xfs", Quotas(mounted=False, pool=True, fault="gone"), "not hold: gone", "the option prjquota"),
+        ("btrfs", Quotas(mounted=False, pool=False), "btrfs without them", "on ext4 or XFS"),
+    ],
+)
+def test_quotas_that_do_not_hold_are_named_with_what_mends_them(fstype, quotas, found, remedy):
+    host = but(quotas=quotas, state=msgspec.structs.replace(GOOD.state, fstype=fstype))
+    (said,) = [finding for finding in assess(host) if not finding.ok]
+    assert said.feature == QUOTAS
+    assert found in said.found
+    assert remedy in (said.remedy or "")
+    assert verdict(assess(host)) is Status.READY
+    assert verdict(assess(host, StorageMode.QUOTA)) is Status.UNUSABLE, "the daemon would not start"
 
 
 def test_a_full_disk_is_no_place_to_start():

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from nsbox.cli import setup_steps, setup_units
 from nsbox.cli.setup import execute, plan, revert, setup
-from nsbox.cli.setup_steps import GiveIds, MakeFolder, MakeUser, WriteFile
+from nsbox.cli.setup_steps import AllowNamespaces, GiveIds, MakeFolder, MakeUser, WriteFile
 from nsbox.cli.setup_units import unit_text, user_unit_text
 from nsbox.model.errors import HostProblem
 
@@ -39,6 +39,49 @@ def test_steps_run_only_when_needed(capsys):
     execute([open_], dry_run=True)
     assert open_.applied == 1
     assert capsys.readouterr().out.count("do it") == 2
+
+
+def test_a_pool_is_written_down_in_its_state_folder_and_nowhere_above_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    done = CliRunner().invoke(
+        setup, ["--quota-only", "--user", ME, "--state-dir", str(tmp_path / "none")], catch_exceptions=True
+    )
+    assert isinstance(done.exception, HostProblem)
+    assert "there is no state folder" in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pool_is_for_an_account_that_exists(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    done = CliRunner().invoke(setup, ["--quota-only", "--user", "nobody-here", "--state-dir", str(tmp_path)])
+    assert isinstance(done.exception, HostProblem)
+    assert "there is no user nobody-here" in str(done.exception)
+
+
+def test_switches_that_forbid_namespaces_are_turned_for_good(tmp_path, monkeypatch):
+    proc, ran = tmp_path / "proc", []
+    for name, value in (("user/max_user_namespaces", "0"), ("kernel/unprivileged_userns_clone", "1")):
+        (proc / "sys" / name).parent.mkdir(parents=True)
+        (proc / "sys" / name).write_text(value)
+    path = tmp_path / "sysctl.d" / "60-nsbox.conf"
+    step = AllowNamespaces(str(path), str(proc))
+    monkeypatch.setattr(setup_steps, "run", ran.append)
+    assert (step.concerns, step.is_done(), step.is_undone()) == (True, False, True)
+    assert "user.max_user_namespaces = 15000" in step.commands()[0]
+    step.apply()
+    assert path.read_text() == "user.max_user_namespaces = 15000\n"
+    assert ran == [["sysctl", "--quiet", "--load", str(path)]]
+    (proc / "sys/user/max_user_namespaces").write_text("15000")
+    assert (step.concerns, step.is_done(), step.is_undone()) == (True, True, False)
+    (proc / "sys/kernel/unprivileged_userns_clone").write_text("0")  # later, somebody closes the other one
+    step.apply()
+    assert path.read_text().splitlines() == [
+        "user.max_user_namespaces = 15000",
+        "kernel.unprivileged_userns_clone = 1",
+    ]
+    step.undo()
+    (proc / "sys/kernel/unprivileged_userns_clone").write_text("1")
+    assert (step.concerns, step.is_undone()) == (False, True)
 
 
 def test_a_change_is_said_before_it_is_made(capsys):

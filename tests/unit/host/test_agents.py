@@ -14,6 +14,7 @@ import trio.testing
 from nsbox.host import agents as module
 from nsbox.host.agents import Agents, Conversation, plain_file
 from nsbox.host.box import Refusal, Unresponsive
+from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Endpoint
 from nsbox.kernel import libc
 from nsbox.wire.messages import FROM_AGENT, Done, Entries, Opened, Read, Refused, Remove, Scan, Started
@@ -99,6 +100,7 @@ class FakeBox:
     """Gives out agents whose other end the test plays."""
 
     def __init__(self) -> None:
+        self.time = BoxTime()
         self.peers: list[Peer] = []
         self.error: Exception | None = None
 
@@ -304,3 +306,22 @@ async def test_idle_agents_are_let_go_in_time(box: FakeBox, autojump_clock: trio
     await trio.sleep(module._KEEP + 1)
     agents.let_go()
     assert await box.peers[0].receive() is None
+
+
+async def test_an_agent_that_stands_still_is_not_slow(box: FakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under way when its sandbox is paused waits for the resume."""
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    agents = of(box)
+    async with agents.use() as agent, trio.open_nursery() as nursery:
+        box.time.stop()
+
+        async def answers_late() -> None:
+            await box.peers[0].expect(Read)
+            await trio.sleep(0.4)
+            box.time.go_on()
+            await box.peers[0].send(Done(7))
+
+        nursery.start_soon(answers_late)
+        answer, _ = await agent.ask(Read("/a"))
+        assert answer == Done(7)
+    agents.close()

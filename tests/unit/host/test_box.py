@@ -315,8 +315,9 @@ async def attach(run_dir: RunDir, *said: Any, descriptors: tuple[int, ...] = (0,
         if not said:
             peer.close()
         adopted = await box.attach()
+        introduced = {one.key for one in said if isinstance(one, Running)}
         for one in said:
-            if isinstance(one, Exited):
+            if isinstance(one, Exited) and one.key not in introduced:
                 assert await peer.expect(Forget) == Forget(one.key)
         return adopted
     except Unresponsive as error:
@@ -331,7 +332,7 @@ async def attach(run_dir: RunDir, *said: Any, descriptors: tuple[int, ...] = (0,
 
 
 async def test_commands_of_the_api_before(run_dir: RunDir) -> None:
-    """What runs is taken over with its output, what has ended is forgotten."""
+    """What runs is taken over with its output; an end that belongs to nothing is forgotten."""
     reader, writer = os.pipe()
     (one,) = await attach(run_dir, Attached(PROTOCOL_VERSION, 2), RUNNING, EXITED, descriptors=(reader,))
     assert (one.running.key, one.running.pid) == ("r", 5)
@@ -344,6 +345,50 @@ async def test_commands_of_the_api_before(run_dir: RunDir) -> None:
     assert not os.get_blocking(output)
     for descriptor in (output, reader, writer):
         os.close(descriptor)
+
+
+async def test_a_command_that_ended_with_nobody_there(run_dir: RunDir) -> None:
+    """Its end is known, and what it wrote is still in the pipes."""
+    reader, writer = os.pipe()
+    said = Attached(PROTOCOL_VERSION, 2), RUNNING, EXITED._replace(key="r")
+    (one,) = await attach(run_dir, *said, descriptors=(reader,))
+    assert one.running.over
+    assert await one.running.wait() == EXITED._replace(key="r")
+    os.write(writer, b"last words")
+    assert os.read(one.outputs[0], 20) == b"last words"
+    one.close()
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+async def test_the_same_command_twice(run_dir: RunDir) -> None:
+    assert isinstance(await attach(run_dir, Attached(PROTOCOL_VERSION, 2), RUNNING, RUNNING), Unresponsive)
+
+
+@pytest.mark.parametrize("starts", [True, False])
+async def test_a_command_that_was_ordered_and_had_not_started(run_dir: RunDir, starts: bool) -> None:
+    """The api process that had ordered it died before init had an answer."""
+    run_dir.listen("sb_1")
+    box = Box(run_dir.descriptor, "sb_1")
+    peer = run_dir.accept("sb_1")
+    await peer.send(Attached(PROTOCOL_VERSION, 1))
+    await peer.send(RUNNING._replace(pid=0))
+    (one,) = await box.attach()
+    assert (one.running.pid, one.running.over) == (0, False)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.listen)
+            if starts:
+                await peer.send(Started("r", 8))
+                await peer.send(EXITED._replace(key="r"))
+                assert (await one.running.wait()).status == 0
+                assert one.running.pid == 8
+            else:
+                await peer.send(Refused("r", "fork", 11, "no"))
+                with pytest.raises(Refusal):
+                    await one.running.wait()
+            box.close()
+    peer.close()
 
 
 @pytest.mark.parametrize("make", [a_file, a_tcp_socket, a_stream, lambda: os.open("/", os.O_RDONLY)])
@@ -387,3 +432,68 @@ async def test_fewer_than_none(run_dir: RunDir) -> None:
 async def test_no_socket_there(run_dir: RunDir) -> None:
     with pytest.raises(OSError):
         Box(run_dir.descriptor, "sb_2")
+
+
+# ---- paused
+
+
+async def test_it_is_quiet_when_every_question_is_answered(run_dir: RunDir) -> None:
+    async with connected(run_dir) as (box, peer):
+        await box.quiet()
+        done: list[str] = []
+
+        async def ask() -> None:
+            await box.kill_all("k")
+            done.append("answered")
+
+        async def quiet() -> None:
+            await box.quiet()
+            done.append("quiet")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await peer.expect(KillAll)
+            nursery.start_soon(quiet)
+            await trio.testing.wait_all_tasks_blocked()
+            assert done == []
+            await peer.send(Killed("k", 1))
+        assert sorted(done) == ["answered", "quiet"]
+
+
+async def test_one_that_does_not_come_to_rest(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected(run_dir) as (box, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(at_once, lambda: box.kill_all("k"))
+        await peer.expect(KillAll)
+        monkeypatch.setattr(module, "_PATIENCE", 0.02)
+        with pytest.raises(Unresponsive, match="rest"):
+            await box.quiet()
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_asked_of_a_paused_one(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the wait for the resume is not taken for init's silence."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    async with connected(run_dir) as (box, peer), trio.open_nursery() as nursery:
+        box.time.stop()
+        nursery.start_soon(box.kill_all, "k")
+        await box.quiet()
+        await trio.sleep(0.2)
+        with pytest.raises(BlockingIOError):
+            peer.sock.recv(1)
+        monkeypatch.setattr(module, "_PATIENCE", 5)
+        box.time.go_on()
+        await peer.expect(KillAll)
+        await peer.send(Killed("k", 1))
+
+
+async def test_who_waits_for_a_resume_hears_of_the_end(run_dir: RunDir) -> None:
+    async with connected(run_dir) as (box, peer), trio.open_nursery() as nursery:
+        box.time.stop()
+
+        async def ask() -> None:
+            with pytest.raises(Unresponsive, match="gone"):
+                await box.kill_all("k")
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.close()

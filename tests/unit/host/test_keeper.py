@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,10 +20,14 @@ from nsbox.wire.messages import (
     Destroy,
     Destroyed,
     Failed,
+    Freeze,
+    Frozen,
     Gone,
     Hello,
     Task,
     TaskDone,
+    Thaw,
+    Thawed,
     Welcome,
 )  # fmt: skip
 from tests.unit.host.inits import Peer, RunDir
@@ -183,6 +188,8 @@ async def test_what_is_told_before_the_greeting_was_for_somebody_else(run_dir: R
         TaskDone("k", 0),
         Gone("sb_1", 9),
         Destroyed("sb_2"),
+        Frozen("sb_2", 0, ""),
+        Thawed("sb_2", 0),
         Welcome(PROTOCOL_VERSION, (), ("sb_3",)),
     ):
         await peer.send(message)
@@ -207,3 +214,59 @@ async def test_another_version(run_dir: RunDir) -> None:
 async def test_no_keeper(run_dir: RunDir) -> None:
     with pytest.raises(HostProblem, match="does not answer"):
         KeeperLink(run_dir.descriptor, print)
+
+
+# ---- freeze and thaw
+
+
+async def test_freeze_and_thaw(run_dir: RunDir) -> None:
+    async with linked(run_dir) as (link, peer, _), trio.open_nursery() as nursery:
+
+        async def keeper() -> None:
+            assert await peer.expect(Freeze) == Freeze("sb_1")
+            await peer.send(Frozen("sb_1", 0, "/sys/fs/cgroup/box-1"))
+            assert await peer.expect(Thaw) == Thaw("sb_1")
+            await peer.send(Thawed("sb_1", 0))
+
+        nursery.start_soon(keeper)
+        assert await link.freeze("sb_1") == "/sys/fs/cgroup/box-1"
+        await link.thaw("sb_1")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.EOPNOTSUPP, Code.HOST_LACKS, "no cgroup"),
+        (errno.EBUSY, Code.SANDBOX_UNRESPONSIVE, "runs on"),
+        (errno.ESRCH, Code.SANDBOX_GONE, "ended"),
+        (errno.ECANCELED, Code.SANDBOX_GONE, "ended"),
+        (errno.EACCES, Code.HOST_LACKS, "Permission denied"),
+    ],
+)
+async def test_what_cannot_be_frozen(run_dir: RunDir, number: int, code: Code, said: str) -> None:
+    async with linked(run_dir) as (link, peer, _), trio.open_nursery() as nursery:
+
+        async def keeper() -> None:
+            await peer.expect(Freeze)
+            await peer.send(Frozen("sb_1", number, ""))
+            await peer.expect(Thaw)
+            await peer.send(Thawed("sb_1", number))
+
+        nursery.start_soon(keeper)
+        for work in (link.freeze, link.thaw):
+            problem = await outcome(work("sb_1"))
+            assert problem.code is code
+            assert said in problem.detail
+            assert problem.remedy
+
+
+async def test_a_freeze_without_an_answer(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with linked(run_dir) as (link, peer, _):
+        monkeypatch.setattr(module, "_PATIENCE", 0.02)
+        assert (await outcome(link.freeze("sb_1"))).code is Code.SANDBOX_UNRESPONSIVE
+        monkeypatch.setattr(module, "_PATIENCE", 5)
+        await peer.expect(Freeze)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.freeze, "sb_1")
+            await peer.expect(Freeze)
+            await peer.send(Frozen("sb_1", 0, ""))

@@ -3,14 +3,17 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
 from nsbox.host import pipes
-from nsbox.host.pipes import Collector, Tail, feed
+from nsbox.host.logs import Log, Stream
+from nsbox.host.pipes import Recorder, feed
 from tests.fuzz.descriptors import none_leaked
 
 
@@ -46,18 +49,54 @@ def pipe() -> Iterator[tuple[int, Writer]]:
 Pipe = tuple[int, Writer]
 
 
+class Kept:
+    """A recorder of one pipe, as stdout, with a log of its own; stderr has ended."""
+
+    def __init__(self, folder: Path, descriptor: int, head: int | None = None) -> None:
+        self.log = Log.create(str(folder / "cmd"), b"", head)
+        other, writer = pipes.make()
+        os.close(writer)
+        self.recorder = Recorder(self.log, [descriptor, other], trio.Lock())
+
+    @property
+    def data(self) -> bytes:
+        reader = self.log.reader()
+        data = reader.whole(self.log.end)[0]
+        reader.close()
+        return data
+
+    def close(self) -> None:
+        self.recorder.close()
+        self.log.close()
+
+
+KeptFactory = Callable[..., Kept]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[KeptFactory]:
+    made: list[Kept] = []
+
+    def make(descriptor: int, head: int | None = None) -> Kept:
+        made.append(Kept(tmp_path, descriptor, head))
+        return made[0]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 def test_no_end_of_a_pipe_is_inherited(pipe: Pipe) -> None:
     assert not os.get_inheritable(pipe[0])
     assert not os.get_inheritable(pipe[1].descriptor)
     os.close(pipe[0])
 
 
-def test_only_our_end_does_not_block(pipe: Pipe) -> None:
+def test_only_our_end_does_not_block(pipe: Pipe, kept: KeptFactory) -> None:
     """A command whose stdout is O_NONBLOCK loses output: most programs do not expect EAGAIN."""
-    collector = Collector(pipe[0], 10)
+    kept(pipe[0])
     assert not os.get_blocking(pipe[0])
     assert os.get_blocking(pipe[1].descriptor)
-    collector.close()
 
 
 @pytest.mark.parametrize(
@@ -65,68 +104,69 @@ def test_only_our_end_does_not_block(pipe: Pipe) -> None:
     [(0, 0, False), (1, 0, True), (9, 10, False), (10, 10, False), (11, 10, True)],
 )
 async def test_up_to_the_limit_and_truncated_beyond(
-    pipe: Pipe, size: int, limit: int, truncated: bool
+    pipe: Pipe, kept: KeptFactory, size: int, limit: int, truncated: bool
 ) -> None:
     reader, writer = pipe
-    collector = Collector(reader, limit)
+    one = kept(reader, limit)
     data = bytes(range(size))
     writer.write(data) if size else None
     writer.close()
-    await collector.pump()
-    assert collector.ended
-    assert collector.output().data == data[:limit]
-    assert collector.output().truncated is truncated
-    collector.close()
+    await one.recorder.pump()
+    assert one.recorder.ended
+    assert one.data == data[:limit]
+    assert one.log.cut == [truncated, False]
 
 
-async def test_a_large_output_is_kept_up_to_the_limit_and_drained_to_the_end(pipe: Pipe) -> None:
+async def test_a_large_output_is_kept_up_to_the_limit_and_drained_to_the_end(
+    pipe: Pipe, kept: KeptFactory
+) -> None:
     reader, writer = pipe
     limit = 300_000
-    collector = Collector(reader, limit)
+    one = kept(reader, limit)
     with subprocess.Popen(["head", "-c", "2000000", "/dev/zero"], stdout=writer.descriptor) as child:
         writer.close()
         with trio.fail_after(10):
-            await collector.pump()
+            await one.recorder.pump()
         assert child.wait() == 0  # it was never stopped by a full pipe
-    assert collector.output().data == bytes(limit)
-    assert collector.output().truncated
-    collector.close()
+    assert one.data == bytes(limit)
+    assert one.log.cut[Stream.STDOUT]
 
 
-async def test_finish_takes_all_that_was_written_before_the_exit(pipe: Pipe) -> None:
+async def test_finish_takes_all_that_was_written_before_the_exit(pipe: Pipe, kept: KeptFactory) -> None:
     """Though another process keeps the pipe open, so that no end comes."""
     reader, writer = pipe
     fcntl.fcntl(writer.descriptor, fcntl.F_SETPIPE_SZ, 1 << 20)
-    collector = Collector(reader, 10 << 20)
+    one = kept(reader)
     data = os.urandom(1 << 20)
     writer.write(data)  # the pipe is full to the brim
-    collector.finish()
-    assert collector.output().data == data
-    assert not collector.ended
-    collector.close()
+    one.recorder.finish()
+    assert one.data == data
+    assert not one.recorder.ended
 
 
-async def test_finish_does_not_follow_a_writer_that_never_stops(pipe: Pipe) -> None:
+async def test_finish_does_not_follow_a_writer_that_never_stops(pipe: Pipe, kept: KeptFactory) -> None:
     reader, writer = pipe
-    collector = Collector(reader, 1 << 30)
+    one = kept(reader)
     with subprocess.Popen(["yes"], stdout=writer.descriptor) as child:
         writer.close()
         await trio.lowlevel.wait_readable(reader)
-        collector.finish()
+        one.recorder.finish()
         # Its bound is the pipe's size; one chunk may go beyond.
-        assert 0 < len(collector.output().data) <= (1 << 16) * 2
+        assert 0 < len(one.data) <= (1 << 16) * 2
         child.kill()
-    collector.close()
 
 
-async def test_a_writer_that_never_stops_costs_neither_memory_nor_the_loop(pipe: Pipe) -> None:
+@pytest.mark.parametrize("head", [1000, None])
+async def test_a_writer_that_never_stops_costs_neither_memory_nor_the_loop(
+    pipe: Pipe, kept: KeptFactory, head: int | None
+) -> None:
     reader, writer = pipe
-    collector = Collector(reader, 1000)
+    one = kept(reader, head)
     with subprocess.Popen(["yes"], stdout=writer.descriptor) as child:
         writer.close()
         turns = 0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(collector.pump)
+            nursery.start_soon(one.recorder.pump)
             with trio.move_on_after(0.2):
                 while True:
                     turns += 1
@@ -134,78 +174,62 @@ async def test_a_writer_that_never_stops_costs_neither_memory_nor_the_loop(pipe:
             nursery.cancel_scope.cancel()
         child.kill()
     assert turns > 20
-    assert len(collector.output().data) == 1000
-    collector.close()
+    assert one.log.end == 1000 if head else one.log.end > 1000
 
 
-async def test_cancelled_while_it_waits_and_closed_twice(pipe: Pipe) -> None:
-    collector = Collector(pipe[0], 10)
+async def test_cancelled_while_it_waits_and_closed_twice(pipe: Pipe, kept: KeptFactory) -> None:
+    one = kept(pipe[0])
     with trio.move_on_after(0.01) as scope:
-        await collector.pump()
+        await one.recorder.pump()
     assert scope.cancelled_caught
     pipe[1].write(b"late")
-    collector.finish()
-    assert collector.output().data == b"late"
-    collector.close()
-    collector.close()
+    one.recorder.finish()
+    assert one.data == b"late"
+    one.close()
+    one.close()
 
 
-async def test_stop_keeping_frees_and_goes_on_draining(pipe: Pipe) -> None:
+async def test_cancelled_in_the_middle_of_much_nothing_is_lost(pipe: Pipe, kept: KeptFactory) -> None:
+    """A thread that moves bytes is waited for: what it has taken is in the log, and counted."""
     reader, writer = pipe
-    collector = Collector(reader, 100)
+    one = kept(reader)
+    script = "import os\nfor n in range(40000): os.write(1, b'%07d\\n' % n)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=writer.descriptor) as child:
+        writer.close()
+        while not one.recorder.ended:
+            with trio.move_on_after(0.003):
+                await one.recorder.pump()
+        child.wait()
+    assert one.data == b"".join(b"%07d\n" % number for number in range(40_000))
+
+
+async def test_what_nobody_wants_is_drained(pipe: Pipe, kept: KeptFactory, tmp_path: Path) -> None:
+    reader, writer = pipe
+    one = kept(reader)
     writer.write(b"kept")
-    collector.finish()
-    collector.stop_keeping()
+    one.recorder.finish()
+    one.log.stop_keeping()
+    assert not list(tmp_path.iterdir())
     writer.write(b"dropped")
     writer.close()
-    await collector.pump()
-    assert collector.output().data == b""
-    assert collector.ended
-    collector.close()
-
-
-# ---- Tail
-
-
-async def test_the_last_bytes_are_kept(pipe: Pipe) -> None:
-    tail = Tail(pipe[0], 5)
-    pipe[1].write(b"0123456789")
-    pipe[1].close()
-    await tail.pump()
-    assert tail.data == b"56789"
-
-
-async def test_a_tail_of_much_output_stays_small(pipe: Pipe) -> None:
-    tail = Tail(pipe[0], 70_000)
-    with subprocess.Popen(["sh", "-c", "head -c 1000000 /dev/zero; printf end"], stdout=pipe[1].descriptor):
-        pipe[1].close()
-        with trio.fail_after(10):
-            await tail.pump()
-    assert len(tail.data) == 70_000
-    assert tail.data.endswith(b"\0end")
-
-
-async def test_a_cancelled_tail_closes(pipe: Pipe) -> None:
-    with trio.move_on_after(0.01):
-        await Tail(pipe[0], 5).pump()
-    with pytest.raises(BrokenPipeError):
-        os.write(pipe[1].descriptor, b"x")
+    await one.recorder.pump()
+    assert one.log.end == 4
+    assert one.recorder.ended
 
 
 # ---- feed
 
 
-async def test_feeding_more_than_a_pipe_holds(pipe: Pipe) -> None:
+async def test_feeding_more_than_a_pipe_holds(pipe: Pipe, kept: KeptFactory) -> None:
     reader, writer = pipe
     data = os.urandom(300_000)
-    collector = Collector(reader, len(data))
+    one = kept(reader)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed, os.dup(writer.descriptor), data)
         writer.close()
-        nursery.start_soon(collector.pump)
-    assert collector.output().data == data
-    assert not collector.output().truncated
-    collector.close()
+        nursery.start_soon(one.recorder.pump)
+    assert one.data == data
+    assert one.log.cut == [False, False]
 
 
 async def test_nothing_to_feed_is_an_end_at_once(pipe: Pipe) -> None:

@@ -46,6 +46,8 @@ class FakeBox(Box):
         self.kernel = kernel
         self.closed = self.launched = 0
         self.inside: socket.socket | None = None
+        self.freeze_error: int | None = None
+        self.wants_frozen = self.stuck = False
 
     def clone(self) -> None:
         if self.kernel.clone_fails:
@@ -64,6 +66,14 @@ class FakeBox(Box):
         self.launched += 1
         if self.kernel.launch_fails:
             raise StageError("overlay", OSError(28, "full"))
+
+    def freeze(self, wanted: bool) -> None:
+        if self.freeze_error:
+            raise OSError(self.freeze_error, "cannot")
+        self.wants_frozen = wanted
+
+    def frozen(self) -> bool:
+        return self.wants_frozen and not self.stuck
 
     def kill(self) -> None:
         self.phase = Phase.ENDING

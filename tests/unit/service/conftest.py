@@ -9,6 +9,7 @@ import trio
 from nsbox.host.storage import Reserve, Rooms
 from nsbox.service import sandboxes as module
 from nsbox.service.commands import Commands
+from nsbox.service.creations import Creations
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -45,6 +46,7 @@ class Service:
             Rooms("/nowhere", StorageMode.WATCHED),
             Reserve("/", 0),
         )
+        self.creations = Creations(self.sandboxes, self.commands, self.registry, self.nursery)
 
 
 @pytest.fixture
@@ -62,8 +64,10 @@ def fake_boxes(monkeypatch: pytest.MonkeyPatch) -> type[FakeBox]:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(max_sandboxes=4, max_commands=3, output_limit_bytes=1000)
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        max_sandboxes=4, max_commands=3, output_limit_bytes=1000, keep_ended=2, state_dir=str(tmp_path)
+    )
 
 
 @pytest.fixture

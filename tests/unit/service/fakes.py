@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from nsbox.host.box import Refusal, RunningCommand, Unresponsive
+from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Slot
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import Limits, SandboxSpec, Template
@@ -31,6 +32,10 @@ class FakeKeeper:
         self.destroy_gate.set()
         self.create_fails = self.destroy_fails = False
         self.destroying: dict[str, trio.Event] = {}
+        self.frozen: set[str] = set()
+        self.freeze_gate = trio.Event()
+        self.freeze_gate.set()
+        self.freeze_fails = self.thaw_fails = False
 
     async def create(self, order: Create) -> Created:
         self.log.append(("create", order.id))
@@ -55,9 +60,30 @@ class FakeKeeper:
             if self.destroy_fails:
                 raise Problem(Code.SANDBOX_UNRESPONSIVE, "not yet")
             self.lives.discard(sandbox_id)
+            self.frozen.discard(sandbox_id)
         finally:
             del self.destroying[sandbox_id]
             done.set()
+
+    async def freeze(self, sandbox_id: str) -> str:
+        self.log.append(("freeze", sandbox_id))
+        await self.freeze_gate.wait()
+        await trio.lowlevel.checkpoint()
+        if sandbox_id not in self.lives:
+            raise Problem(Code.SANDBOX_GONE, "gone")
+        if self.freeze_fails:
+            raise Problem(Code.HOST_LACKS, "no cgroup")
+        self.frozen.add(sandbox_id)
+        return "/nowhere"
+
+    async def thaw(self, sandbox_id: str) -> None:
+        self.log.append(("thaw", sandbox_id))
+        await trio.lowlevel.checkpoint()
+        if sandbox_id not in self.lives:
+            raise Problem(Code.SANDBOX_GONE, "gone")
+        if self.thaw_fails:
+            raise Problem(Code.SANDBOX_UNRESPONSIVE, "no answer")
+        self.frozen.discard(sandbox_id)
 
     def count(self, what: str) -> int:
         return sum(1 for kind, _ in self.log if kind == what)
@@ -77,6 +103,9 @@ class FakeBox:
             raise ConnectionRefusedError(111, "nobody listens")
         self.id = sandbox_id
         self.closed = False
+        self.time = BoxTime()
+        self.quiet_gate = trio.Event()
+        self.quiet_gate.set()
         self.full_at = -1.0
         self.log: list[tuple[Any, ...]] = []
         self.exits: dict[str, Slot] = {}
@@ -99,11 +128,17 @@ class FakeBox:
     async def listen(self) -> None:
         await self._end.wait()
         self.closed = True
+        self.time.go_on()
         for slot in self.exits.values():
             slot.fail()
 
     def close(self) -> None:
         self._end.set()
+
+    async def quiet(self) -> None:
+        await self.quiet_gate.wait()
+        if self.silent:
+            raise Unresponsive("init does not come to rest")
 
     async def exec(self, order: Exec, descriptors: tuple[int, ...]) -> RunningCommand:
         self.orders.append(order)

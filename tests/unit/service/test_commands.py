@@ -2,19 +2,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
+from nsbox.host import pipes
 from nsbox.host.box import Adopted, RunningCommand
 from nsbox.host.endpoint import Slot
+from nsbox.host.logs import Stream
+from nsbox.host.shelf import Shelf
+from nsbox.model.command import Kind, Note, Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome, Sandbox
-from nsbox.service import commands as module
-from nsbox.service import jobs
-from nsbox.wire.messages import Refused, Running
+from nsbox.service import clock, jobs
+from nsbox.settings import Settings
+from nsbox.store.database import Database
+from nsbox.wire.messages import Exited, Refused, Running
 from tests.fuzz.descriptors import none_leaked
 from tests.unit.service.conftest import Service
 from tests.unit.service.fakes import SPEC, FakeBox, until
@@ -294,7 +302,7 @@ async def test_places_are_counted_and_given_back(service: Service, sandbox: Sand
 async def test_out_of_descriptors_while_pipes_are_made(
     service: Service, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = module.pipes.make, 0
+    real, count = pipes.make, 0
 
     def make() -> tuple[int, int]:
         nonlocal count
@@ -303,7 +311,7 @@ async def test_out_of_descriptors_while_pipes_are_made(
             raise OSError(24, "too many open files")
         return real()
 
-    monkeypatch.setattr(module.pipes, "make", make)
+    monkeypatch.setattr(pipes, "make", make)
     with pytest.raises(OSError):
         await service.commands.run("ann", sandbox.id, LIST)
     assert service.commands._active == {}
@@ -326,41 +334,332 @@ async def test_background_processes_are_listed_until_they_end(service: Service, 
     box.exit(1, 9)
     await until(lambda: service.commands._active == {})
     assert await service.commands.list("ann", sandbox.id) == []
-    assert service.commands._background == {}
+    ended = await service.commands.list("ann", sandbox.id, everything=True)
+    assert [(process.id, process.running, process.signal) for process in ended] == [
+        (one.id, False, None),
+        (two.id, False, "KILL"),
+    ]
 
 
-async def test_background_output_is_drained(service: Service, sandbox: Sandbox) -> None:
-    await service.commands.start("ann", sandbox.id, LIST)
-    box = FakeBox.made[sandbox.id]
-    for _ in range(5):
-        box.write(0, "stdout", b"x" * 65_536)  # would block if nobody read
-        await trio.sleep(0.01)
+def _grown(job: jobs.Job, size: int) -> bool:
+    return job.log.end == size
+
+
+async def test_the_last_bytes_of_a_background_process_are_kept(
+    service: Service, sandbox: Sandbox, settings: Settings
+) -> None:
+    process = await service.commands.start("ann", sandbox.id, LIST)
+    box, written = FakeBox.made[sandbox.id], 0
+    job = await service.commands.find("ann", sandbox.id, process.id)
+    while job.log.start == 0:
+        box.write(0, "stdout", bytes([written % 251]) * 65_536)  # would block if nobody read
+        written += 1
+        assert written < 600
+        await until(partial(_grown, job, written * 65_536))
     box.exit(0)
     await until(lambda: service.commands._active == {})
+    assert job.log.end == written * 65_536
+    assert settings.log_bytes <= job.log.end - job.log.start <= settings.log_bytes + (2 << 20)
+    reader = job.reader()
+    assert (
+        reader.whole(job.log.end)[0]
+        == b"".join(bytes([one % 251]) * 65_536 for one in range(written))[job.log.start :]
+    )
+    assert reader.read(0, job.log.end) is None
+    reader.close()
 
 
-async def test_background_and_the_sandbox_goes(service: Service, sandbox: Sandbox) -> None:
-    await service.commands.start("ann", sandbox.id, LIST)
+async def test_background_and_the_sandbox_goes(
+    service: Service, sandbox: Sandbox, settings: Settings
+) -> None:
+    process = await service.commands.start("ann", sandbox.id, LIST)
+    folder = Path(settings.state_dir) / "logs" / sandbox.id
+    assert {one.suffix for one in folder.iterdir()} == {".log", ".idx"}
     await service.sandboxes.kill("ann", sandbox.id)
-    await until(lambda: service.commands._active == {} and service.commands._background == {})
+    FakeBox.made[sandbox.id].let_go(0)
+    await until(lambda: service.commands._active == {} and not folder.exists())
+    with pytest.raises(Problem) as caught:
+        await service.commands.get("ann", sandbox.id, process.id)
+    assert caught.value.code is Code.PROCESS_NOT_FOUND
 
 
 async def test_kill_all(service: Service, sandbox: Sandbox) -> None:
     assert await service.commands.kill_all("ann", sandbox.id) == 3
 
 
-async def test_commands_of_an_earlier_api(service: Service, sandbox: Sandbox) -> None:
+async def test_a_plain_command_leaves_nothing(service: Service, sandbox: Sandbox, settings: Settings) -> None:
+    run = await begin(service, sandbox)
+    run.box.write(0, "stdout", b"x")
+    run.box.exit()
+    await run.outcome()
+    await run.settled()
+    assert list((Path(settings.state_dir) / "logs" / sandbox.id).iterdir()) == []
+    assert await service.commands.list("ann", sandbox.id, everything=True) == []
+
+
+async def test_so_many_that_have_ended_are_kept(
+    service: Service, sandbox: Sandbox, settings: Settings
+) -> None:
     box = FakeBox.made[sandbox.id]
-    reader, writer = os.pipe()
-    slot = Slot()
-    told = Running("old", 7, ("sleep", "9"), "/srv", 1_500_000_000)
-    adopted: list[Any] = [Adopted(RunningCommand("old", 7, slot), told, [reader])]
-    service.commands.adopt(sandbox.id, box, adopted)  # type: ignore[arg-type]
+    made = []
+    for index in range(4):
+        made.append((await service.commands.start("ann", sandbox.id, LIST)).id)
+        box.exit(index)
+        await until(lambda: service.commands._active == {})
+    kept = await service.commands.list("ann", sandbox.id, everything=True)
+    assert [process.id for process in kept] == made[2:]
+    folder = Path(settings.state_dir) / "logs" / sandbox.id
+    assert {one.stem for one in folder.iterdir()} == set(made[2:])
+
+
+# ---- what an earlier api began
+
+
+class Survivor:
+    """What init tells of a command that it was ordered to start by an api that is no more."""
+
+    def __init__(self, key: str) -> None:
+        self.key, self.slot = key, Slot()
+        self.stdout, self.stderr = os.pipe(), os.pipe()
+        self._closed = False
+
+    def told(self) -> Any:
+        outputs = [pipes.reopened(self.stdout[0]), pipes.reopened(self.stderr[0])]
+        told = Running(self.key, 7, ("sleep", "9"), "/srv", 1_500_000_000)
+        return Adopted(RunningCommand(self.key, 7, self.slot), told, outputs)
+
+    def exit(self, status: int = 0) -> None:
+        self.slot.fill(Exited(self.key, status, 5_000, 2_000, 77, 0), [])
+
+    def let_go(self) -> None:
+        """Every writer closes."""
+        for pipe in (self.stdout, self.stderr):
+            os.close(pipe[1])
+        self._closed = True
+
+    def close(self) -> None:
+        if not self._closed:
+            self.let_go()
+        for pipe in (self.stdout, self.stderr):
+            os.close(pipe[0])
+
+
+@pytest.fixture
+def survivor() -> Iterator[Survivor]:
+    one = Survivor("cmd_" + "0" * 20)
+    yield one
+    one.close()
+
+
+def adopt(service: Service, sandbox: Sandbox, *commands: Survivor) -> None:
+    told = [one.told() for one in commands]
+    service.commands.adopt(sandbox.id, FakeBox.made[sandbox.id], told)  # type: ignore[arg-type]
+
+
+async def test_a_command_without_a_log(service: Service, sandbox: Sandbox, survivor: Survivor) -> None:
+    adopt(service, sandbox, survivor)
     (process,) = await service.commands.list("ann", sandbox.id)
-    assert (process.id, process.pid, process.command, process.started_at) == ("old", 7, ["sleep", "9"], 1.5)
-    os.write(writer, b"x" * 65_536)
+    assert (process.id, process.pid, process.command) == (survivor.key, 7, ["sleep", "9"])
+    assert process.started_at == 1.5
+    os.write(survivor.stdout[1], b"x" * 65_536)
     await trio.sleep(0.01)
-    os.write(writer, b"x" * 65_536)  # somebody reads
-    os.close(writer)
-    slot.fail()
-    await until(lambda: service.commands._background == {})
+    os.write(survivor.stdout[1], b"x" * 65_536)  # somebody reads
+    survivor.slot.fail()
+    survivor.let_go()
+    await until(lambda: service.commands._active == {})
+
+
+@pytest.mark.parametrize("key", ["old", "../../x", "cmd_" + "0" * 19 + "/", ""])
+async def test_a_key_that_we_never_made(service: Service, sandbox: Sandbox, key: str) -> None:
+    """init may have been taken over, and its keys become names of files."""
+    one = Survivor(key)
+    adopt(service, sandbox, one)
+    assert await service.commands.list("ann", sandbox.id, everything=True) == []
+    one.close()
+
+
+class Restart:
+    """An api that dies at some moment, and the next one, on the same state folder."""
+
+    def __init__(self, service: Service, sandbox: Sandbox, database: Database, nursery: trio.Nursery) -> None:
+        self.first, self.sandbox, self.database, self.nursery = service, sandbox, database, nursery
+
+    def next(self, *commands: Survivor) -> Service:
+        second = Service(self.database, self.nursery, self.first.settings)
+        live = second.registry.adopt(self.sandbox)
+        live.connect(FakeBox.made[self.sandbox.id])  # type: ignore[arg-type]
+        adopt(second, self.sandbox, *commands)
+        return second
+
+
+def left_behind(service: Service, sandbox: Sandbox, survivor: Survivor, note: Note, *written: bytes) -> None:
+    """The log of a command, as an api left it that was killed after it had taken ``written`` from the pipes,
+    stdout's and stderr's in turn."""
+    shelf = Shelf(service.settings.state_dir, sandbox.id)
+    log = shelf.create(survivor.key, msgspec.json.encode(note), note.head)
+    for index, data in enumerate(written):
+        stream = Stream(index % 2)
+        pipe = (survivor.stdout, survivor.stderr)[stream]
+        if data:
+            os.write(pipe[1], data)
+            assert log.take(pipe[0], stream) == len(data)
+    log.close()
+
+
+NOTE = Note(kind=Kind.STREAM, command="make", cwd="/src", begun=0.0, started_at=1.0, stood=0.0)
+
+
+@pytest.fixture
+def restart(service: Service, sandbox: Sandbox, database: Database, nursery: trio.Nursery) -> Restart:
+    return Restart(service, sandbox, database, nursery)
+
+
+async def test_reading_goes_on_where_the_log_ends(restart: Restart, survivor: Survivor) -> None:
+    left_behind(restart.first, restart.sandbox, survivor, NOTE, b"one ", b"two ", b"three ")
+    os.write(survivor.stdout[1], b"four ")
+    second = restart.next(survivor)
+    (process,) = await second.commands.list("ann", restart.sandbox.id)
+    assert (process.kind, process.command, process.cwd) == ("stream", "make", "/src")
+    job = await second.commands.find("ann", restart.sandbox.id, survivor.key)
+    os.write(survivor.stderr[1], b"five ")
+    survivor.exit(3 << 8)
+    await job.ended.wait()
+    result = await job.result()
+    assert (result.outcome, result.exit_code) == (Outcome.EXITED, 3)
+    assert (result.stdout.data, result.stderr.data) == (b"one three four ", b"two five ")
+    assert (job.end.cpu_ms, job.end.peak_kb) == (7, 77) if job.end else False
+    survivor.let_go()
+    await until(lambda: second.commands._active == {})
+
+
+async def test_what_ended_with_nobody_there(restart: Restart, survivor: Survivor) -> None:
+    left_behind(restart.first, restart.sandbox, survivor, NOTE, b"one ")
+    os.write(survivor.stdout[1], b"two")
+    survivor.exit()
+    second = restart.next(survivor)
+    job = await second.commands.find("ann", restart.sandbox.id, survivor.key)
+    assert (await job.result()).stdout.data == b"one two"
+    survivor.let_go()
+    await until(lambda: second.commands._active == {})
+    # And once more: init has forgotten it by now, the disk has not.
+    third = restart.next()
+    again = await third.commands.find("ann", restart.sandbox.id, survivor.key)
+    assert (await again.result()).stdout.data == b"one two"
+    assert (again.pid, again.end) == (7, job.end)
+
+
+async def test_a_time_out_goes_on_across_a_restart(
+    restart: Restart, survivor: Survivor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was spent is spent, but for the time the sandbox was paused."""
+    box = FakeBox.made[restart.sandbox.id]
+    box.dies_when_killed = False
+    monkeypatch.setattr(jobs, "_DEATH", 0.02)
+    begun = clock.boottime() - 100
+    note = msgspec.structs.replace(NOTE, kind=Kind.EXEC, timeout_ms=60_000, begun=begun, head=1000)
+    left_behind(restart.first, restart.sandbox, survivor, note)
+    stood = msgspec.structs.replace(restart.sandbox, stood_s=50.0)
+    spared = Restart(restart.first, stood, restart.database, restart.nursery).next(survivor)
+    await trio.testing.wait_all_tasks_blocked()
+    assert ("kill", survivor.key) not in box.log
+    job = await spared.commands.find("ann", restart.sandbox.id, survivor.key)
+    assert not job.ended.is_set()
+    survivor.slot.fail()
+    await job.ended.wait()
+    survivor.slot = Slot()
+    (Path(restart.first.settings.state_dir) / "logs" / restart.sandbox.id / (survivor.key + ".end")).unlink()
+    second = restart.next(survivor)
+    job = await second.commands.find("ann", restart.sandbox.id, survivor.key)
+    await job.ended.wait()
+    assert ("kill", survivor.key) in box.log
+    assert job.end is not None
+    assert job.end.outcome is Outcome.TIMED_OUT
+    assert 99_000 < job.end.duration_ms < 110_000
+    survivor.let_go()
+    await until(lambda: second.commands._active == {} and spared.commands._active == {})
+
+
+async def test_a_log_whose_command_never_began(restart: Restart, survivor: Survivor) -> None:
+    """api was killed between writing the note and asking init, or init between."""
+    left_behind(restart.first, restart.sandbox, survivor, NOTE)
+    second = restart.next()
+    assert await second.commands.list("ann", restart.sandbox.id, everything=True) == []
+    assert Shelf(restart.first.settings.state_dir, restart.sandbox.id).keys() == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 10, b"\xff" * 100])
+async def test_a_damaged_log_is_begun_anew(restart: Restart, survivor: Survivor, damage: bytes) -> None:
+    left_behind(restart.first, restart.sandbox, survivor, NOTE, b"lost")
+    folder = Path(restart.first.settings.state_dir) / "logs" / restart.sandbox.id
+    (folder / f"{survivor.key}.idx").write_bytes(damage)
+    second = restart.next(survivor)
+    os.write(survivor.stdout[1], b"more")
+    survivor.exit()
+    job = await second.commands.find("ann", restart.sandbox.id, survivor.key)
+    assert (await job.result()).stdout.data == b"more"
+    survivor.let_go()
+    await until(lambda: second.commands._active == {})
+
+
+# ---- the same request twice
+
+REQUEST = Request("key", "body")
+
+
+async def test_the_same_request_twice_runs_once(service: Service, sandbox: Sandbox) -> None:
+    box = FakeBox.made[sandbox.id]
+    results: list[CommandResult] = []
+
+    async def ask() -> None:
+        results.append(await service.commands.run("ann", sandbox.id, LIST, REQUEST))
+
+    box.start_gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)  # while the first is being started
+        await trio.testing.wait_all_tasks_blocked()
+        box.start_gate.set()
+        nursery.start_soon(ask)
+        await until(lambda: len(box.exits) == 1)
+        box.write(0, "stdout", b"once")
+        box.exit(status=2 << 8)
+    await ask()  # long after
+    assert len(box.orders) == 1
+    assert [result.stdout.data for result in results] == [b"once"] * 4
+    assert results[0] == results[3]
+    with pytest.raises(Problem) as caught:
+        await service.commands.run("ann", sandbox.id, LIST, Request("key", "another body"))
+    assert caught.value.code is Code.IDEMPOTENCY_MISMATCH
+    other = await service.sandboxes.create("ann", SPEC)
+    run = Run(service, other, LIST)
+    service.nursery.start_soon(run.run)
+    await run.started()
+    run.box.exit()
+    await run.settled()
+    await until(lambda: service.commands._active == {})
+
+
+async def test_a_request_that_failed_may_be_tried_again(service: Service, sandbox: Sandbox) -> None:
+    box = FakeBox.made[sandbox.id]
+    box.refusal = Refused("k", "fork", 11, "why")
+    with pytest.raises(Problem):
+        await service.commands.run("ann", sandbox.id, LIST, REQUEST)
+    box.refusal = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.commands.run, "ann", sandbox.id, LIST, REQUEST)
+        await until(lambda: len(box.exits) == 1)
+        box.exit()
+    await until(lambda: service.commands._active == {})
+
+
+async def test_the_same_request_of_another_owner(service: Service, sandbox: Sandbox) -> None:
+    process = await service.commands.start("ann", sandbox.id, LIST, request=REQUEST)
+    for call in (
+        service.commands.run("eve", sandbox.id, LIST, REQUEST),
+        service.commands.get("eve", sandbox.id, process.id),
+    ):
+        with pytest.raises(Problem) as caught:
+            await call
+        assert caught.value.code is Code.SANDBOX_NOT_FOUND
+    FakeBox.made[sandbox.id].exit()
+    await until(lambda: service.commands._active == {})

@@ -15,6 +15,7 @@ import trio
 
 from nsbox.host import agents as host_agents
 from nsbox.host.agents import Agents
+from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Endpoint
 from nsbox.host.storage import Reserve
 from nsbox.inside import channel, files
@@ -33,6 +34,7 @@ class Box:
 
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []
+        self.time = BoxTime()
         self.played: Peer | None = None
 
     async def open_agent(self, key: str, user: str) -> Endpoint:

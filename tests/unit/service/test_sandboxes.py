@@ -352,6 +352,7 @@ async def test_both_ways_and_twice(service: Service) -> None:
 
 async def test_one_that_lives_is_adopted_and_can_be_used(service: Service) -> None:
     record = await put(service, State.RUNNING)
+    service.keeper.lives.add(record.id)
     await service.sandboxes.reconcile((record.id,))
     _, box, _ = await service.registry.usable("ann", record.id, Action.EXEC)
     assert box is FakeBox.made[record.id]  # type: ignore[comparison-overlap]
@@ -362,6 +363,7 @@ async def test_one_whose_init_does_not_answer_is_ended(
     service: Service, fake_boxes: type[FakeBox], step: str
 ) -> None:
     record = await put(service, State.RUNNING)
+    service.keeper.lives.add(record.id)
     setattr(fake_boxes, step, True)
     await service.sandboxes.reconcile((record.id,))
     found = await service.sandboxes.get("ann", record.id)

@@ -1,0 +1,69 @@
+"""``GET /sandboxes/:id/processes/:key/logs``, beside Quart: it may go on for as long as the command runs."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from nsbox.api import events, query, streaming
+from nsbox.api.exchange import Exchange
+from nsbox.api.middleware import BASE, RawRoute
+from nsbox.api.services import CommandsService
+from nsbox.model.errors import Code, Problem
+from nsbox.model.sandbox import Encoding
+
+_LOGS = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/logs")
+_KNOWN = frozenset({"offset", "follow", "encoding", "limit", "raw", "stream"})
+_LIMIT, _MOST = 1 << 20, 10 << 20
+
+
+def route(commands: CommandsService) -> RawRoute:
+    """The route, ready for the gate."""
+    return RawRoute(_takes, partial(_handle, commands))
+
+
+def _takes(exchange: Exchange) -> bool:
+    return _LOGS.fullmatch(exchange.scope["path"]) is not None
+
+
+async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> None:
+    match = _LOGS.fullmatch(exchange.scope["path"])
+    assert match is not None
+    if exchange.scope["method"] != "GET":
+        raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes GET", allowed=["GET"])
+    asked = query.parse(exchange.scope["query_string"], _KNOWN)
+    how, begin = streaming.encoding(asked), streaming.offset(exchange, asked)
+    raw, follow, stream = query.flag(asked, "raw"), query.flag(asked, "follow"), _stream(asked)
+    limit = _bytes(asked)
+    if not await _no_body(exchange):
+        raise Problem(Code.INVALID_REQUEST, "the request has a body, and none is taken")
+    if raw:
+        follower = await commands.follow(owner, match[1], match[2], begin, text=False)
+        await streaming.as_bytes(exchange, follower, stream, wait=follow)
+        return
+    if stream is not None:
+        raise Problem(Code.INVALID_FIELD, "stream goes with raw=true", field="stream")
+    text = how is Encoding.UTF8
+    follower = await commands.follow(owner, match[1], match[2], begin, text=text)
+    if follow or events.wanted(exchange):
+        await streaming.as_events(exchange, follower, how)
+    else:
+        await streaming.as_json(exchange, follower, how, limit)
+
+
+async def _no_body(exchange: Exchange) -> bool:
+    return not await exchange.read(0)
+
+
+def _stream(asked: query.Query) -> str | None:
+    value = query.text(asked, "stream")
+    if value not in (None, "stdout", "stderr"):
+        raise Problem(Code.INVALID_FIELD, "stream is stdout or stderr", field="stream")
+    return value
+
+
+def _bytes(asked: query.Query) -> int:
+    value = asked.get("limit", b"%d" % _LIMIT)
+    if not value.isdigit() or not 1 <= int(value[:18]) <= _MOST:
+        raise Problem(Code.INVALID_FIELD, f"limit is a number from 1 to {_MOST}", field="limit")
+    return int(value)

@@ -1,0 +1,112 @@
+"""A sandbox made whole, with what its template starts in it; and once only, however often it is asked for."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import trio
+
+from nsbox.model.errors import Code, Problem
+from nsbox.model.lifecycle import State
+from nsbox.model.request import Request
+from nsbox.model.sandbox import Sandbox, SandboxSpec
+from nsbox.service.commands import Commands
+from nsbox.service.registry import Registry
+from nsbox.service.sandboxes import Sandboxes
+
+_log = logging.getLogger(__name__)
+
+
+class Creations:
+    """Creates for clients. ``nursery`` is the daemon's."""
+
+    def __init__(
+        self, sandboxes: Sandboxes, commands: Commands, registry: Registry, nursery: trio.Nursery
+    ) -> None:
+        self._sandboxes, self._commands, self._registry = sandboxes, commands, registry
+        self._nursery = nursery
+        self._making: dict[tuple[str, str], _Making] = {}
+
+    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        """A running sandbox. When it raises, nothing of it is left, and nothing either when the client
+        leaves; unless it gave an Idempotency-Key: then it means to come back, and the same request gets the
+        same sandbox, as it is by then. Raises ``Problem``."""
+        request = spec.request
+        if request is None:
+            return await self._whole(owner, spec)
+        making = self._making.get((owner, request.key))
+        if making is None:
+            record = await self._earlier(owner, request)
+            if record is not None:
+                return record
+            # Somebody may have begun while the record was read.
+            making = self._making.get((owner, request.key))
+        if making is None:
+            making = self._making[owner, request.key] = _Making(request)
+            self._nursery.start_soon(self._make, owner, spec, making)
+        _check(making.request, request)
+        await making.done.wait()
+        if making.problem is not None:
+            raise making.problem
+        assert making.record is not None
+        return making.record
+
+    async def _earlier(self, owner: str, request: Request) -> Sandbox | None:
+        """What an earlier request with this key has made. One that failed, or never got as far as to be
+        announced, does not count."""
+        for record in await self._registry.records(owner, frozenset(State)):
+            if record.made and record.request is not None and record.request.key == request.key:
+                _check(record.request, request)
+                return record
+        return None
+
+    async def _make(self, owner: str, spec: SandboxSpec, making: _Making) -> None:
+        try:
+            making.record = await self._whole(owner, spec)
+        except Problem as problem:
+            making.problem = problem
+        except Exception:
+            _log.exception("a sandbox could not be made")
+            making.problem = Problem(
+                Code.CREATE_FAILED, "the sandbox could not be made", remedy="see the log"
+            )
+        finally:
+            del self._making[owner, making.request.key]
+            making.done.set()
+
+    async def _whole(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        record = await self._sandboxes.create(owner, spec)
+        try:
+            await self._commands.begin(record)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._forget_request(record)
+                await self._sandboxes.kill(owner, record.id)
+            raise
+        return record
+
+    async def _forget_request(self, record: Sandbox) -> None:
+        """It is to be as if it had never been made."""
+        live = self._registry.find(record.id)
+        if live is not None:
+            await self._registry.change(live, request=None)
+
+
+class _Making(msgspec.Struct):
+    """A sandbox being made, and those who wait for it."""
+
+    request: Request
+    done: trio.Event = msgspec.field(default_factory=trio.Event)
+    record: Sandbox | None = None
+    problem: Problem | None = None
+
+
+def _check(earlier: Request, request: Request) -> None:
+    if earlier != request:
+        raise Problem(
+            Code.IDEMPOTENCY_MISMATCH,
+            "this Idempotency-Key was used for another sandbox",
+            field="Idempotency-Key",
+            remedy="use a new key for each sandbox",
+        )
