@@ -43,7 +43,7 @@ _INTERFACE, _FORWARDER = "ext0", "192.0.2.254"
 #: No port of the host leads in, none of the namespace leads to the host's loopback, nor does the gateway.
 _PASTA = (
     "pasta", "-f", "-q", "-e", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none",
-    "-U", "none", "--netns-only", "-I", _INTERFACE, "--dns-forward", _FORWARDER,
+    "-U", "none", "-m", "32768", "--netns-only", "-I", _INTERFACE, "--dns-forward", _FORWARDER,
 )  # fmt: skip
 #: Seconds until a process that died is started again; doubled each time, unless it lived long.
 _FIRST_REST, _LONGEST_REST = 1.0, 30.0

@@ -29,7 +29,7 @@ GROUP: Final = 7
 #: Links' indexes are chosen, so that nobody has to ask for them: slot + this.
 FIRST_INDEX: Final = 1_000
 #: That of pasta's interface, so that TCP segments are as large as it takes them.
-MTU: Final = 65_520
+MTU: Final = 32_768
 INSIDE: Final = "eth0"
 
 _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH = 16, 17, 20, 24, 28
