@@ -19,8 +19,10 @@ from bench import (
     latency,
     load,
     memory,
+    network,
     previews,
     proc,
+    pulled,
     report,
     rivals,
     stages,
@@ -47,6 +49,8 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "burst": ("All at once", load.burst),
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
     "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
+    "pulled": ("From an image that is here, and from the default template", pulled.measure),
+    "network": ("The network: what it adds, and what goes through it", network.measure),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
     "unpack": ("Images, from a layout to a tree on disk", unpack.measure),
@@ -59,6 +63,7 @@ _EMPTY: dict[str, tuple[str, _Measure]] = {
 NAMES = tuple(dict.fromkeys(name.partition("_")[0] for name in (*_WARM, *_EMPTY)))
 #: What --quick leaves out, and why.
 _SLOW = {
+    "network": "--quick leaves it out: it needs two daemons more",
     "memory": "--quick leaves it out: sandboxes have to settle for half a minute",
     "unpack": "--quick leaves it out: making the images takes half a minute",
 }
@@ -100,7 +105,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of 4 minutes")
     parser.add_argument(
         "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}"
     )

@@ -76,8 +76,8 @@ class Client:
     def health(self) -> None:
         self._expect(200, "GET", f"{BASE}/healthz")
 
-    def create(self) -> str:
-        return str(json.loads(self._expect(201, "POST", f"{BASE}/sandboxes"))["id"])
+    def create(self, wish: Any = None) -> str:
+        return str(json.loads(self._expect(201, "POST", f"{BASE}/sandboxes", wish))["id"])
 
     def get(self, sandbox: str) -> Any:
         return json.loads(self._expect(200, "GET", f"{BASE}/sandboxes/{sandbox}"))

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from bench import proc
@@ -69,7 +69,7 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(who: Who, pool: int) -> Iterator[Daemon]:
+def running(who: Who, pool: int, settings: Mapping[str, str] | None = None) -> Iterator[Daemon]:
     """Start a daemon with ``pool`` blanks in stock; end it and remove every trace."""
     # /tmp may be a tmpfs: memory, and another file system than a service's state has.
     state = tempfile.mkdtemp(prefix="nsbox-bench-", dir="/var/tmp")
@@ -79,7 +79,8 @@ def running(who: Who, pool: int) -> Iterator[Daemon]:
         try:
             if who.by_root:
                 os.chown(state, who.uid, who.gid)
-            process = _start(who, state, key, pool, log.fileno())
+            own = {"NSBOX_BOOTSTRAP_KEY": key, "NSBOX_POOL_SIZE": str(pool), **(settings or {})}
+            process = _start(who, state, own, log.fileno())
             yield Daemon(who, process, _ready(process, log.fileno()), key, state, pool)
         finally:
             if process is not None:
@@ -87,9 +88,9 @@ def running(who: Who, pool: int) -> Iterator[Daemon]:
             _remove(state, who)
 
 
-def _start(who: Who, state: str, key: str, pool: int, log: int) -> subprocess.Popen[bytes]:
+def _start(who: Who, state: str, own: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NSBOX_")}
-    kept |= {"NSBOX_BOOTSTRAP_KEY": key, "NSBOX_POOL_SIZE": str(pool)}
+    kept |= own
     account = ["--service-user", who.name] if who.by_root else []
     options = ["--port", "0", "--limits", "best-effort", "--state-dir", state, *account]
     command, environment = self_command(["serve", *options], kept)

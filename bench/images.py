@@ -12,6 +12,10 @@ import tarfile
 import zlib
 from typing import Any, NamedTuple
 
+from nsbox.oci.manifests import host_platform
+
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
 SMALL_FILES = 20_000
 _SMALL_SIZE = 2_000
 _FOLDERS = 200
@@ -78,6 +82,38 @@ def big(folder: str) -> Image:
     return _layout(folder, done.stdout)
 
 
+def layout_tar(layers: list[bytes]) -> bytes:
+    """A layout of plain layers as a tar in memory, for an import."""
+    files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+
+    def put(media_type: str, data: bytes) -> dict[str, Any]:
+        digest = hashlib.sha256(data).hexdigest()
+        files[f"blobs/sha256/{digest}"] = data
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    rows = [put("application/vnd.oci.image.layer.v1.tar", layer) for layer in layers]
+    top = put(
+        _MANIFEST, _json(_manifest(put(_CONFIG, _json(_config([row["digest"] for row in rows]))), rows))
+    )
+    files["index.json"] = _json({"schemaVersion": 2, "manifests": [top]})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+def _config(diff_ids: list[str]) -> dict[str, Any]:
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    return {"architecture": host_platform().architecture, "os": "linux", "config": {}, "rootfs": rootfs}
+
+
+def _manifest(config: dict[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schemaVersion": 2, "mediaType": _MANIFEST, "config": config, "layers": layers}
+
+
 def _layout(folder: str, archive: bytes) -> Image:
     blobs = os.path.join(folder, "blobs", "sha256")
     os.makedirs(blobs)
@@ -85,19 +121,8 @@ def _layout(folder: str, archive: bytes) -> Image:
     blob = packer.compress(archive) + packer.flush()
     diff_id = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     layer = _put(blobs, "application/vnd.oci.image.layer.v1.tar+gzip", blob)
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-    }
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": _put(blobs, "application/vnd.oci.image.config.v1+json", _json(config)),
-        "layers": [layer],
-    }
-    top = _put(blobs, manifest["mediaType"], _json(manifest))  # type: ignore[arg-type]
+    config = _put(blobs, _CONFIG, _json(_config([diff_id])))
+    top = _put(blobs, _MANIFEST, _json(_manifest(config, [layer])))
     top["annotations"] = {"org.opencontainers.image.ref.name": "it"}
     _write(os.path.join(folder, "index.json"), _json({"schemaVersion": 2, "manifests": [top]}))
     _write(os.path.join(folder, "oci-layout"), _json({"imageLayoutVersion": "1.0.0"}))

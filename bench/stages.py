@@ -120,7 +120,7 @@ def _create(keeper: socket.socket, layer: str) -> str:
     name = new_sandbox_id()
     order = messages.Create(
         id=name, layers=(layer,), hostname="bench", cpu_quota_us=100_000, memory_bytes=512 << 20, pids=512,
-        storage_bytes=1 << 30,
+        storage_bytes=1 << 30, network='{"mode": "public"}',
     )  # fmt: skip
     channel.send(keeper, order)
     _expect(keeper, messages.FROM_KEEPER, messages.Created)

@@ -42,6 +42,7 @@ from nsbox.service.files import Files
 from nsbox.service.health import Health
 from nsbox.service.images import Images
 from nsbox.service.links import Links
+from nsbox.service.network import Network
 from nsbox.service.ports import Ports
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
@@ -200,6 +201,7 @@ async def _serve(
         commands=commands,
         files=Files(registry, settings, reserve),
         ports=ports,
+        network=Network(registry, keeper, settings),
         health=health,
         keys=keys,
     )

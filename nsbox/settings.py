@@ -14,8 +14,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from nsbox.model import domains
 from nsbox.model.errors import HostProblem
 from nsbox.model.image import PullPolicy
+from nsbox.model.network import NetworkMode, network_problem, parse_network
 
 ENV_PREFIX = "NSBOX_"
 #: Read apart from the settings, so that no settings object ever holds a secret.
@@ -33,6 +35,13 @@ class LimitsMode(StrEnum):
 
     REQUIRED = "required"  # refuse to serve
     BEST_EFFORT = "best-effort"  # serve, and say in every record which limits hold
+
+
+class NetworkUse(StrEnum):
+    """Whether sandboxes are given links at all."""
+
+    ON = "on"
+    OFF = "off"
 
 
 class StorageMode(StrEnum):
@@ -120,6 +129,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     registries: dict[str, Registry] = {}
     registry_auth_files: tuple[str, ...] = ()
     templates_dir: str = ""
+    # network
+    network: NetworkUse = NetworkUse.ON
+    network_mode: NetworkMode = NetworkMode.PUBLIC
+    network_allow: tuple[str, ...] = ()
+    network_deny: tuple[str, ...] = ()
+    network_reachable: tuple[str, ...] = ()
+    network_connections: Annotated[int, Meta(ge=1, le=65_535)] = 1_024
+    network_ipv4: str = "10.209.0.0/16"
+    network_ipv6: str = "fd6e:7362:6f78::/64"
     # commands
     output_limit_bytes: Positive = 10 * MIB
     max_commands: Positive = 256
@@ -196,7 +214,27 @@ def load(
         raise HostProblem(
             f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds"
         ) from error
+    _check_networks(settings)
     return msgspec.structs.replace(settings, state_dir=os.path.abspath(settings.state_dir))
+
+
+def _check_networks(settings: Settings) -> None:
+    for name, version, longest in (("network_ipv4", 4, 18), ("network_ipv6", 6, 112)):
+        value = getattr(settings, name)
+        if (problem := network_problem(value, version, longest)) is not None:
+            raise HostProblem(f"a setting is wrong: {name}: {problem}", remedy="see docs/settings.md")
+    for name in ("network_deny", "network_reachable"):
+        for value in getattr(settings, name):
+            if parse_network(value) is None:
+                raise HostProblem(
+                    f"a setting is wrong: {name}: {value!r} is no network", remedy="see docs/settings.md"
+                )
+    for value in settings.network_allow:
+        if parse_network(value) is None and domains.normal(value) is None:
+            raise HostProblem(
+                f"a setting is wrong: network_allow: {value!r} is no network and no name",
+                remedy="see docs/settings.md",
+            )
 
 
 def _from_toml(path: str) -> dict[str, Any]:

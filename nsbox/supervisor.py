@@ -22,7 +22,7 @@ from nsbox.keeper.config import Config
 from nsbox.kernel import journal, python
 from nsbox.kernel.namespaces import SANDBOX_IDS, IdRange
 from nsbox.model.errors import HostProblem
-from nsbox.plan import edge
+from nsbox.plan import edge, network
 from nsbox.settings import BOOTSTRAP_KEY_VARIABLE, LimitsMode, Settings
 
 #: How long keeper may take to make its first blank, in seconds.
@@ -123,6 +123,7 @@ class _Supervisor:
             controllers=self._delegation.controllers,
             lifeline=lifeline,
             announce=announce,
+            network=network.options(self._settings),
             io_max=self._io_max,
         )
         try:

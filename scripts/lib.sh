@@ -85,6 +85,8 @@ apt_get() {
 need_host_tools() {
     missing=
     command -v newuidmap >/dev/null 2>&1 || missing="$missing uidmap"
+    # Without it sandboxes run, and reach nothing.
+    command -v pasta >/dev/null 2>&1 || missing="$missing passt"
     [ -x "$system_python" ] || missing="$missing python3"
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$missing" ] || apt_install $missing

@@ -13,6 +13,7 @@ from nsbox.api import (
     files,
     images,
     imports,
+    network,
     ports,
     pulling,
     sandboxes,
@@ -52,6 +53,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     files.add(app, services, settings)
     images.add(app, services, settings)
     ports.add(app, services)
+    network.add(app, services, settings)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

@@ -76,6 +76,7 @@ TABLE: dict[Code, Row] = {
     Code.HOST_LACKS: Row(503, "The host cannot do this at the moment"),
     Code.HOST_FULL: Row(503, "The host's disk is nearly full"),
     Code.CREATE_FAILED: Row(503, "The sandbox could not be made"),
+    Code.NETWORK_FAILED: Row(503, "The network policy could not be put in place"),
     Code.SHUTTING_DOWN: Row(503, "The server is shutting down"),
     Code.INTERNAL: Row(500, "A fault of nsbox"),
 }

@@ -36,15 +36,18 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
             with trio.CancelScope(shield=True):
                 await services.sandboxes.kill(asked.owner, record.id)
             raise
-        return reply(views.sandbox(record), 201, location=f"{BASE}/sandboxes/{record.id}")
+        return reply(
+            views.sandbox(record, services.network.state()), 201, location=f"{BASE}/sandboxes/{record.id}"
+        )
 
     async def get_all() -> Response:
         asked = call(frozenset({"status"}))
         records = await services.sandboxes.list(asked.owner, _states(query.text(asked.query, "status")))
-        return reply([views.sandbox(record) for record in records])
+        return reply([views.sandbox(record, services.network.state()) for record in records])
 
     async def get(sandbox_id: str) -> Response:
-        return reply(views.sandbox(await services.sandboxes.get(call(_NONE).owner, sandbox_id)))
+        record = await services.sandboxes.get(call(_NONE).owner, sandbox_id)
+        return reply(views.sandbox(record, services.network.state()))
 
     async def kill(sandbox_id: str) -> Response:
         return reply(views.killed(await services.sandboxes.kill(call(_NONE).owner, sandbox_id)))

@@ -17,9 +17,11 @@ import msgspec
 from nsbox.api.query import check_path, mode
 from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy
+from nsbox.model.network import NetworkMode, NetworkPolicy
 from nsbox.model.ports import PortSpec, Protocol
 from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
 from nsbox.oci.templatefile import TemplateFile
+from nsbox.plan.network import BadPolicyError, checked
 from nsbox.settings import Bound, Settings
 
 # execve(2): one string is at most 32 pages with its NUL (MAX_ARG_STRLEN).
@@ -44,6 +46,31 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
+class SetNetwork(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``PUT /sandboxes/:id/network``, and ``network`` of ``POST /sandboxes``."""
+
+    mode: NetworkMode | None = None
+    allow: list[str] | None = None
+    deny: list[str] | None = None
+    ports: list[int | str] | None = None
+
+    def policy(self, settings: Settings, prefix: str = "") -> NetworkPolicy:
+        """Complete: what is not given is the settings'. A list without a mode is what it looks like."""
+        if self == SetNetwork():
+            return NetworkPolicy(mode=settings.network_mode, allow=settings.network_allow)
+        mode = self.mode or (NetworkMode.ALLOWLIST if self.allow else settings.network_mode)
+        wish = NetworkPolicy(
+            mode=mode,
+            allow=tuple(self.allow or ()),
+            deny=tuple(self.deny or ()),
+            ports=tuple(self.ports or ()),
+        )
+        try:
+            return checked(wish, settings.network_reachable)
+        except BadPolicyError as error:
+            raise _wrong(error.detail, prefix + error.field) from error
+
+
 class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes``."""
 
@@ -55,6 +82,7 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     image: str | None = None
     env_vars: dict[str, str] | None = None
     pull: PullPolicy | None = None
+    network: SetNetwork | None = None
 
     def limits(self, settings: Settings) -> Limits:
         """Bounds checked, defaults filled in."""
@@ -79,6 +107,7 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
             template=template,
             env=check_env(self.env_vars, "envVars"),
             pull=self.pull,
+            network=(self.network or SetNetwork()).policy(settings, "network."),
         )
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
+from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
 from nsbox.oci.reference import Reference
@@ -209,6 +210,22 @@ class PortsService(Protocol):
         ...
 
 
+class NetworkService(Protocol):
+    """What a sandbox reaches."""
+
+    def state(self) -> NetworkState:
+        """Whether packets get out at all."""
+        ...
+
+    async def set(self, owner: str, sandbox_id: str, policy: NetworkPolicy) -> Sandbox:
+        """Returning means the new policy holds, for connections that are there too."""
+        ...
+
+    async def log(self, owner: str, sandbox_id: str) -> list[Refusal]:
+        """What was refused, oldest first; the last of them only."""
+        ...
+
+
 class HealthService(Protocol):
     """Whether sandboxes can be made now."""
 
@@ -235,5 +252,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     commands: CommandsService
     files: FilesService
     ports: PortsService
+    network: NetworkService
     health: HealthService
     keys: Keys

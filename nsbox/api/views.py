@@ -8,6 +8,7 @@ from math import isnan
 from typing import Any
 
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
+from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 
@@ -29,7 +30,7 @@ def iso(seconds: float) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def sandbox(record: Sandbox) -> JSON:
+def sandbox(record: Sandbox, network: NetworkState) -> JSON:
     """A sandbox. Its environment is never given back: it holds secrets."""
     view: JSON = {
         "id": record.id,
@@ -52,6 +53,7 @@ def sandbox(record: Sandbox) -> JSON:
             "lastAt": iso(record.last_oom_at) if record.last_oom_at is not None else None,
         },
     }
+    view["network"] = network_policy(record.network, network)
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
     if record.end_reason is not None:
@@ -127,6 +129,37 @@ def progress(news: Progress) -> JSON:
     if news.layer:
         view |= {"layer": news.layer, "current": news.current, "total": news.total}
     return view
+
+
+def network_policy(policy: NetworkPolicy, state: NetworkState) -> JSON:
+    """``enforced``: whether what the policy allows can be reached at present; what it refuses never can."""
+    enforced = state.up or policy.mode is NetworkMode.OFF
+    view: JSON = {
+        "mode": policy.mode.value,
+        "allow": list(policy.allow),
+        "deny": list(policy.deny),
+        "ports": list(policy.ports),
+        "enforced": enforced,
+    }
+    if not enforced:
+        view["reason"] = state.reason
+    return view
+
+
+def refusals(found: list[Refusal]) -> JSON:
+    """The log of a sandbox's network."""
+    return {"entries": [_refusal(one) for one in found]}
+
+
+def _refusal(one: Refusal) -> JSON:
+    return {
+        "at": iso(one.at),
+        "reason": one.reason,
+        "protocol": one.protocol,
+        "address": one.address or None,
+        "port": one.port or None,
+        "name": one.name or None,
+    }
 
 
 def killed(record: Sandbox) -> JSON:

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import sys
-import tarfile
-import threading
-from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from nsbox.cli.client import Client
+from nsbox.cli.client import Answer, Client
 from nsbox.cli.local import client_of_this_host
 from nsbox.cli.output import report
 from nsbox.model.errors import HostProblem
 
 _PATIENCE = 24 * 3600.0
-_CHUNK = 1 << 20
 
 
 @click.group()
@@ -58,8 +54,7 @@ def build(file: str) -> None:
     from nsbox.oci import templatefile
 
     try:
-        with open(file, "rb") as source:
-            template = templatefile.decode(source.read())
+        template = templatefile.read(file)
         wish = {
             "name": template.name,
             "image": template.image,
@@ -85,14 +80,19 @@ def build(file: str) -> None:
 @click.argument("path", type=click.Path(exists=True, allow_dash=True))
 @click.option("--name", default="", metavar="IMAGE", help="What it shall be called; else as it says itself.")
 def import_(path: str, name: str) -> None:
-    """Import PATH: an OCI layout (a folder or a tar) or what `docker save` wrote; - is standard input."""
+    """Import PATH: an OCI layout (a folder or a tar) or what `docker save` wrote; - is standard input.
+
+    An archive may be packed by gzip or zstd.
+    """
+    from nsbox.cli import archive
+
     try:
         with client_of_this_host(os.environ) as client:
             query = {"name": name} if name else None
-            size, body = _archive(path)
+            size, body = archive.outgoing(path)
             answer = client.upload("/images/import", body, size, query=query, patience_s=_PATIENCE)
             if not answer.ok:
-                raise HostProblem(f"not imported: {answer.explain()}")
+                raise _problem(answer)
             click.echo(f"{answer.body['image']}@{answer.body['digest']}")
     except HostProblem as problem:
         _fail(problem)
@@ -112,16 +112,18 @@ def list_images(as_json: bool) -> None:
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     disk = found["disk"]
-    click.echo(
-        f"{disk['images']} images, {disk['layers']} layers, {_size(disk['bytes'])} on disk;"
-        f" {_size(disk['reclaimableBytes'] + disk['downloadBytes'])} can be pruned",
-        err=True,
-    )
+    there = f"{_count(disk['images'], 'image')}, {_count(disk['layers'], 'layer')}"
+    spare = _size(disk["reclaimableBytes"] + disk["downloadBytes"])
+    click.echo(f"{there}, {_size(disk['bytes'])} on disk; {spare} can be pruned", err=True)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     digest = one["digest"].removeprefix("sha256:")[:12]
     return one["image"], digest, _size(one["sizeBytes"]), str(len(one["layers"])), one["pulledAt"][:19]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _size(count: int) -> str:
@@ -155,7 +157,7 @@ def prune(everything: bool) -> None:
     done = _asked("POST", "/images/prune", {"all": everything})
     for name in done["images"]:
         click.echo(name)
-    click.echo(f"{done['layers']} layers removed, {_size(done['freedBytes'])} given back", err=True)
+    click.echo(f"{_count(done['layers'], 'layer')} removed, {_size(done['freedBytes'])} given back", err=True)
 
 
 def _asked(method: str, path: str, body: Any = None) -> Any:
@@ -163,10 +165,20 @@ def _asked(method: str, path: str, body: Any = None) -> Any:
         with client_of_this_host(os.environ) as client:
             answer = client.request(method, path, body, patience_s=600)
             if not answer.ok:
-                raise HostProblem(answer.explain())
+                raise _problem(answer)
             return answer.body
     except HostProblem as problem:
         _fail(problem)
+
+
+def _problem(answer: Answer) -> HostProblem:
+    document = answer.body if isinstance(answer.body, dict) else {}
+    detail, remedy = document.get("detail"), document.get("remedy")
+    if not isinstance(detail, str):
+        return HostProblem(answer.explain())
+    if document.get("code") == "image_not_found":
+        remedy = "list them with nsbox image list"  # the API speaks of its routes
+    return HostProblem(detail, remedy=remedy if isinstance(remedy, str) else None)
 
 
 def _followed(client: Client, path: str, wish: Any, lines: _Lines) -> tuple[str, Any]:
@@ -184,34 +196,43 @@ def _told(event: str, data: Any, wanted: str) -> None:
     if event == wanted:
         return
     if event == "problem" and isinstance(data, dict):
-        said = [data.get(member) for member in ("detail", "stderr")]
-        raise HostProblem("; ".join(text for text in said if text), remedy=data.get("remedy"))
+        detail, errors = str(data.get("detail")), str(data.get("stderr") or "").strip()
+        if errors not in detail:  # which quotes its end
+            detail = f"{detail}\n{errors}"
+        raise HostProblem(detail, remedy=data.get("remedy"))
     raise HostProblem("the daemon ended before it was done", remedy="see its log")
 
 
 class _Lines:
-    """Progress, on standard error: a line for each step; on a terminal the amount in place."""
+    """Progress, on standard error: a line for each step of each layer; on a terminal also, in place, how much
+    there is of all."""
 
     def __init__(self, shown: bool) -> None:
         self._shown, self._inline = shown, sys.stderr.isatty()
         self._open = False
+        self._layers: dict[str, dict[str, Any]] = {}
 
     def show(self, news: dict[str, Any]) -> None:
         if not self._shown:
             return
-        if "step" in news:
-            self._line(news["step"])
-        elif "layer" in news:
-            text = f"{news['layer'].removeprefix('sha256:')[:12]}  {news['stage']}"
-            if news["stage"] == "downloading":
-                text += f"  {_size(news['current'])} of {_size(news['total'])}"
-                if self._inline:
-                    click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-                    self._open = True
-                    return
-            self._line(text)
-        else:
-            self._line(news["stage"])
+        layer = news.get("layer")
+        if not layer:
+            self._line(news.get("step") or news["stage"])
+            return
+        before, self._layers[layer] = self._layers.get(layer), news
+        if before is None or before["stage"] != news["stage"]:
+            amount = f"  {_size(news['total'])}" if news["stage"] == "downloading" else ""
+            self._line(f"{layer.removeprefix('sha256:')[:12]}  {news['stage']}{amount}")
+        if self._inline:
+            self._sum()
+
+    def _sum(self) -> None:
+        layers = self._layers.values()
+        have, whole = (sum(one[what] for one in layers) for what in ("current", "total"))
+        done = sum(one["stage"] in ("done", "present") for one in layers)
+        text = f"{_size(have)} of {_size(whole)}, {done} of {_count(len(layers), 'layer')} done"
+        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        self._open = True
 
     def _line(self, text: str) -> None:
         self.end()
@@ -221,42 +242,3 @@ class _Lines:
         if self._open:
             click.echo("\r\x1b[K", nl=False, err=True)
             self._open = False
-
-
-def _archive(path: str) -> tuple[int | None, Iterator[bytes]]:
-    """The bytes to send, and how many where that is known: a folder becomes a tar on the way."""
-    if path == "-":
-        return None, _read(path)
-    if stat.S_ISDIR(os.stat(path).st_mode):
-        return None, _packed(path)
-    return os.stat(path).st_size, _read(path)
-
-
-def _read(path: str) -> Iterator[bytes]:
-    with open(path, "rb") if path != "-" else open(0, "rb", closefd=False) as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
-
-
-def _packed(folder: str) -> Iterator[bytes]:
-    """The layout's own files and blobs, not what else may lie there."""
-    reader, writer = os.pipe()
-    failures: list[OSError] = []
-
-    def pack(target: IO[bytes]) -> None:
-        try:
-            with target, tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-                for name in ("oci-layout", "index.json", "blobs"):
-                    archive.add(os.path.join(folder, name), name)
-        except OSError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=pack, args=(os.fdopen(writer, "wb"),), daemon=True)
-    thread.start()
-    with os.fdopen(reader, "rb") as source:
-        while chunk := source.read(_CHUNK):
-            yield chunk
-    thread.join()
-    if failures:
-        # The daemon has been sent half an archive, and must not take it for a whole one.
-        raise HostProblem(f"{folder} is no OCI layout that can be read: {failures[0]}")

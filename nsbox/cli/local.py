@@ -72,11 +72,15 @@ def _running(settings: Settings) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _key_for(settings: Settings) -> Iterator[str]:
-    """A key for as long as the command runs. Whoever owns the state folder may make keys: no right is new."""
+    """A key for as long as the command runs. Whoever owns the state folder may make keys: no right is new.
+
+    Nothing of it is left: a list of keys is for reading, and the first start of `nsbox serve` makes a key
+    only where there is none.
+    """
     owner = next(iter(settings.images_managed_by), "admin")
     with KeyTable(settings.state_dir) as table:
-        record, key = table.create("nsbox image", owner)
+        _, key = table.create("nsbox image", owner)
         try:
             yield key
         finally:
-            table.revoke(record.id)
+            table.forget(key)

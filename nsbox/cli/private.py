@@ -74,6 +74,17 @@ def private_daemon(environment: Mapping[str, str], state: str | None = None) -> 
         finally:
             _stop(process)
             reader.join(_READER_TIMEOUT_S)
+            _forget(key, state_dir)
+
+
+def _forget(key: str, state_dir: str) -> None:
+    """The folder is kept: it must not collect keys, least of all such as still open it."""
+    from nsbox.store.database import FILE_NAME
+    from nsbox.store.keys import KeyTable
+
+    if os.path.exists(os.path.join(state_dir, FILE_NAME)):
+        with contextlib.suppress(HostProblem), KeyTable(state_dir) as table:
+            table.forget(key)
 
 
 def _die_with_parent() -> None:

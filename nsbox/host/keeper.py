@@ -1,5 +1,6 @@
 """api's side of the conversation with keeper."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.wire.messages import (
     FROM_KEEPER,
     PROTOCOL_VERSION,
+    AskRefusals,
     Create,
     Created,
     Destroy,
@@ -18,11 +20,17 @@ from nsbox.wire.messages import (
     Gone,
     Hello,
     Message,
+    NetworkSet,
+    NetworkState,
+    Refusals,
+    SetNetwork,
     Storage,
     Task,
     TaskDone,
     Welcome,
 )  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 #: keeper gives a box 20 s; beyond that it is keeper that is stuck.
 _PATIENCE = 30.0
@@ -51,6 +59,8 @@ class KeeperLink:
         self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
         self.enforced: tuple[str, ...] = ()
+        self._one_at_a_time = trio.Lock()
+        self.network = NetworkState(0, "there is no network: see the setting network")
 
     async def greet(self) -> tuple[str, ...]:
         """Exchange versions; the ids of the sandboxes that live. Before ``listen``."""
@@ -82,6 +92,12 @@ class KeeperLink:
         match message:
             case Gone(sandbox_id, _):
                 self._on_gone(sandbox_id)
+            case NetworkState():
+                self.network = message
+            case NetworkSet():
+                self._fill(("network", message.id), message)
+            case Refusals():
+                self._fill(("refusals", message.id), message)
             case Storage():
                 self._on_storage(message)
             case Created() | Failed():
@@ -141,6 +157,34 @@ class KeeperLink:
             raise Problem(
                 Code.SANDBOX_UNRESPONSIVE, f"the sandbox is still being ended: {error}", remedy="try again"
             ) from error
+
+    async def set_network(self, sandbox_id: str, policy: str) -> None:
+        """Put another policy in place; returning means it holds. Raises ``Problem``."""
+        answer = await self._asked("network", sandbox_id, SetNetwork(sandbox_id, policy))
+        assert isinstance(answer, NetworkSet)
+        if answer.detail:
+            _log.error("the network policy of %s: %s", sandbox_id, answer.detail)
+            raise Problem(Code.NETWORK_FAILED, "the policy could not be put in place; the old one holds")
+
+    async def refusals(self, sandbox_id: str) -> tuple[str, ...]:
+        """What the network has refused to it. Raises ``Problem``."""
+        answer = await self._asked("refusals", sandbox_id, AskRefusals(sandbox_id))
+        assert isinstance(answer, Refusals)
+        return answer.rows
+
+    async def _asked(self, kind: str, sandbox_id: str, question: Message) -> Message:
+        try:
+            # One at a time: who shares an answer would be told of another's policy.
+            async with self._one_at_a_time:
+                slot = await self._ask(kind, sandbox_id, question)
+                with trio.fail_after(_PATIENCE):
+                    answer, _ = await slot.wait()
+        except (Closed, trio.TooSlowError) as error:
+            self._slots.pop((kind, sandbox_id), None)
+            raise Problem(
+                Code.SANDBOX_UNRESPONSIVE, f"keeper did not answer: {error}", remedy="try again"
+            ) from error
+        return answer
 
     async def task(self, key: str, name: str, argument: str, descriptors: Sequence[int]) -> int:
         """Run a task in the outer namespace; its status as of waitpid. Raises ``Closed``."""

@@ -17,7 +17,11 @@ from nsbox.kernel.namespaces import KEEPER_FLAGS, IdRange, become_root, outer_ma
 from nsbox.model.errors import HostProblem
 
 #: All that keeper's environment holds: it is inherited by every init, and could hold secrets otherwise.
-ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+ENVIRONMENT: Mapping[str, str] = {
+    # pasta may be one that the operator built.
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+}
 
 
 def start(module: str, argument: str, uids: IdRange, gids: IdRange, inherited: tuple[int, ...]) -> int:

@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 import prctl
 
-from nsbox.inside import agent, channel, dial, privileges, processes, rootfs, spawner, users
+from nsbox.inside import agent, channel, dial, names, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Commands
 from nsbox.kernel import libc, rawsocket
 from nsbox.kernel.namespaces import become_root
@@ -150,6 +150,7 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         rootfs.enter(descriptors[0])
         channel.close_all(descriptors)
         socket.sethostname(launch.hostname)
+        names.write(launch)
         sock.send(_ROOT_STANDS)
         privileges.drop(dropped, filters.init)
         spawner.run(sock, users.ROOT, filters.command)

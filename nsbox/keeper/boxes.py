@@ -58,6 +58,7 @@ class Box:
     """A blank, and later a sandbox."""
 
     def __init__(self, number: int, host: Host) -> None:
+        self.number = number
         self.name = f"box-{number}"
         self.host = host
         self.phase = Phase.PREPARING
@@ -66,6 +67,13 @@ class Box:
         self.cgroup = host.cgroup.child(self.name) if host.cgroup else None
         self.pid = 0
         self.control: socket.socket | None = None
+        self.prepared = self.ready = False  # what init has said of this phase
+        # Its link, as the network's process told: no slot means none.
+        self.plugging = self.policy_pending = False
+        self.slot = -1
+        self.addresses: tuple[str, ...] = ()
+        self.nameserver = ""
+        self.policy = ""
 
     @property
     def id(self) -> str:
@@ -137,11 +145,14 @@ class Box:
             root = self._mount(self.order)
             try:
                 stage = "launch"
-                channel.send(self.control, Launch(self.order.id, self.order.hostname), [root])
+                channel.send(self.control, self._words(self.order), [root])
             finally:
                 os.close(root)
         except OSError as error:
             raise StageError(stage, error) from error
+
+    def _words(self, order: Create) -> Launch:
+        return Launch(order.id, order.hostname, self.addresses, self.nameserver)
 
     def _limit(self, order: Create) -> None:
         if self.cgroup is None:

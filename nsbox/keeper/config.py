@@ -7,7 +7,8 @@ from typing import NamedTuple
 class Config(NamedTuple):
     """``cgroup``: the delegated cgroup's path, or empty. ``controllers``: those given to its children.
     ``lifeline`` ends keeper when it closes; ``announce`` gets one line when sandboxes can be made.
-    ``io_max``: the line for every sandbox's io.max, or empty."""
+    ``io_max``: the line for every sandbox's io.max, or empty.
+    ``network``: what its process is told, as JSON; empty for no network."""
 
     state_dir: str
     pool_size: int
@@ -16,6 +17,7 @@ class Config(NamedTuple):
     lifeline: int
     announce: int
     io_max: str = ""
+    network: str = ""
 
     def to_json(self) -> str:
         return json.dumps(self._asdict())

@@ -13,6 +13,7 @@ from typing import Protocol
 from nsbox.inside import channel
 from nsbox.keeper import layout, tasks
 from nsbox.keeper.boxes import Box, Host, Phase, StageError
+from nsbox.keeper.network import Network
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.trash import Sweeper
 from nsbox.keeper.watcher import Watcher as StorageWatcher
@@ -22,6 +23,7 @@ from nsbox.wire.framing import WireError
 from nsbox.wire.messages import (
     FROM_BLANK,
     PROTOCOL_VERSION,
+    AskRefusals,
     Create,
     Created,
     Destroy,
@@ -30,7 +32,11 @@ from nsbox.wire.messages import (
     Gone,
     Hello,
     Message,
+    NetworkSet,
+    NetworkState,
     Ready,
+    Refusals,
+    SetNetwork,
     Storage,
     Task,
     TaskDone,
@@ -54,8 +60,18 @@ class Watcher(Protocol):
 class Keeper:
     """All boxes. ``answer`` sends a message to api, if one is connected."""
 
-    def __init__(self, host: Host, pool: Pool, watcher: Watcher, answer: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        pool: Pool,
+        watcher: Watcher,
+        answer: Callable[[Message], None],
+        network: Network | None = None,
+    ) -> None:
         self._host, self.pool, self._watcher, self._answer = host, pool, watcher, answer
+        self._network = network
+        if network is not None:
+            network.listener = self
         self.sweeper = Sweeper()
         self.storage = StorageWatcher()
         self._boxes: dict[int, Box] = {}  # by pid
@@ -76,12 +92,18 @@ class Keeper:
                 # Those still being made too: the api that ordered them is gone, and this one ends them.
                 ids = tuple(box.id for box in self._by_id.values() if box.phase is not Phase.ENDING)
                 self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids))
+                if self._network is not None:
+                    self._answer(self._network.state)
             case Create():
                 self._create(message)
             case Destroy(sandbox_id):
                 self._destroy(sandbox_id)
             case Task():
                 self._start_task(message, descriptors)
+            case SetNetwork(sandbox_id, policy):
+                self._set_network(sandbox_id, policy)
+            case AskRefusals(sandbox_id):
+                self._ask_refusals(sandbox_id)
 
     def _create(self, order: Create) -> None:
         if order.id in self._by_id or not layout.is_order(order):
@@ -102,6 +124,8 @@ class Keeper:
 
     def _launch(self, box: Box) -> None:
         self._since[box.pid] = time.monotonic()
+        if self._network is not None and box.slot >= 0 and box.order is not None:
+            self._network.set_policy(box, box.order.network)  # holds by the time that init has its root
         try:
             box.launch()
         except StageError as failed:
@@ -194,6 +218,8 @@ class Keeper:
         self._boxes[box.pid] = box
         self._since[box.pid] = time.monotonic()
         self._watcher.watch(box)
+        if self._network is not None:
+            self._network.plug(box)
         return box
 
     def refill(self) -> None:
@@ -227,15 +253,57 @@ class Keeper:
             self._ready(box)
 
     def _ready(self, box: Box) -> None:
-        self._since.pop(box.pid, None)
         if box.phase is Phase.PREPARING:
+            box.prepared = True
+        else:
+            box.ready = True
+        self._go_on(box)
+
+    def _go_on(self, box: Box) -> None:
+        """Into the next phase, when both init and the network have done their part."""
+        if box.phase is Phase.PREPARING and box.prepared and not box.plugging:
+            self._since.pop(box.pid, None)
             box.phase = Phase.BLANK
             self.failures = 0
             if box.order is not None:
                 self._launch(box)
-        elif box.phase is Phase.LAUNCHING:
+        elif box.phase is Phase.LAUNCHING and box.ready and not box.policy_pending:
+            self._since.pop(box.pid, None)
             box.phase = Phase.RUNNING
             self._answer(Created(box.id, box.enforced, box.cgroup.path if box.cgroup else ""))
+
+    # ---- the network
+
+    def linked(self, box: Box) -> None:
+        """A box has its link, or will have none."""
+        self._go_on(box)
+
+    def policy_set(self, box: Box, detail: str) -> None:
+        """A box's policy holds, or not."""
+        if box.phase is Phase.RUNNING:
+            self._answer(NetworkSet(box.id, detail))
+        elif detail and box.phase is Phase.LAUNCHING:
+            self._fail(box, "network", 0, detail)
+        else:
+            self._go_on(box)
+
+    def told(self, box: Box, rows: tuple[str, ...]) -> None:
+        self._answer(Refusals(box.id, rows))
+
+    def network_changed(self, state: NetworkState) -> None:
+        self._answer(state)
+
+    def _set_network(self, sandbox_id: str, policy: str) -> None:
+        box = self._by_id.get(sandbox_id)
+        if self._network is None or box is None or box.slot < 0:
+            self._answer(NetworkSet(sandbox_id, ""))  # without a link nothing is reached, whatever is allowed
+        else:
+            self._network.set_policy(box, policy)
+
+    def _ask_refusals(self, sandbox_id: str) -> None:
+        box = self._by_id.get(sandbox_id)
+        if self._network is None or box is None or not self._network.ask_log(box):
+            self._answer(Refusals(sandbox_id, ()))
 
     def reap(self) -> None:
         """Take in every dead child: boxes, tasks, the sweeper, orphans of the pid namespace."""
@@ -252,6 +320,8 @@ class Keeper:
                 self._answer(TaskDone(self._tasks.pop(pid), status))
             elif pid == self.sweeper.pid:
                 self.sweeper.start()
+            elif self._network is not None and self._network.reaped(pid, status):
+                pass
             elif pid == self.storage.pid:
                 _log("the storage watcher died; starting another")
                 self._watch_storage()
@@ -278,6 +348,8 @@ class Keeper:
 
     def _remove(self, box: Box) -> None:
         box.close()
+        if self._network is not None:
+            self._network.unplug(box)
         if box.order is not None:
             self.sweeper.discard(box.folder)
         if box.cgroup is not None:

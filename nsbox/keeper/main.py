@@ -5,6 +5,7 @@ sandbox's root has no right over init's /proc files, though init is a fork of th
 """
 
 import gc
+import json
 import os
 import resource
 import select
@@ -21,6 +22,7 @@ from nsbox.keeper import layout
 from nsbox.keeper.boxes import Box, Host
 from nsbox.keeper.config import Config
 from nsbox.keeper.core import Keeper
+from nsbox.keeper.network import Network
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.zygote import Zygote
 from nsbox.kernel import journal, libc, mounts, seccomp
@@ -57,7 +59,8 @@ class Loop:
         )
         self._zygote = Zygote(filters)
         host = Host(cgroup, config.controllers, self._zygote, config.io_max)
-        self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer)
+        self._network = Network(json.loads(config.network), self) if config.network else None
+        self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer, self._network)
         self._listener = _listen()
         self._signals = _wakeup_pipe()
 
@@ -102,6 +105,8 @@ class Loop:
         self.add(self._signals, self._signalled)
         self.add(self._config.lifeline, self._end)
         self.keeper.sweeper.start()
+        if self._network is not None:
+            self._network.start()
         self._fill_at_start()
         os.write(self._config.announce, b"ready\n")
         os.close(self._config.announce)
@@ -110,6 +115,8 @@ class Loop:
             if self.keeper.wants_blank(_QUIET):
                 self.keeper.refill()
             self.keeper.give_up_stuck()
+            if self._network is not None:
+                self._network.tick()
         return self._finish()
 
     def _timeout(self) -> float:
@@ -134,6 +141,8 @@ class Loop:
             if self.keeper.preparing():
                 self._turn(_SLOW_TICK)
                 self.keeper.give_up_stuck()
+                if self._network is not None:
+                    self._network.tick()
             elif self.keeper.failures:
                 self.keeper.refill()
             else:

@@ -18,8 +18,9 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 # Looked up once, before anything is forked: finding a function is Python code that each process would repeat.
 _ZERO = ctypes.c_ulong(0)
-_unshare, _mount, _umount2, _prctl, _fstatfs, _syncfs = (
+_unshare, _setns, _mount, _umount2, _prctl, _fstatfs, _syncfs = (
     _libc.unshare,
+    _libc.setns,
     _libc.mount,
     _libc.umount2,
     _libc.prctl,
@@ -210,6 +211,11 @@ def await_end(pid: int) -> Ended:
 def unshare(flags: int) -> None:
     """unshare(2). Python has it from 3.12 on only."""
     _checked(_unshare(flags), "unshare", (flags,))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2): enter a namespace. Python has it from 3.12 on only."""
+    _checked(_setns(descriptor, kind), "setns", (descriptor, kind))
 
 
 def mount(

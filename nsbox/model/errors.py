@@ -66,6 +66,7 @@ class Code(StrEnum):
     HOST_LACKS = "host_lacks"
     HOST_FULL = "host_full"
     CREATE_FAILED = "create_failed"
+    NETWORK_FAILED = "network_failed"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -43,6 +43,7 @@ class Action(StrEnum):
     EXEC = "exec"
     FILES = "files"
     PORTS = "ports"  # exposed, listed, taken away; what is exposed is reached only while it runs
+    NETWORK = "network"
     KILL = "kill"  # asked for by a client, or the time is over
     GONE = "gone"  # processes, mounts, cgroup and directories are seen to be gone
     LOSE = "lose"  # found missing without having been killed
@@ -69,11 +70,13 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.EXEC): State.RUNNING,
     (State.RUNNING, Action.FILES): State.RUNNING,
     (State.RUNNING, Action.PORTS): State.RUNNING,
+    (State.RUNNING, Action.NETWORK): State.RUNNING,
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.RESUME): State.RUNNING,
     (State.RUNNING, Action.KILL): State.STOPPING,
     (State.RUNNING, Action.LOSE): State.LOST,
     (State.PAUSED, Action.PORTS): State.PAUSED,
+    (State.PAUSED, Action.NETWORK): State.PAUSED,
     (State.PAUSED, Action.PAUSE): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,
     (State.PAUSED, Action.KILL): State.STOPPING,

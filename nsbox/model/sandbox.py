@@ -10,6 +10,7 @@ import msgspec
 
 from nsbox.model.image import PullPolicy
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.network import NetworkPolicy
 from nsbox.model.ports import Port
 from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
@@ -60,6 +61,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     template: str
     env: dict[str, str] = {}
     pull: PullPolicy | None = None
+    network: NetworkPolicy = NetworkPolicy()
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     oom_kills: int = 0  # processes that the kernel has ended for lack of memory
     last_oom_at: float | None = None  # when that was last noticed
     ports: tuple[Port, ...] = ()
+    network: NetworkPolicy = NetworkPolicy()
     ended_at: float | None = None
     end_reason: EndReason | None = None
 

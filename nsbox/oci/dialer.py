@@ -9,6 +9,7 @@ otherwise the second time (DNS rebinding) gains nothing.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -48,6 +49,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _why(error: BaseException) -> str:
+    """The kernel's own word, which trio keeps in a group, one for each address."""
+    at: BaseException | None = error
+    while at is not None:
+        inner = at.exceptions[0] if isinstance(at, BaseExceptionGroup) else at
+        if isinstance(inner, OSError) and inner.errno:
+            return os.strerror(inner.errno)
+        at = inner.__cause__ or inner.__context__
+    return str(error)
+
+
 class Dialer(httpcore2.AsyncNetworkBackend):
     """A network backend that trusts one host. ``private``: it, or a setting, allows private addresses."""
 
@@ -72,14 +84,18 @@ class Dialer(httpcore2.AsyncNetworkBackend):
         except trio.TooSlowError as error:
             raise httpcore2.ConnectTimeout(f"{host} was not resolved within {timeout} s") from error
         except OSError as error:
-            raise httpcore2.ConnectError(f"{host} cannot be resolved: {error}") from error
-        refused: Exception = httpcore2.ConnectError(f"{host} has no address")
+            raise httpcore2.ConnectError(f"{host} cannot be resolved: {error.strerror}") from error
+        refused: Exception | None = None
         for address in self._allowed(host, rows):
             try:
                 return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+            except httpcore2.ConnectTimeout as error:
                 refused = error
-        raise refused
+            except httpcore2.ConnectError as error:
+                name = f"[{host}]" if ":" in host else host
+                refused = httpcore2.ConnectError(f"{name}:{port} cannot be reached: {_why(error)}")
+                refused.__cause__ = error
+        raise refused or httpcore2.ConnectError(f"{host} has no address")
 
     def _allowed(self, host: str, rows: list[Any]) -> list[str]:
         addresses = list(dict.fromkeys(str(row[4][0]) for row in rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -28,6 +28,7 @@ from nsbox.oci.registry_errors import (
     Patience,
     RegistryError,
     Unfit,
+    in_the_clear,
     persistently,
     told_by,
 )
@@ -108,6 +109,9 @@ class Registry:
         with trio.CancelScope(shield=True):
             await self._client.aclose()
 
+    def _told(self) -> AbstractContextManager[None]:
+        return told_by(self.endpoint.host, plain=self.endpoint.plain)
+
     async def manifest(self, wanted: str) -> Document:
         """A manifest or a list by tag or digest. Hashing it is the caller's. Raises ``RegistryError``."""
         return await persistently(self.patience, lambda: self._document(f"manifests/{wanted}", ACCEPT))
@@ -123,7 +127,7 @@ class Registry:
         One try: the caller goes on where it stands, after ``Passing``. Raises ``RegistryError``.
         """
         headers = {"Accept": "*/*"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        with told_by(self.endpoint.host):
+        with self._told():
             async with self._asked(f"blobs/{digest}", headers) as response:
                 if response.status_code == 206:
                     if not response.headers.get("content-range", "").startswith(f"bytes {offset}-"):
@@ -134,7 +138,7 @@ class Registry:
                     yield Body(response, 0, self.patience)
 
     async def _document(self, below: str, accept: str) -> Document:
-        with told_by(self.endpoint.host), trio.move_on_after(self.patience.document):
+        with self._told(), trio.move_on_after(self.patience.document):
             async with self._asked(below, {"Accept": accept}) as response:
                 self._check(response, "the image")
                 data = await _read(response, MAX_DOCUMENT)
@@ -147,7 +151,7 @@ class Registry:
     ) -> tuple[int, bytes]:
         """It may be on another host: its address is looked at like that of a redirect."""
         self._check_url(url)
-        with told_by(self.endpoint.host), trio.move_on_after(self.patience.document):
+        with told_by(urlsplit(url).netloc), trio.move_on_after(self.patience.document):
             request = self._client.build_request(method, url, headers=headers, content=body)
             response = await self._client.send(request, stream=True)
             try:
@@ -187,7 +191,10 @@ class Registry:
         self._check_url(url)
         if url.startswith(f"{self.endpoint.base}/") and self._tokens.authorization is not None:
             headers = {**headers, "Authorization": self._tokens.authorization}
-        return await self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
+        # A redirect may lead elsewhere: whoever fails is named.
+        with told_by(urlsplit(url).netloc, plain=url.startswith("http:")):
+            request = self._client.build_request("GET", url, headers=headers)
+            return await self._client.send(request, stream=True)
 
     def _joined(self, url: str, location: str) -> str:
         try:
@@ -220,7 +227,8 @@ class Registry:
             raise Denied(f"{host} does not give {what} to strangers, or does not have it")
         if status in (401, 403):
             raise Denied(f"{host} does not give {what} to whom the credentials for it belong")
-        raise Unfit(f"{host} answers {status}")
+        maybe_tls = status == 400 and self.endpoint.plain
+        raise Unfit(f"{host} answers {status}", remedy=in_the_clear(host) if maybe_tls else "")
 
 
 def _context(endpoint: Endpoint) -> ssl.SSLContext:
@@ -232,7 +240,10 @@ def _context(endpoint: Endpoint) -> ssl.SSLContext:
         try:
             context.load_verify_locations(endpoint.ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise RegistryError(f"the CA file for {endpoint.host} cannot be read: {error}") from error
+            raise RegistryError(
+                f"the CA file for {endpoint.host} cannot be read: {error.strerror}",
+                remedy=f"let the operator see to it: {endpoint.ca_file}",
+            ) from error
     return context
 
 

@@ -62,6 +62,21 @@ def decode(text: bytes) -> TemplateFile:
         raise HostProblem(f"the template cannot be read: {error}") from error
 
 
+def read(path: str) -> TemplateFile:
+    """One file, named in what is said of it. Raises ``HostProblem``, ``OSError``."""
+    with open(path, "rb") as file:
+        text = file.read(_MAX_FILE + 1)
+    try:
+        return decode(text)
+    except HostProblem as problem:
+        if os.path.basename(path) == _EMBEDDED:
+            raise HostProblem(
+                f"{path} names no image: it says what of this host goes into the template `default`",
+                remedy="nothing is to be built: nsbox serve makes that one when it starts",
+            ) from problem
+        raise HostProblem(f"{path}: {problem.detail}", remedy=problem.remedy) from problem
+
+
 def shipped_folder() -> str:
     """Within the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -79,10 +94,9 @@ def load(folder: str) -> dict[str, TemplateFile]:
             continue
         path = posixpath.join(folder, name)
         try:
-            with open(path, "rb") as file:
-                template = decode(file.read(_MAX_FILE + 1))
+            template = read(path)
         except (HostProblem, OSError) as error:
-            _log.warning("%s: %s", path, error)
+            _log.warning("a template is passed over: %s", error)
             continue
         found[template.name] = template
     return found

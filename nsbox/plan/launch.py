@@ -1,6 +1,7 @@
 """From what a client wants to what keeper is told. Pure."""
 
 from nsbox.model.sandbox import Sandbox, Storage
+from nsbox.plan import network
 from nsbox.wire.messages import Create
 
 _MIB = 1 << 20
@@ -8,8 +9,11 @@ _PERIOD_US = 20_000  # kernel/cgroup.py has it too, where it is written
 _HOSTNAME_LENGTH = 12
 
 
-def order(sandbox: Sandbox, storage: Storage) -> Create:
-    """keeper's order for a sandbox: units of the kernel instead of those of the API."""
+def order(sandbox: Sandbox, storage: Storage, reachable: tuple[str, ...] = ()) -> Create:
+    """keeper's order for a sandbox: units of the kernel instead of those of the API.
+
+    ``reachable``: the networks inside that the operator lets be opened.
+    """
     limits = sandbox.limits
     return Create(
         id=sandbox.id,
@@ -18,6 +22,7 @@ def order(sandbox: Sandbox, storage: Storage) -> Create:
         cpu_quota_us=limits.vcpus * _PERIOD_US,
         memory_bytes=limits.memory_mb * _MIB,
         pids=limits.pids,
+        network=network.told(sandbox.network, reachable),
         storage_bytes=storage.size,
         storage=storage.backend.value,
         inodes=storage.inodes,

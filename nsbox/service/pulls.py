@@ -58,8 +58,7 @@ class Pull:
         seen: dict[str, Progress] = {}
         while True:
             changed = self._changed
-            # Of the image as a whole (no layer) last: "done" is said when all is said.
-            for layer, latest in sorted(self._latest.items(), key=lambda item: not item[0]):
+            for layer, latest in sorted(self._latest.items(), key=_when):
                 if seen.get(layer) != latest:
                     seen[layer] = latest
                     yield latest
@@ -69,6 +68,14 @@ class Pull:
                 await changed.wait()
                 with trio.move_on_after(_GATHER):
                     await self.done.wait()
+
+
+def _when(news: tuple[str, Progress]) -> int:
+    """Of the image as a whole (no layer) first, and "done" when all is said."""
+    layer, latest = news
+    if layer:
+        return 1
+    return 2 if latest.stage is Stage.DONE else 0
 
 
 def problem_of(error: Exception, familiar: str) -> Problem | HostProblem | None:
@@ -92,7 +99,9 @@ def problem_of(error: Exception, familiar: str) -> Problem | HostProblem | None:
             )
         case RegistryError():
             return Problem(
-                Code.REGISTRY_FAILED, f"{familiar} cannot be had: {error}", remedy="try again later"
+                Code.REGISTRY_FAILED,
+                f"{familiar} cannot be had: {error}",
+                remedy=error.remedy or "try again later",
             )
         case BadImage():
             return Problem(Code.IMAGE_REFUSED, f"{familiar} cannot be used: {error}", field="image")

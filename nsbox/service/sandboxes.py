@@ -105,6 +105,7 @@ class Sandboxes:
             base=template,
             env=spec.env,
             region=self._settings.region,
+            network=spec.network,
             created_at=now,
             expires_at=now + seconds,
             deadline=clock.boottime() + seconds,
@@ -141,8 +142,9 @@ class Sandboxes:
 
     async def _launch(self, live: Live, on_disk: bool) -> Sandbox:
         storage = self._rooms.make(live.record.id, live.record.limits, on_disk=on_disk)
+        order = launch.order(live.record, storage, self._settings.network_reachable)
         try:
-            created = await self._keeper.create(launch.order(live.record, storage))
+            created = await self._keeper.create(order)
         except BaseException:
             self._rooms.discard(live.record.id)
             raise

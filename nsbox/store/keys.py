@@ -121,6 +121,14 @@ class KeyTable:
             )
         return self._select("id = ?", found[0].id)[0]
 
+    def forget(self, plaintext: str) -> None:
+        """Delete a key without a trace: one that a command made for itself, and that nobody was shown.
+
+        Idempotent. A key that somebody had is revoked instead: its record tells who did what.
+        """
+        with translated(self._path):
+            self._connection.execute("DELETE FROM keys WHERE hash = ?", (fingerprint(plaintext),))
+
     def _insert(self, name: str, owner: str, plaintext: str, prefix: str) -> KeyRecord:
         for what, text in (("name", name), ("owner", owner)):
             if len(text) not in _NAME_LENGTH or not text.isprintable():

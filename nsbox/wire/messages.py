@@ -1,7 +1,10 @@
 """The closed set of messages that api, keeper, init and the file agent speak.
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
-     │                 │             Task → TaskDone; unasked: Gone, Storage
+     │                 │             Task → TaskDone, SetNetwork → NetworkSet, AskRefusals → Refusals;
+     │                 │             unasked: Gone, Storage, NetworkState
+     │                 ├─ network    Plug + network namespace → Plugged, SetPolicy → PolicySet, Unplug,
+     │                 │             AskLog → LogRows; unasked: NetworkState
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
             │                        later Exited; Kill, KillAll → Killed; Forget; Agent → AgentReady
@@ -44,9 +47,9 @@ class Welcome(NamedTuple):
 
 class Create(NamedTuple):
     """Make a sandbox. ``layers`` are names of folders in ``layers/``, topmost first. Limits: 0 means none.
-    ``cpu_quota_us`` is microseconds of processor time per 20 ms. ``storage`` is the backend that holds
-    ``storage_bytes`` and ``inodes``: ``quota`` (api has made the folder and given it its project), ``tmpfs``,
-    ``watched``, or empty for none."""
+    ``cpu_quota_us`` is microseconds of processor time per 20 ms. ``network`` is its policy, as JSON.
+    ``storage`` is the backend that holds ``storage_bytes`` and ``inodes``: ``quota`` (api has made the folder
+    and given it its project), ``tmpfs``, ``watched``, or empty for none."""
 
     id: str
     layers: tuple[str, ...]
@@ -55,6 +58,7 @@ class Create(NamedTuple):
     memory_bytes: int
     pids: int
     storage_bytes: int
+    network: str
     storage: str = ""
     inodes: int = 0
 
@@ -121,6 +125,96 @@ class TaskDone(NamedTuple):
     status: int
 
 
+class SetNetwork(NamedTuple):
+    """Put another policy, as JSON, in the place of a sandbox's."""
+
+    id: str
+    policy: str
+
+
+class NetworkSet(NamedTuple):
+    """The policy holds, or ``detail`` says why the old one still does."""
+
+    id: str
+    detail: str
+
+
+class AskRefusals(NamedTuple):
+    """What the network has refused to a sandbox."""
+
+    id: str
+
+
+class Refusals(NamedTuple):
+    """``rows`` are JSON arrays [time, reason, protocol, address, port, name], oldest first."""
+
+    id: str
+    rows: tuple[str, ...]
+
+
+class NetworkState(NamedTuple):
+    """Whether packets of sandboxes get out; if not, ``detail`` says why. Unasked, and after Welcome."""
+
+    up: int
+    detail: str
+
+
+# ---- keeper and its network process
+
+
+class Plug(NamedTuple):
+    """Give box ``number`` a link into the network namespace sent along. ``slot`` -1: any that is free;
+    otherwise it has that one already, and the process that knew is gone. An empty ``policy``: nothing is
+    reached."""
+
+    number: int
+    slot: int
+    policy: str
+
+
+class Plugged(NamedTuple):
+    """The link, or why there is none."""
+
+    number: int
+    slot: int
+    addresses: tuple[str, ...]
+    nameserver: str
+    detail: str
+
+
+class SetPolicy(NamedTuple):
+    """The policy of a box, as JSON."""
+
+    number: int
+    policy: str
+
+
+class PolicySet(NamedTuple):
+    """It holds, or ``detail`` says why not."""
+
+    number: int
+    detail: str
+
+
+class Unplug(NamedTuple):
+    """The box is gone: its link, connections and policy go too."""
+
+    number: int
+
+
+class AskLog(NamedTuple):
+    """What was refused to a box."""
+
+    number: int
+
+
+class LogRows(NamedTuple):
+    """``rows`` as in Refusals."""
+
+    number: int
+    rows: tuple[str, ...]
+
+
 # ---- keeper and a blank
 
 
@@ -140,10 +234,14 @@ class Prepare(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """What turns a blank into a sandbox's init. The root mount comes along as a descriptor."""
+    """What turns a blank into a sandbox's init. The root mount comes along as a descriptor.
+
+    ``addresses`` are those of its link; an empty ``nameserver``: it has none."""
 
     id: str
     hostname: str
+    addresses: tuple[str, ...]
+    nameserver: str
 
 
 class Ready(NamedTuple):
@@ -350,6 +448,8 @@ class Done(NamedTuple):
 
 Message = (
     Hello | Welcome | Create | Created | Storage | Failed | Destroy | Destroyed | Gone | Task | TaskDone
+    | SetNetwork | NetworkSet | AskRefusals | Refusals | NetworkState
+    | Plug | Plugged | SetPolicy | PolicySet | Unplug | AskLog | LogRows
     | Prepare | Launch | Ready
     | Attached | Running | Exec | Started | Refused | Exited | Kill | KillAll | Killed | Forget
     | Agent | AgentReady
@@ -374,8 +474,12 @@ class Stage(enum.StrEnum):
 
 
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
-TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task})
-FROM_KEEPER: frozenset[type] = frozenset({Welcome, Created, Storage, Failed, Destroyed, Gone, TaskDone})
+TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Task, SetNetwork, AskRefusals})
+FROM_KEEPER: frozenset[type] = frozenset(
+    {Welcome, Created, Storage, Failed, Destroyed, Gone, TaskDone, NetworkSet, Refusals, NetworkState}
+)
+TO_NETWORK: frozenset[type] = frozenset({Plug, SetPolicy, Unplug, AskLog})
+FROM_NETWORK: frozenset[type] = frozenset({Plugged, PolicySet, LogRows, NetworkState})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
 TO_INIT: frozenset[type] = frozenset({Exec, Kill, KillAll, Forget, Agent, Dial})

@@ -38,11 +38,13 @@ http.createServer((request, response) => {
 
 #: A WebSocket echo (RFC 6455) of one page: text and binary frames of up to 64 KiB come back as they are.
 WEBSOCKET = '''
-import base64, hashlib, socketserver, struct
+import base64, hashlib, os, socketserver, struct
 
-PAGE = b"""<!doctype html><title>preview</title><pre id=out>nothing</pre><script>
-const out = document.getElementById('out'), said = {};
-const show = () => { out.textContent = JSON.stringify(said); };
+PAGE = b"""<!doctype html><title>preview</title><script>
+const said = {};
+const show = () => {
+  if (Object.keys(said).length === 5) fetch('/said', { method: 'POST', body: JSON.stringify(said) });
+};
 said.origin = location.origin;
 fetch('/data').then((r) => r.text()).then((t) => { said.fetched = t; show(); });
 const ws = new WebSocket(location.origin.replace('http', 'ws') + '/ws');
@@ -66,7 +68,12 @@ class Handler(socketserver.StreamRequestHandler):
                 fields[name.strip().lower()] = value.strip()
             if fields.get(b"upgrade", b"").lower() == b"websocket":
                 return self.talk(fields)
-            body = b"some data" if path == b"/data" else PAGE
+            if path == b"/said":
+                said = self.rfile.read(int(fields[b"content-length"]))
+                with open("/tmp/said.new", "wb") as file:
+                    file.write(said)
+                os.rename("/tmp/said.new", "/tmp/said")
+            body = PAGE if path == b"/" else b"some data"
             head = b"HTTP/1.1 200 OK\\r\\nContent-Type: text/html\\r\\n"
             self.wfile.write(head + b"Content-Length: %d\\r\\n\\r\\n%s" % (len(body), body))
 

@@ -23,6 +23,7 @@ from tests.e2e import servers
 from tests.e2e.client import Api, Sandbox
 from tests.e2e.daemon import Daemon, wait_until
 from tests.e2e.visitor import Preview, expose, serve, start
+from tests.registries import tools
 from tests.unit.proxy.test_head import REFUSED
 
 
@@ -421,26 +422,35 @@ def test_the_api_is_not_on_the_proxys_listener_nor_the_other_way_round(
 # ---- a real browser
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """Debian's. Elsewhere what has this name may be a snap, which does not see a test's folders."""
+    tools.need("chromium")
+    return str(shutil.which("chromium"))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)")
-def test_a_browser(sandbox: Sandbox, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_browser(
+    chromium: str, sandbox: Sandbox, daemon: Daemon, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A page from the sandbox fetches from its own origin, talks over a WebSocket, and gets nothing of
     the API."""
     serve(sandbox, "ws.py", servers.WEBSOCKET.replace("API/", daemon.url + "/"))
     preview = expose(sandbox, 4000)
-    assert CHROMIUM is not None
     profile = tmp_path_factory.mktemp("profile")
-    done = subprocess.run(
+    # Not --dump-dom: it needs virtual time, which runs out before what comes by a WebSocket is there.
+    browser = subprocess.Popen(
         [
-            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            f"--user-data-dir={profile}", "--virtual-time-budget=8000", "--dump-dom", preview.url,
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            f"--user-data-dir={profile}", preview.url,
         ],
-        capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    assert '"origin":"' + preview.url.rstrip("/") in done.stdout, (done.stdout[-2000:], done.stderr[-2000:])
-    said = json.loads(done.stdout.partition('<pre id="out">')[2].partition("</pre>")[0])
+    try:
+        wait_until(lambda: sandbox.run("test -e /tmp/said")["exitCode"] == 0, 60, "what the page says")
+    finally:
+        browser.terminate()
+        browser.wait(20)
+    said = json.loads(sandbox.out("cat /tmp/said"))
     assert said == {
         "origin": preview.url.rstrip("/"), "fetched": "some data", "echoed": "ping", "api": "kept out",
         "health": "kept out",

@@ -18,8 +18,8 @@ DISK_SIZE = "12G"
 PACKAGES = (
     "linux-image-cloud-amd64", "busybox-static", "kmod", "udev",
     "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd",
-    "pipx", "gcc", "libc6-dev", "libcap-dev", "python3-dev", "uidmap",
-    "openssh-server", "sudo", "python3", "python3-venv", "iproute2", "nftables", "passt", "procps", "psmisc",
+    "pipx", "gcc", "libc6-dev", "libcap-dev", "python3-dev", "uidmap", "passt",
+    "openssh-server", "sudo", "python3", "python3-venv", "iproute2", "nftables", "procps", "psmisc",
     "util-linux", "less", "ca-certificates", "strace", "curl", "e2fsprogs", "xfsprogs", "quota",
 )  # fmt: skip
 

@@ -21,7 +21,8 @@ from nsbox.plan import baseline
 
 def main(arguments: list[str]) -> int:
     order = json.loads(arguments[0])
-    said = {"identity": identity, "rootfs": root_of_a_sandbox, "wait": wait}[order["do"]](order)
+    known = {"identity": identity, "rootfs": root_of_a_sandbox, "overlay": overlay_of_layers, "wait": wait}
+    said = known[order["do"]](order)
     print(json.dumps(said), flush=True)
     return 0
 
@@ -73,7 +74,8 @@ def root_of_a_sandbox(order: dict[str, Any]) -> dict[str, Any]:
         os.mkdir(f"{folder}/{name}")
         os.chown(f"{folder}/{name}", namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
     os.chdir(folder)
-    root = mounts.overlay(["layer"], "upper", "work")
+    mount = mounts.overlay_by_page if order.get("by_page") else mounts.overlay
+    root = mount(order.get("layers", ["layer"]), "upper", "work")
     ours, theirs = socket.socketpair()
     pid = libc.clone3(namespaces.SANDBOX_FLAGS)
     if pid == 0:
@@ -86,6 +88,43 @@ def root_of_a_sandbox(order: dict[str, Any]) -> dict[str, Any]:
     os.waitpid(pid, 0)
     result: dict[str, Any] = json.loads(said)
     return result
+
+
+def overlay_of_layers(order: dict[str, Any]) -> dict[str, Any]:
+    """Mount ``layers`` of ``folder`` in the way that ``way`` names; what is seen, and where a write goes."""
+    mounts.make_private()
+    os.chdir(f"{order['folder']}/layers")
+    upper, work = order["upper"], order["work"]
+    before = _mount_points()
+    try:
+        root = getattr(mounts, order["way"])(order["layers"], upper, work)
+    except OSError as error:
+        return {"errno": error.errno, "left": _mount_points() - before}
+    left = _mount_points() - before
+    os.mkdir("../seen")
+    mounts.attach(root, "../seen")
+    with open("../seen/made", "w", encoding="ascii") as file:
+        file.write("x")
+    with open("/proc/self/mountinfo", encoding="ascii") as file:
+        line = next(line for line in file if line.split()[4].endswith("/seen"))
+    with open("../seen/last", encoding="ascii") as file:
+        last = file.read()
+    return {
+        "left": left,
+        "names": sorted(os.listdir("../seen")),
+        "last": last,
+        "upper": sorted(os.listdir(upper)),
+        "nodev": "nodev" in line.split()[5],
+        "userxattr": "userxattr" in line.split()[-1].split(","),
+        # What overlayfs marks such a mount by (Documentation/filesystems/overlayfs.rst): not every kernel
+        # lists the option.
+        "volatile": os.path.isdir(f"{work}/work/incompat/volatile"),
+    }
+
+
+def _mount_points() -> int:
+    with open("/proc/self/mountinfo", encoding="ascii") as file:
+        return len(file.readlines())
 
 
 def _init(sock: socket.socket, root: int) -> None:

@@ -126,7 +126,7 @@ def keeper() -> Iterator[Keeper]:
 
 
 def order(sandbox_id: str, layer: str = "empty") -> Create:
-    return Create(sandbox_id, (layer,), "box", 0, 0, 0, 0)
+    return Create(sandbox_id, (layer,), "box", 0, 0, 0, 0, "")
 
 
 def left(keeper: Keeper) -> tuple[list[str], list[str]]:

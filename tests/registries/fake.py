@@ -6,6 +6,7 @@ its own way. Every request is noted.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,12 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.close()
 
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ssl.SSLError, ConnectionError):
+            self.close_connection = True
+
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing: tests look at ``asked``."""
 
@@ -92,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
 class FakeRegistry:
     """``documents``: what is at a path, and its type."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.documents: dict[str, tuple[bytes, str]] = {}
         self.lies: dict[str, Lie] = {}
         self.asked: list[Asked] = []
@@ -100,6 +107,11 @@ class FakeRegistry:
         handler = type("OwnHandler", (Handler,), {"registry": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            # The handshake is left to the connection's own thread: a client that refuses it ends that alone.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -130,8 +142,8 @@ class FakeRegistry:
 
 
 @contextmanager
-def serving() -> Iterator[FakeRegistry]:
-    registry = FakeRegistry()
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeRegistry]:
+    registry = FakeRegistry(tls)
     registry.start()
     try:
         yield registry

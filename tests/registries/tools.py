@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -27,7 +28,13 @@ _PACKAGES = {
     "umoci": "umoci",
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
+    "openssl": "openssl",
+    "musl-gcc": "musl-tools",
     "/bin/busybox": "busybox-static",
+    "pasta": "passt",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "chromium": "chromium",
 }
 
 
@@ -56,10 +63,13 @@ def run(*command: str, **more: object) -> str:
 
 
 class DebianRegistry:
-    """Debian's docker-registry on a free port of the loopback."""
+    """Debian's docker-registry on a free port of the loopback.
 
-    def __init__(self, folder: Path, *, login: bool) -> None:
-        self.folder, self.login = folder, login
+    ``auth`` and ``tls`` are sections of its configuration; with ``auth`` it takes the name ann with PASSWORD.
+    """
+
+    def __init__(self, folder: Path, *, auth: str = "", tls: tuple[Path, Path] | None = None) -> None:
+        self.folder, self._auth, self._tls = folder, auth, tls
         self._process: subprocess.Popen[bytes] | None = None
         self.host = ""
 
@@ -83,21 +93,23 @@ class DebianRegistry:
         raise AssertionError((self.folder / "log").read_text()[-2000:])
 
     def _config(self) -> str:
-        auth = ""
-        if self.login:
-            (self.folder / "htpasswd").write_text(_HTPASSWD)
-            auth = f"auth: {{htpasswd: {{realm: test, path: {self.folder}/htpasswd}}}}\n"
         storage = (
             f"storage: {{filesystem: {{rootdirectory: {self.folder}/data}}, delete: {{enabled: true}}}}\n"
         )
-        return f'version: 0.1\n{storage}http: {{addr: "{self.host}"}}\nlog: {{level: error}}\n{auth}'
+        tls = ""
+        if self._tls is not None:
+            tls = f", tls: {{certificate: {self._tls[0]}, key: {self._tls[1]}}}"
+        http = f'http: {{addr: "{self.host}"{tls}}}\n'
+        return f"version: 0.1\n{storage}{http}log: {{level: error}}\n{self._auth}"
 
     def _answers(self) -> bool:
         assert self._process is not None
+        scheme = "http" if self._tls is None else "https"
+        anyone = ssl._create_unverified_context()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                urllib.request.urlopen(f"http://{self.host}/v2/", timeout=5).close()
+                urllib.request.urlopen(f"{scheme}://{self.host}/v2/", timeout=5, context=anyone).close()
             except urllib.error.HTTPError as error:
                 error.close()
                 return error.code == 401
@@ -115,18 +127,23 @@ class DebianRegistry:
 
     def push(self, source: str, name: str, *more: str) -> str:
         """With skopeo; the reference."""
-        login = ["--dest-creds", f"ann:{PASSWORD}"] if self.login else []
+        login = ["--dest-creds", f"ann:{PASSWORD}"] if self._auth else []
         target = f"docker://{self.host}/{name}"
         run("skopeo", "copy", "-q", "--dest-tls-verify=false", *login, *more, source, target)
         return f"{self.host}/{name}"
 
 
 @contextlib.contextmanager
-def debian_registry(login: bool = False) -> Iterator[DebianRegistry]:
-    """A registry for a while."""
+def debian_registry(
+    *, login: bool = False, auth: str = "", tls: tuple[Path, Path] | None = None
+) -> Iterator[DebianRegistry]:
+    """A registry for a while. ``login``: it wants name and password themselves."""
     need("docker-registry", "skopeo")
     with tempfile.TemporaryDirectory(prefix="nsbox-registry-", dir="/var/tmp") as folder:
-        registry = DebianRegistry(Path(folder), login=login)
+        if login:
+            Path(folder, "htpasswd").write_text(_HTPASSWD)
+            auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
+        registry = DebianRegistry(Path(folder), auth=auth, tls=tls)
         try:
             registry.start()
             yield registry

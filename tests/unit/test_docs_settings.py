@@ -12,7 +12,7 @@ import pytest
 from nsbox.settings import ENV_PREFIX, Bound, Settings
 
 _PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
-_ROW = re.compile(r"^\| `([a-z_]+)` \| `([A-Z_]+)` \| (\S+) \| (.+?) \| (.+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `([a-z0-9_]+)` \| `([A-Z0-9_]+)` \| (\S+) \| (.+?) \| (.+) \|$", re.MULTILINE)
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 
 

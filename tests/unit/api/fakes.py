@@ -12,6 +12,7 @@ import trio
 from nsbox.api.services import Listing, Services
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
     CommandResult,
@@ -284,6 +285,26 @@ class FakeFiles:
         self.removed.append((path, recursive))
 
 
+class FakeNetwork:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+        self.up = NetworkState(up=True)
+        self.entries: list[Refusal] = []
+
+    def state(self) -> NetworkState:
+        return self.up
+
+    async def set(self, owner: str, sandbox_id: str, policy: NetworkPolicy) -> Sandbox:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        changed = msgspec.structs.replace(record, network=policy)
+        self._sandboxes.records[sandbox_id] = changed
+        return changed
+
+    async def log(self, owner: str, sandbox_id: str) -> list[Refusal]:
+        await self._sandboxes.get(owner, sandbox_id)
+        return self.entries
+
+
 class FakeHealth:
     fine = True
 
@@ -340,6 +361,7 @@ class Fakes:
         self.commands = FakeCommands(self.sandboxes)
         self.files = FakeFiles(self.sandboxes)
         self.ports = FakePorts(self.sandboxes)
+        self.network = FakeNetwork(self.sandboxes)
         self.health = FakeHealth()
         self.keys = FakeKeys()
         self.services = Services(
@@ -350,6 +372,7 @@ class Fakes:
             commands=self.commands,
             files=self.files,
             ports=self.ports,
+            network=self.network,
             health=self.health,
             keys=self.keys,
         )

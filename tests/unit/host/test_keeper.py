@@ -28,7 +28,7 @@ from nsbox.wire.messages import (
 from tests.unit.host.inits import Peer, RunDir
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
-ORDER = Create("sb_1", ("layer",), "host", 1, 2, 3, 4)
+ORDER = Create("sb_1", ("layer",), "host", 1, 2, 3, 4, "{}")
 
 
 @asynccontextmanager

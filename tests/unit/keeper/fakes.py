@@ -181,4 +181,4 @@ class World:
 
 
 def order(sandbox_id: str) -> Create:
-    return Create(sandbox_id, ("layer",), "host", 1, 2, 3, 4)
+    return Create(sandbox_id, ("layer",), "host", 1, 2, 3, 4, "")

@@ -11,7 +11,7 @@ from nsbox.wire.messages import Create
 
 @given(st.text(max_size=70), st.lists(st.text(max_size=140), max_size=3))
 def test_whatever_is_taken_for_a_name_is_only_a_name(sandbox_id: str, layers: list[str]) -> None:
-    if layout.is_order(Create(sandbox_id, tuple(layers), "h", 1, 1, 1, 1)):
+    if layout.is_order(Create(sandbox_id, tuple(layers), "h", 1, 1, 1, 1, "")):
         assert layers
         for name in (sandbox_id, *layers):
             assert name.isascii()
@@ -23,7 +23,7 @@ def test_whatever_is_taken_for_a_name_is_only_a_name(sandbox_id: str, layers: li
 
 @pytest.mark.parametrize("name", ["default-0a1b", "sha256.abc_d-e", "0"])
 def test_names_of_layers(name: str) -> None:
-    assert layout.is_order(Create("sb_1", (name,), "h", 1, 1, 1, 1))
+    assert layout.is_order(Create("sb_1", (name,), "h", 1, 1, 1, 1, ""))
 
 
 def test_a_socket_has_a_short_path() -> None:

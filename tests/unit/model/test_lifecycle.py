@@ -14,14 +14,14 @@ from nsbox.model.lifecycle import Action, State, after
 
 #: Written down a second time on purpose. A row a state, a column an action; ``.`` refuses, ``=`` stays.
 EXPECTED = """
-           ready    fail    pause   resume   exec  files  ports  kill      gone     lose
-creating   running  failed  .       .        .     .      .      stopping  .        lost
-running    .        .       paused  =        =     =      =      stopping  .        lost
-paused     .        .       =       running  .     .      =      stopping  .        lost
-stopping   .        .       .       .        .     .      .      =         stopped  stopped
-stopped    .        .       .       .        .     .      .      =         .        .
-failed     .        .       .       .        .     .      .      =         .        .
-lost       .        .       .       .        .     .      .      =         .        .
+           ready    fail    pause   resume   exec  files  ports  kill      gone     lose   network
+creating   running  failed  .       .        .     .      .      stopping  .        lost   .
+running    .        .       paused  =        =     =      =      stopping  .        lost   =
+paused     .        .       =       running  .     .      =      stopping  .        lost   =
+stopping   .        .       .       .        .     .      .      =         stopped  stopped   .
+stopped    .        .       .       .        .     .      .      =         .        .   .
+failed     .        .       .       .        .     .      .      =         .        .   .
+lost       .        .       .       .        .     .      .      =         .        .   .
 """
 
 
@@ -61,7 +61,13 @@ def test_every_pair(state: State, action: Action) -> None:
 
 def test_what_a_client_asks_for_and_is_refused_has_a_remedy() -> None:
     for (state, action), target in PAIRS.items():
-        if target is None and action in (Action.PAUSE, Action.RESUME, Action.EXEC, Action.FILES):
+        if target is None and action in (
+            Action.PAUSE,
+            Action.RESUME,
+            Action.EXEC,
+            Action.FILES,
+            Action.NETWORK,
+        ):
             with pytest.raises(Problem) as caught:
                 after(state, action)
             assert caught.value.remedy

@@ -19,7 +19,7 @@ def test_ids_are_dns_labels_and_unguessable() -> None:
 
 
 def test_keeper_takes_them_for_names() -> None:
-    assert layout.is_order(Create(new_sandbox_id(), ("default-0a",), "h", 1, 1, 1, 1))
+    assert layout.is_order(Create(new_sandbox_id(), ("default-0a",), "h", 1, 1, 1, 1, ""))
 
 
 def test_command_ids() -> None:

@@ -166,6 +166,13 @@ async def test_blobs_that_are_not_what_they_are_called(tmp_path: Path) -> None:
     other = IMAGE._replace(blobs={**IMAGE.blobs, config: IMAGE.config + b" ", IMAGE.digest: manifest})
     with Opened(layout_tar(other, "a")) as source, pytest.raises(BadImage, match="something else"):
         await source.find()
+    altered = IMAGE.manifest + b" "
+    under = IMAGE._replace(manifest=altered, blobs={**IMAGE.blobs, IMAGE.digest: altered})
+    with (
+        Opened(layout_tar(under, top=[IMAGE.descriptor()])) as source,
+        pytest.raises(BadImage, match=f"something else as {IMAGE.digest}"),
+    ):
+        await source.find()
 
 
 async def test_too_large() -> None:

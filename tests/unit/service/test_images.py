@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -185,6 +186,37 @@ async def test_images_that_share_a_layer_get_it_once(
     assert len(registry.paths(BASE.digest)) == 1
     use = await kit.images.disk_use()
     assert (use.images, use.layers, use.bytes, use.reclaimable) == (2, 3, 300, 0)
+
+
+async def test_layers_come_side_by_side_as_many_as_is_set(
+    make: Callable[..., Kit], registry: FakeRegistry
+) -> None:
+    """Three of five at once, each held until the third is there; then the others."""
+    made = image([layer({"n": str(number).encode()}) for number in range(5)])
+    name = registry.push("a", made)
+    together = threading.Barrier(3, timeout=30)
+    busy, most = 0, 0
+    counting = threading.Lock()
+
+    def hold(handler: Handler) -> None:
+        nonlocal busy, most
+        if handler.path.rpartition("/")[2] not in {one.digest for one in made.layers}:
+            handler.honest()
+            return
+        with counting:
+            busy += 1
+            most = max(most, busy)
+            first = len(registry.paths("/blobs/")) <= 4  # the config and three layers
+        if first:
+            together.wait()
+        with counting:
+            busy -= 1
+        handler.honest()
+
+    registry.lies["*"] = hold
+    await make(image_downloads=3).pull(name)
+    assert not together.broken
+    assert most == 3
 
 
 async def test_who_leaves_ends_no_pull(make: Callable[..., Kit], registry: FakeRegistry) -> None:

@@ -68,6 +68,17 @@ def test_revoke_by_id_and_prefix(table: KeyTable) -> None:
         table.revoke("")
 
 
+def test_forget_leaves_nothing_and_holds_at_once(table: KeyTable, ring: KeyRing) -> None:
+    _, kept = table.create("kept")
+    _, plaintext = table.create("for a moment")
+    assert ring.find(plaintext) is not None
+    table.forget(plaintext)
+    table.forget(plaintext)
+    assert ring.find(plaintext) is None
+    assert ring.find(kept) is not None
+    assert [record.name for record in table.list()] == ["kept"]
+
+
 def test_ambiguous_prefix(table: KeyTable) -> None:
     table.import_key("same" + "a" * 12, "one")
     table.import_key("same" + "b" * 12, "two")
