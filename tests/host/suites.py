@@ -68,6 +68,9 @@ SUITES = (
         slow=(
             "tests/service/test_unit.py::test_a_service_that_works_is_not_bitten",
             "tests/service/test_upgrade.py::test_installing_another_wheel",
+            "tests/service/test_doctor.py::test_a_host_that_has_not",
+            "tests/service/test_doctor.py::test_a_controller_that_is_not_delegated[io",
+            "tests/service/test_doctor.py::test_no_manager_of_ones_own",
         ),
     ),
 )
