@@ -47,6 +47,8 @@ _PASTA = (
 )  # fmt: skip
 #: Seconds until a process that died is started again; doubled each time, unless it lived long.
 _FIRST_REST, _LONGEST_REST = 1.0, 30.0
+#: How long there may be no way out until that is news: pasta needs a moment at each start.
+_PATIENCE = 5.0
 #: After so many deaths in a row sandboxes are made without a link.
 _HOPELESS = 3
 #: Routing messages about addresses of both families (RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR).
@@ -95,6 +97,27 @@ class Program:
         self._not_before = time.monotonic() + min(_FIRST_REST * 2 ** (self.failures - 1), _LONGEST_REST)
 
 
+class Outage:
+    """When the operator is told that nothing gets out, and that it does again."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._down, self._told = True, False
+
+    def look(self, state: NetworkState) -> None:
+        """At each change, and now and then."""
+        if state.up:
+            if self._told:
+                _log("sandboxes get out again")
+            self._down, self._told = False, False
+            return
+        if not self._down:
+            self._since, self._down = time.monotonic(), True
+        if not self._told and time.monotonic() - self._since >= _PATIENCE:
+            _log(f"no way out: {state.detail}")
+            self._told = True
+
+
 class Network:
     """``options`` are those of host/network/main.py, as JSON's objects."""
 
@@ -109,6 +132,7 @@ class Network:
         self._inner = NetworkState(0, "the network is being set up")
         self._outer = ""  # why pasta does not run
         self._state: NetworkState | None = None
+        self._outage = Outage()
 
     def start(self) -> None:
         """Before the first box. Raises ``OSError`` when there can be no network namespace."""
@@ -123,6 +147,7 @@ class Network:
             self._start_network()
         if self._pasta.due:
             self._start_pasta()
+        self._outage.look(self.state)
 
     @property
     def state(self) -> NetworkState:
@@ -134,8 +159,7 @@ class Network:
     def _note(self) -> None:
         if self.state != self._state:
             self._state = self.state
-            if not self._state.up:
-                _log(f"no way out: {self._state.detail}")
+            self._outage.look(self._state)
             self.listener.network_changed(self._state)
 
     # ---- orders

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from nsbox.keeper import core as core_module
+from nsbox.keeper import network as network_module
 from nsbox.keeper.boxes import Box, Phase
 from nsbox.wire.messages import (
     AskRefusals,
@@ -132,3 +133,30 @@ def test_without_a_link_a_sandbox_is_made_and_policies_are_taken(scene) -> None:
         Refusals("sb_2", ()),
     ]
     assert network.policies == []
+
+
+def test_a_moment_without_a_way_out_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [100.0], []
+    monkeypatch.setattr(network_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(network_module, "_log", told.append)
+    outage = network_module.Outage()
+
+    def look(after: float, up: int, detail: str = "") -> None:
+        now[0] += after
+        outage.look(NetworkState(up, detail))
+
+    look(1, 0, "pasta is being started")
+    look(1, 1)
+    assert told == []
+    look(60, 0, "pasta is being started")
+    look(1, 0, "no connection to the outside")
+    assert told == []
+    look(5, 0, "no connection to the outside")
+    look(5, 0, "no connection to the outside")
+    assert told == ["no way out: no connection to the outside"]
+    look(1, 1)
+    look(1, 1)
+    assert told[1:] == ["sandboxes get out again"]
+    look(60, 0, "pasta is not installed")
+    look(9, 0, "pasta is not installed")
+    assert told[2:] == ["no way out: pasta is not installed"]
