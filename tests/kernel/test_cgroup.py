@@ -15,6 +15,10 @@ from nsbox.keeper.boxes import Box, Host
 from nsbox.kernel import libc
 from nsbox.kernel.cgroup import Cgroup
 
+#: Microseconds. A process counts as frozen before it has left the processor, and the last of what it used
+#: is booked when it does.
+BOOKED_LATE = 2_000
+
 
 @pytest.fixture
 def cgroup() -> Iterator[Cgroup]:
@@ -79,7 +83,7 @@ def test_frozen_it_does_nothing_and_can_be_killed(cgroup: Cgroup) -> None:
         until(lambda: bool(cgroup.files.events["frozen"]))
         before = cgroup.files.cpu_stat["usage_usec"]
         time.sleep(0.05)
-        assert cgroup.files.cpu_stat["usage_usec"] == before
+        assert cgroup.files.cpu_stat["usage_usec"] - before < BOOKED_LATE
         cgroup.kill()
         assert child.wait(5) == -signal.SIGKILL
 
@@ -102,8 +106,8 @@ def test_a_box_is_frozen_when_the_kernel_says_so(cgroup: Cgroup) -> None:
         early += not box.frozen()
         until(box.frozen)
         before = box.cgroup.files.cpu_stat["usage_usec"]
-        time.sleep(0.01)
-        assert box.cgroup.files.cpu_stat["usage_usec"] == before
+        time.sleep(0.02)
+        assert box.cgroup.files.cpu_stat["usage_usec"] - before < BOOKED_LATE
         box.freeze(False)
         until(lambda: not box.frozen())
     print(f"{early} of 20 were not frozen yet when the write had returned")
