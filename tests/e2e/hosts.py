@@ -46,7 +46,9 @@ NAMES = {
 REBOUND = ((INTERNET4, INTERNET6), (METADATA4, METADATA6), (NEIGHBOUR4, NEIGHBOUR6))
 
 _HITS = """
-import select, socket, sys
+import collections, contextlib, resource, select, socket, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 port, log = int(sys.argv[1]), sys.argv[2]
 sockets = []
 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -60,14 +62,15 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     sockets.append(one)
 print("ready", flush=True)
-kept = []
+kept = collections.deque(maxlen=min(20_000, most - 100))
 while True:
     for one in select.select(sockets, [], [])[0]:
         if one.type == socket.SOCK_STREAM:
             client, address = one.accept()
             where = client.getsockname()[0]
-            client.send(b"hello")
-            kept = kept[-20000:] + [client]
+            with contextlib.suppress(OSError):  # it may be gone already
+                client.send(b"hello")
+            kept.append(client)
         else:
             data, ancillary, _, address = one.recvmsg(2048, 256)
             where = socket.inet_ntop(socket.AF_INET6, ancillary[0][2][:16]) + "/udp"
