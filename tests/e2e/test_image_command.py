@@ -43,8 +43,7 @@ def nsbox_processes(daemon: Daemon) -> set[int]:
 
 
 def test_the_commands_before_the_first_start(daemon: Daemon, registry: FakeRegistry) -> None:
-    tools.need("/bin/busybox")
-    program = Path("/bin/busybox").read_bytes()
+    program = tools.busybox()
     made = image([layer({"bin/busybox": program, "bin/sh": "busybox", "n": b"before"})])
     name = registry.push("team/tool", made)
 

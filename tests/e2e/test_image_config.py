@@ -6,11 +6,9 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import new_key
 from tests.e2e.client import Api, Sandbox
 from tests.e2e.daemon import Daemon, wait_until
 from tests.e2e.test_sandboxes import check_problem
@@ -32,38 +30,13 @@ def registry() -> Iterator[FakeRegistry]:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    one = Daemon(key=new_key())
-    try:
-        yield one.start()
-    finally:
-        one.close()
-
-
-@pytest.fixture
-def api(daemon: Daemon) -> Iterator[Api]:
-    with daemon.api() as client:
-        yield client
+def daemon(own_daemon: Daemon) -> Daemon:
+    return own_daemon
 
 
 @pytest.fixture(scope="module")
 def program() -> bytes:
-    tools.need("/bin/busybox")
-    return Path("/bin/busybox").read_bytes()
-
-
-@pytest.fixture
-def made(api: Api) -> Iterator[Callable[..., Sandbox]]:
-    ids: list[str] = []
-
-    def make(**wish: Any) -> Sandbox:
-        one = api.sandbox(**wish)
-        ids.append(one.id)
-        return one
-
-    yield make
-    for one in ids:
-        assert api.kill(one).status == 200
+    return tools.busybox()
 
 
 @pytest.fixture(scope="module")
@@ -116,37 +89,37 @@ _WHO = "set -- $(/bin/busybox id -u) $(/bin/busybox id -g) $HOME; echo $*; /bin/
 )
 def test_users_as_docker_has_them(
     registry: FakeRegistry,
-    made: Callable[..., Sandbox],
+    make_sandbox: Callable[..., Sandbox],
     base: MadeLayer,
     user: str,
     seen: str,
     groups: set[int],
 ) -> None:
     name = registry.push("users/" + (user.replace(":", "-x") or "none"), image([base], User=user))
-    first, second = made(image=name).out(_WHO).splitlines()
+    first, second = make_sandbox(image=name).out(_WHO).splitlines()
     assert (first, {int(one) for one in second.split()}) == (seen, groups)
 
 
 @pytest.mark.parametrize("user", ["nobody-such", "app:nogroup", "70000", "app:70000", "-1", ":staff"])
 def test_users_that_are_not_there(
-    registry: FakeRegistry, made: Callable[..., Sandbox], base: MadeLayer, user: str
+    registry: FakeRegistry, make_sandbox: Callable[..., Sandbox], base: MadeLayer, user: str
 ) -> None:
     """The sandbox can be made, since commands may name a user of their own; each that does not is told."""
     name = registry.push("nobody/" + user.replace(":", "-x-").strip("-"), image([base], User=user))
-    sandbox = made(image=name)
+    sandbox = make_sandbox(image=name)
     problem = check_problem(sandbox.exec("echo"), 422, "invalid_field", "user")
     assert "the sandbox has no " in problem["detail"]
     assert sandbox.out("echo in", user="root") == "in\n"
 
 
 def test_an_image_without_passwd(
-    registry: FakeRegistry, made: Callable[..., Sandbox], bare: MadeLayer
+    registry: FakeRegistry, make_sandbox: Callable[..., Sandbox], bare: MadeLayer
 ) -> None:
     plain, other = image([bare]), image([bare], User="1234:5", WorkingDir="/not/there")
-    sandbox = made(image=registry.push("bare/root", plain))
+    sandbox = make_sandbox(image=registry.push("bare/root", plain))
     assert sandbox.out(_WHO).splitlines() == ["0 0 /root", "0"]
     assert sandbox.out("pwd; /bin/busybox ls /").split() == ["/", "bin", "dev", "proc", "sys"]
-    sandbox = made(image=registry.push("bare/other", other))
+    sandbox = make_sandbox(image=registry.push("bare/other", other))
     assert sandbox.out(_WHO).splitlines() == ["1234 5 /", "5"]
     assert sandbox.out("pwd") == "/\n", "a working directory that the image does not have"
     for root in ("0", "root"):  # root is known to nsbox, others would be to /etc/passwd
@@ -155,15 +128,15 @@ def test_an_image_without_passwd(
 
 
 def test_environment_and_folder(
-    registry: FakeRegistry, made: Callable[..., Sandbox], base: MadeLayer
+    registry: FakeRegistry, make_sandbox: Callable[..., Sandbox], base: MadeLayer
 ) -> None:
     config = {"Env": ["A=1", "EMPTY=", "BARE", "EQ=a=b", "PATH=/bin"], "WorkingDir": "work"}
-    sandbox = made(image=registry.push("env", image([base], **config)), envVars={"A": "2"})
+    sandbox = make_sandbox(image=registry.push("env", image([base], **config)), envVars={"A": "2"})
     assert sandbox.out("echo $A-$EMPTY-${BARE-unset}-$EQ; pwd; busybox true") == "2--unset-a=b\n/work\n"
 
 
 def test_the_images_own_command_is_started_where_a_template_says_so(
-    registry: FakeRegistry, made: Callable[..., Sandbox], api: Api, base: MadeLayer
+    registry: FakeRegistry, make_sandbox: Callable[..., Sandbox], api: Api, base: MadeLayer
 ) -> None:
     """Entrypoint and command, as the image's user, in its folder, with its environment."""
     script = "(busybox id -u; busybox pwd; echo $WHAT $0 $1) >/work/who; exec busybox sleep 600"
@@ -177,12 +150,12 @@ def test_the_images_own_command_is_started_where_a_template_says_so(
     name = registry.push("started", image([base], **config))
     answer = api.request("POST", "/templates", {"name": "service", "image": name, "startImage": True})
     assert answer.status == 200, answer
-    sandbox = made(templateId="service")
+    sandbox = make_sandbox(templateId="service")
     wait_until(lambda: "started" in sandbox.run("busybox cat /work/who")["stdout"], 10)
     assert sandbox.out("busybox cat /work/who").splitlines() == ["1000", "/work", "started zero one"]
     (process,) = sandbox.request("GET", "/processes").json
     assert process["command"] == [*config["Entrypoint"], *config["Cmd"]]
-    plain = made(image=name)
+    plain = make_sandbox(image=name)
     assert plain.request("GET", "/processes").json == [], "an image alone starts nothing"
 
 
@@ -199,7 +172,7 @@ int main(void) {
 
 
 def test_the_family_of_alpine(
-    registry: FakeRegistry, made: Callable[..., Sandbox], program: bytes, tmp_path: Path
+    registry: FakeRegistry, make_sandbox: Callable[..., Sandbox], program: bytes, tmp_path: Path
 ) -> None:
     """Busybox with all its applets, and a program that wants musl's loader: no bash, no glibc, no apt."""
     tools.need("musl-gcc")
@@ -216,7 +189,7 @@ def test_the_family_of_alpine(
     }
     config = {"User": "app", "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/bin/sh"]}
     name = registry.push("alpine-like", image([_layer(files, ["tmp", "root"])], **config))
-    sandbox = made(image=name)
+    sandbox = make_sandbox(image=name)
     assert sandbox.out("who-am-i") == "app at /home/app\n"
     assert (
         sandbox.out("busybox --install -s /bin && ls -la / | tail -n +2 | wc -l", user="root")

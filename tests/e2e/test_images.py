@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import new_key
 from tests.e2e.client import Answer, Api, Sandbox
 from tests.e2e.daemon import Daemon
 from tests.e2e.test_sandboxes import check_problem
@@ -35,18 +34,8 @@ def registry() -> Iterator[DebianRegistry]:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    one = Daemon(key=new_key())
-    try:
-        yield one.start()
-    finally:
-        one.close()
-
-
-@pytest.fixture
-def api(daemon: Daemon) -> Iterator[Api]:
-    with daemon.api() as client:
-        yield client
+def daemon(own_daemon: Daemon) -> Daemon:
+    return own_daemon
 
 
 @pytest.fixture(scope="module")
@@ -68,22 +57,7 @@ def tiny(registry: DebianRegistry, busybox: str) -> str:
 
 @pytest.fixture(scope="module")
 def program() -> bytes:
-    tools.need("/bin/busybox")
-    return Path("/bin/busybox").read_bytes()
-
-
-@pytest.fixture
-def made(api: Api) -> Iterator[Callable[..., Sandbox]]:
-    ids: list[str] = []
-
-    def make(**wish: Any) -> Sandbox:
-        one = api.sandbox(**wish)
-        ids.append(one.id)
-        return one
-
-    yield make
-    for one in ids:
-        assert api.kill(one).status == 200
+    return tools.busybox()
 
 
 def layers_of(daemon: Daemon) -> set[str]:
@@ -100,9 +74,11 @@ def prune(api: Api) -> Answer:
 # ---- the first time
 
 
-def test_a_newcomers_first_sandbox_from_an_image(tiny: str, made: Callable[..., Sandbox], api: Api) -> None:
+def test_a_newcomers_first_sandbox_from_an_image(
+    tiny: str, make_sandbox: Callable[..., Sandbox], api: Api
+) -> None:
     """POST /sandboxes with a name in a local registry works at once."""
-    sandbox = made(image=tiny.replace("127.0.0.1", "localhost"))
+    sandbox = make_sandbox(image=tiny.replace("127.0.0.1", "localhost"))
     assert sandbox.out("echo $A; pwd; id -un; id -Gn; cat /etc/os-release").splitlines() == [
         "image",
         "/srv/work",
@@ -118,17 +94,17 @@ def test_a_newcomers_first_sandbox_from_an_image(tiny: str, made: Callable[..., 
     assert sandbox.out("echo $A $B", env={"A": "mine", "B": "2"}) == "mine 2\n"
 
 
-def test_the_second_sandbox_asks_nobody(tiny: str, made: Callable[..., Sandbox], api: Api) -> None:
-    made(image=tiny)
+def test_the_second_sandbox_asks_nobody(tiny: str, make_sandbox: Callable[..., Sandbox], api: Api) -> None:
+    make_sandbox(image=tiny)
     found = next(one for one in api.request("GET", "/images").json["images"] if one["image"] == tiny)
-    made(image=tiny, pull="never")
+    make_sandbox(image=tiny, pull="never")
     again = next(one for one in api.request("GET", "/images").json["images"] if one["image"] == tiny)
     assert again["pulledAt"] == found["pulledAt"]
     assert (found["config"]["user"], found["platform"], found["shell"]) == ("app", "linux/amd64", True)
 
 
-def test_what_one_writes_no_other_sees(tiny: str, made: Callable[..., Sandbox]) -> None:
-    one, two = made(image=tiny), made(image=tiny)
+def test_what_one_writes_no_other_sees(tiny: str, make_sandbox: Callable[..., Sandbox]) -> None:
+    one, two = make_sandbox(image=tiny), make_sandbox(image=tiny)
     one.out("echo x >/root/x; rm /bin/ls", user="root")
     assert two.run("cat /root/x", user="root")["exitCode"] == 1
     assert "busybox" in two.out("ls /bin")
@@ -173,7 +149,7 @@ def test_never(registry: DebianRegistry, busybox: str, api: Api) -> None:
 def test_as_skopeo_pushes_it(
     registry: DebianRegistry,
     scratch: Path,
-    made: Callable[..., Sandbox],
+    make_sandbox: Callable[..., Sandbox],
     program: bytes,
     form: tuple[str, ...],
 ) -> None:
@@ -183,12 +159,12 @@ def test_as_skopeo_pushes_it(
     folder = scratch / name
     folder.mkdir()
     reference = registry.push(tools.write_layout(folder, image(parts)), f"forms/{name}:1", *form)
-    sandbox = made(image=reference)
+    sandbox = make_sandbox(image=reference)
     assert sandbox.out("/bin/busybox cat /note") == name
 
 
 def test_as_buildah_makes_it(
-    registry: DebianRegistry, scratch: Path, made: Callable[..., Sandbox], program: bytes
+    registry: DebianRegistry, scratch: Path, make_sandbox: Callable[..., Sandbox], program: bytes
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("buildah without root needs ids of its own")
@@ -202,17 +178,17 @@ def test_as_buildah_makes_it(
     tools.run("buildah", *store, "config", "--env", "BY=buildah", "--cmd", "/bin/sh", container)
     target = f"docker://{registry.host}/buildah/made:1"
     tools.run("buildah", *store, "commit", "--tls-verify=false", container, target)
-    assert made(image=f"{registry.host}/buildah/made:1").out("echo $BY") == "buildah\n"
+    assert make_sandbox(image=f"{registry.host}/buildah/made:1").out("echo $BY") == "buildah\n"
 
 
 def test_an_image_that_is_one_program(
-    registry: DebianRegistry, scratch: Path, made: Callable[..., Sandbox], program: bytes
+    registry: DebianRegistry, scratch: Path, make_sandbox: Callable[..., Sandbox], program: bytes
 ) -> None:
     """No shell, no /etc/passwd, no folders: as FROM scratch with a static binary."""
     folder = scratch / "scratch-like"
     folder.mkdir()
     one = image([layer({"busybox": program})], User="65534", Entrypoint=["/busybox"], Cmd=["id", "-u"])
-    sandbox = made(image=registry.push(tools.write_layout(folder, one), "scratch:1"))
+    sandbox = make_sandbox(image=registry.push(tools.write_layout(folder, one), "scratch:1"))
     assert sandbox.out(["/busybox", "id", "-u"]) == "65534\n"
     assert sandbox.out(["/busybox", "pwd"]) == "/\n"
     assert sandbox.out(["/busybox", "id", "-u"], user="0") == "0\n"
@@ -227,7 +203,7 @@ def test_whiteouts_and_shared_layers(
     scratch: Path,
     daemon: Daemon,
     api: Api,
-    made: Callable[..., Sandbox],
+    make_sandbox: Callable[..., Sandbox],
     program: bytes,
 ) -> None:
     base = layer({"bin/busybox": program, "bin/sh": "busybox", "d/a": b"a", "d/b": b"b", "gone": b"x"})
@@ -240,7 +216,7 @@ def test_whiteouts_and_shared_layers(
         names.append(registry.push(tools.write_layout(folder, image(parts)), f"shared/{name}:1"))
     prune(api)
     before = layers_of(daemon)
-    one, two, three = (made(image=name) for name in names)
+    one, two, three = (make_sandbox(image=name) for name in names)
     assert len(layers_of(daemon) - before) == 3, "the base is there once"
     assert one.out("cd /d && /bin/busybox ls; [ -e /gone ] || echo no") == "b\nc\nno\n"
     assert two.out("cd /d && /bin/busybox ls; [ -e /gone ] && echo yes") == "new\nyes\n"
@@ -256,7 +232,7 @@ def test_whiteouts_and_shared_layers(
 
 
 def test_127_layers(
-    registry: DebianRegistry, scratch: Path, api: Api, made: Callable[..., Sandbox], program: bytes
+    registry: DebianRegistry, scratch: Path, api: Api, make_sandbox: Callable[..., Sandbox], program: bytes
 ) -> None:
     """Their names have more than one page, and each layer counts."""
     parts = [layer({"bin/busybox": program, "bin/sh": "busybox"})]
@@ -264,7 +240,7 @@ def test_127_layers(
     folder = scratch / "tall"
     folder.mkdir()
     name = registry.push(tools.write_layout(folder, image(parts)), "tall:1")
-    sandbox = made(image=name)
+    sandbox = make_sandbox(image=name)
     assert sandbox.out("cd /n && /bin/busybox ls | /bin/busybox wc -l; /bin/busybox cat /last") == "126\n125"
     assert len(api.request("GET", f"/images/{name}").json["layers"]) == 127
     parts.append(layer({"one": b"more"}, "none"))
@@ -276,14 +252,14 @@ def test_127_layers(
 
 
 def test_a_debian_with_python(
-    registry: DebianRegistry, scratch: Path, api: Api, made: Callable[..., Sandbox]
+    registry: DebianRegistry, scratch: Path, api: Api, make_sandbox: Callable[..., Sandbox]
 ) -> None:
     """More than 100 MB, by mmdebstrap and umoci."""
     if os.geteuid() != 0:
         pytest.skip("umoci keeps owners only as root")
     name = registry.push(tools.debian_image(scratch), "debian:python")
     shutil.rmtree(scratch / "debian")
-    sandbox = made(image=name)
+    sandbox = make_sandbox(image=name)
     assert sandbox.out("python3 -c 'print(6*7)'") == "42\n"
     assert sandbox.out("dpkg -s python3-minimal | head -1") == "Package: python3-minimal\n"
     assert sandbox.out("stat -c '%a %G' /var/local /usr/bin/passwd") == "2775 staff\n4755 root\n"
@@ -336,14 +312,14 @@ def test_only_what_is_allowed(tiny: str, daemon_factory: Callable[..., Daemon]) 
 
 
 def test_many_at_once_are_one_pull(
-    registry: DebianRegistry, scratch: Path, api: Api, made: Callable[..., Sandbox], program: bytes
+    registry: DebianRegistry, scratch: Path, api: Api, make_sandbox: Callable[..., Sandbox], program: bytes
 ) -> None:
     folder = scratch / "at-once"
     folder.mkdir()
     parts = [layer({"bin/busybox": program, "bin/sh": "busybox", "n": b"at once"})]
     name = registry.push(tools.write_layout(folder, image(parts)), "at-once:1")
     with ThreadPoolExecutor(8) as pool:
-        sandboxes = list(pool.map(lambda _: made(image=name), range(8)))
+        sandboxes = list(pool.map(lambda _: make_sandbox(image=name), range(8)))
     assert {one.out("echo $((1+1))") for one in sandboxes} == {"2\n"}
 
 
@@ -368,11 +344,10 @@ def test_progress_as_events(registry: DebianRegistry, scratch: Path, api: Api, p
 
 
 def test_import_by_the_command_line(
-    daemon: Daemon, api: Api, scratch: Path, made: Callable[..., Sandbox]
+    daemon: Daemon, api: Api, scratch: Path, make_sandbox: Callable[..., Sandbox]
 ) -> None:
     """A folder, a tar of it and what docker saves; by a client that is told of no address and no key."""
-    tools.need("/bin/busybox")
-    program = Path("/bin/busybox").read_bytes()
+    program = tools.busybox()
     parts = [layer({"bin/busybox": program, "bin/sh": "busybox", "n": b"import"}, "none")]
     one = image(parts)
     folder = scratch / "import"
@@ -390,7 +365,7 @@ def test_import_by_the_command_line(
     for path, name in ((folder, "mine/folder:1"), (scratch / "layout.tar", "mine/tar:1")):
         done = nsbox("import", str(path), "--name", name)
         assert done.stdout == f"docker.io/{name}@{one.digest}\n", done.stderr
-        assert made(image=name, pull="never").out("/bin/busybox cat /n") == "import"
+        assert make_sandbox(image=name, pull="never").out("/bin/busybox cat /n") == "import"
     assert nsbox("import", str(scratch / "saved.tar")).stdout.startswith("docker.io/library/saved:1@")
     assert "docker.io/library/saved:1" in nsbox("list").stdout
     assert json.loads(nsbox("inspect", "saved:1").stdout)["source"] == "archive"
@@ -404,7 +379,7 @@ def test_import_by_the_command_line(
 
 
 def test_a_template_with_set_up_commands(
-    tiny: str, daemon: Daemon, api: Api, scratch: Path, made: Callable[..., Sandbox]
+    tiny: str, daemon: Daemon, api: Api, scratch: Path, make_sandbox: Callable[..., Sandbox]
 ) -> None:
     file = scratch / "tool.toml"
     file.write_text(
@@ -418,7 +393,7 @@ def test_a_template_with_set_up_commands(
     assert (done.returncode, done.stdout) == (0, "tool\n"), done.stderr
     assert "run mkdir /opt" in done.stderr
     assert any(one["id"] == "tool" and one["ready"] for one in api.request("GET", "/templates").json)
-    sandbox = made(templateId="tool")
+    sandbox = make_sandbox(templateId="tool")
     assert sandbox.out("cat /opt/made /opt/link; echo $A $TOOL; id -un; [ -e /bin/stat ] || echo no") == (
         "made\nmade\nimage 1\napp\nno\n"
     )

@@ -15,7 +15,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,12 +28,8 @@ from tests.registries.images import OCI_MANIFEST, MadeImage, image, layer
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    one = Daemon(key=new_key())
-    try:
-        yield one.start()
-    finally:
-        one.close()
+def daemon(own_daemon: Daemon) -> Daemon:
+    return own_daemon
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +43,6 @@ def other_daemon() -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def api(daemon: Daemon) -> Iterator[Api]:
-    with daemon.api() as client:
-        yield client
-
-
-@pytest.fixture
 def registry() -> Iterator[FakeRegistry]:
     with serving() as one:
         yield one
@@ -61,8 +50,7 @@ def registry() -> Iterator[FakeRegistry]:
 
 @pytest.fixture(scope="module")
 def busybox() -> bytes:
-    tools.need("/bin/busybox")
-    return Path("/bin/busybox").read_bytes()
+    return tools.busybox()
 
 
 def fresh(busybox: bytes, more: int = 300) -> MadeImage:

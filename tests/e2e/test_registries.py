@@ -44,7 +44,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def place(folder: Path) -> Iterator[Place]:
     tools.need("/bin/busybox", "docker-registry", "skopeo", "openssl")
-    program = Path("/bin/busybox").read_bytes()
+    program = tools.busybox()
     parts = [layer({"bin/busybox": program, "bin/sh": "busybox", "etc/os-release": b"ID=alpine\n"}, "none")]
     (folder / "image").mkdir()
     made = tools.write_layout(folder / "image", image(parts))
@@ -81,20 +81,6 @@ def api(place: Place) -> Iterator[Api]:
         yield client
 
 
-@pytest.fixture
-def made(api: Api) -> Iterator[Callable[..., Sandbox]]:
-    ids: list[str] = []
-
-    def make(**wish: Any) -> Sandbox:
-        one = api.sandbox(**wish)
-        ids.append(one.id)
-        return one
-
-    yield make
-    for one in ids:
-        assert api.kill(one).status == 200
-
-
 def _by_name(host: str) -> str:
     return host.replace("127.0.0.1", "localhost")
 
@@ -105,9 +91,9 @@ def refused(api: Api, name: str, status: int = 502, code: str = "registry_failed
     return check_problem(answer, status, code, field)
 
 
-def test_tls_with_a_ca_of_ones_own(place: Place, api: Api, made: Callable[..., Sandbox]) -> None:
+def test_tls_with_a_ca_of_ones_own(place: Place, api: Api, make_sandbox: Callable[..., Sandbox]) -> None:
     name = place.trusted.push(place.source, "tls/tiny:1")
-    assert made(image=_by_name(name)).out("/bin/busybox cat /etc/os-release") == "ID=alpine\n"
+    assert make_sandbox(image=_by_name(name)).out("/bin/busybox cat /etc/os-release") == "ID=alpine\n"
     problem = refused(api, name)  # the same server by its address, for which no CA is named
     assert "is not trusted here" in problem["detail"]
     assert "ca_file" in problem["remedy"]
@@ -120,10 +106,10 @@ def test_tls_that_nobody_told_of(place: Place, api: Api) -> None:
     assert "ca_file" in problem["remedy"]
 
 
-def test_tokens(place: Place, api: Api, made: Callable[..., Sandbox]) -> None:
+def test_tokens(place: Place, api: Api, make_sandbox: Callable[..., Sandbox]) -> None:
     name = place.tokens.push(place.source, "team/tiny:1")
     place.service.asked.clear()
-    assert made(image=name).out("echo in") == "in\n"
+    assert make_sandbox(image=name).out("echo in") == "in\n"
     assert ("repository:team/tiny:pull", True) in place.service.asked
     problem = refused(api, _by_name(name), 422, "image_not_available")  # whose password file is not there
     assert "credentials" in problem["remedy"]
@@ -131,13 +117,13 @@ def test_tokens(place: Place, api: Api, made: Callable[..., Sandbox]) -> None:
     assert "eyJ" not in place.daemon.log(), "no token either"
 
 
-def test_a_mirror_and_a_template(place: Place, api: Api, made: Callable[..., Sandbox]) -> None:
+def test_a_mirror_and_a_template(place: Place, api: Api, make_sandbox: Callable[..., Sandbox]) -> None:
     """`alpine` and the template of that name come from the mirror that is set for Docker Hub."""
     place.mirror.push(place.source, "hub/library/alpine:latest")
     assert not _template(api, "alpine:latest")["ready"]
-    assert made(image="alpine").out("/bin/busybox cat /etc/os-release") == "ID=alpine\n"
+    assert make_sandbox(image="alpine").out("/bin/busybox cat /etc/os-release") == "ID=alpine\n"
     assert _template(api, "alpine:latest")["ready"]
-    sandbox = made(templateId="alpine:latest", pull="never")
+    sandbox = make_sandbox(templateId="alpine:latest", pull="never")
     assert sandbox.out("/bin/busybox cat /etc/os-release") == "ID=alpine\n"
     found = api.request("GET", "/images/alpine").json
     assert (found["image"], found["source"]) == ("docker.io/library/alpine:latest", place.mirror.host)

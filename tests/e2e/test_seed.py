@@ -25,8 +25,7 @@ pytest.importorskip("requests", reason="the Python snippet needs requests")
 @pytest.fixture(scope="module")
 def hub() -> Iterator[FakeRegistry]:
     """The images that the snippets name, small ones, in a registry that stands in for Docker Hub."""
-    tools.need("/bin/busybox")
-    program = Path("/bin/busybox").read_bytes()
+    program = tools.busybox()
     with serving() as registry:
         for name, tag in (("node", "22-alpine"), ("python", "3.12-slim")):
             made = image([layer({"bin/busybox": program, "bin/sh": "busybox", "name": name.encode()})])

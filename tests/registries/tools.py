@@ -151,6 +151,12 @@ def debian_registry(
             registry.stop()
 
 
+def busybox() -> bytes:
+    """A whole userland in one static program, or skip."""
+    need("/bin/busybox")
+    return Path("/bin/busybox").read_bytes()
+
+
 def busybox_root(folder: Path) -> Path:
     """A root in the manner of Alpine: busybox, users, and not much else."""
     need("/bin/busybox")

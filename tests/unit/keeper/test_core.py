@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,19 +26,9 @@ from nsbox.wire.messages import (
     TaskDone,
     Welcome,
 )  # fmt: skip
-from tests.fuzz.descriptors import none_leaked
 from tests.unit.keeper.fakes import FakeBox, World, order
 
 CREATED = Created("sb_1", ("pids",))
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with none_leaked():
-        made = World()
-        monkeypatch.setattr(core.os, "waitpid", made.kernel.waitpid)
-        yield made
-        made.close()
 
 
 def blank(world: World) -> FakeBox:

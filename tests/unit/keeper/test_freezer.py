@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 
 import pytest
 
-from nsbox.keeper import core
 from nsbox.keeper import freezer as module
 from nsbox.keeper.boxes import Box
 from nsbox.wire.messages import Destroy, Destroyed, Freeze, Frozen, Gone, Thaw, Thawed
-from tests.fuzz.descriptors import none_leaked
 from tests.unit.keeper.fakes import FakeBox, FakeHost, World
 from tests.unit.keeper.test_core import launching, running
 
 FREEZE, THAW = Freeze("sb_1"), Thaw("sb_1")
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with none_leaked():
-        made = World()
-        monkeypatch.setattr(core.os, "waitpid", made.kernel.waitpid)
-        yield made
-        made.close()
 
 
 @pytest.fixture
