@@ -23,6 +23,7 @@ import prctl
 from nsbox.inside import channel, privileges
 from nsbox.keeper.boxes import Box
 from nsbox.kernel import capabilities, journal, libc, python
+from nsbox.wire import uplink
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import (
     FROM_NETWORK,
@@ -38,12 +39,11 @@ from nsbox.wire.messages import (
 )  # fmt: skip
 
 _MODULE = "nsbox.host.network.main"
-#: The interface that pasta makes, and where it takes questions to the host's resolver (host/network/main.py).
-_INTERFACE, _FORWARDER = "ext0", "192.0.2.254"
 #: No port of the host leads in, none of the namespace leads to the host's loopback, nor does the gateway.
 _PASTA = (
     "pasta", "-f", "-q", "-e", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none",
-    "-U", "none", "-m", "32768", "--netns-only", "-I", _INTERFACE, "--dns-forward", _FORWARDER,
+    "-U", "none", "-m", str(uplink.MTU), "--netns-only", "-I", uplink.INTERFACE,
+    "--dns-forward", uplink.FORWARDER,
 )  # fmt: skip
 #: Seconds until a process that died is started again; doubled each time, unless it lived long.
 _FIRST_REST, _LONGEST_REST = 1.0, 30.0

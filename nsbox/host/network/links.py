@@ -23,13 +23,12 @@ from nsbox.host.network.netlink import (
     nest,
 )
 from nsbox.kernel import libc
+from nsbox.wire import uplink
 
 #: The interface group of all links: what firewall rules know a sandbox's packet by.
 GROUP: Final = 7
 #: Links' indexes are chosen, so that nobody has to ask for them: slot + this.
 FIRST_INDEX: Final = 1_000
-#: That of pasta's interface, so that TCP segments are as large as it takes them.
-MTU: Final = 32_768
 INSIDE: Final = "eth0"
 
 _NEWLINK, _DELLINK, _NEWADDR, _NEWROUTE, _NEWNEIGH = 16, 17, 20, 24, 28
@@ -104,7 +103,8 @@ def _neighbour(address: Address, link: int, mac: bytes) -> Request:
 def outer_requests(slot: int, netns: int, addresses: tuple[Address, ...]) -> list[Request]:
     """The pair, and this end of it."""
     number = index(slot)
-    mtu = attribute(4, _u32(MTU))
+    # That of pasta's interface, so that TCP segments are as large as it takes them.
+    mtu = attribute(4, _u32(uplink.MTU))
     peer = _link(
         0, 0, attribute(3, INSIDE.encode() + b"\0"), attribute(1, _mac(slot, True)), mtu
     ) + attribute(28, _u32(netns))

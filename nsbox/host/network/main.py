@@ -29,6 +29,7 @@ from nsbox.host.network.netlink import (
 from nsbox.host.network.ports import Ports
 from nsbox.inside import channel
 from nsbox.kernel import python
+from nsbox.wire import uplink
 from nsbox.wire.messages import (
     TO_NETWORK,
     AskLog,
@@ -51,8 +52,6 @@ _GROUPS: Final = 0x1 | 0x40 | 0x400
 #: more for its sandbox, and this with the rate of new ones bounds how many there are of one.
 _CLOSED: Final = 10
 _TIME_WAIT: Final = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait"
-#: Where pasta listens for questions to the host's own resolver. Nobody else uses TEST-NET-1's last.
-FORWARDER: Final = "192.0.2.254"
 
 
 class Config(NamedTuple):
@@ -75,7 +74,7 @@ class Network:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._control = socket.socket(fileno=config.control)
         channel.prepare(self._control)
-        self._host = _adopt(config.host)
+        self._host = Netlink.adopt(config.host)
         plan = links.plan(config.networks)
         self._ports = Ports(plan)
         _write("/proc/sys/net/ipv4/ip_forward", "1")
@@ -96,7 +95,7 @@ class Network:
         self._around = Netlink(NETLINK_ROUTE, _GROUPS)
         self._routes = Netlink(NETLINK_ROUTE)
         self._nameserver = str(plan.gateways[0])
-        upstream = outside.Resolvers(FORWARDER)
+        upstream = outside.Resolvers(uplink.FORWARDER)
         self._resolvers: list[resolver.Resolver | resolver.Stream] = [
             resolver.Resolver(self._nameserver, self, self._ports, upstream.servers),
             resolver.Stream(self._nameserver, self, self._ports, upstream.direct),
@@ -246,10 +245,6 @@ def _has_default_route(routes: Netlink) -> bool:
                 if 5 in kinds and one.body[7] == 1:
                     return True
     return False
-
-
-def _adopt(descriptor: int) -> Netlink:
-    return Netlink.adopt(descriptor)
 
 
 def _write(path: str, value: str, *, needed: bool = True) -> None:

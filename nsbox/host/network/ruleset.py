@@ -19,11 +19,10 @@ from nsbox.host.network import nft
 from nsbox.host.network.links import GROUP, Plan
 from nsbox.host.network.netlink import Request
 from nsbox.host.network.nft import TCP, UDP, Hook, Meta, Verdict
+from nsbox.wire import uplink
 
 Network = IPv4Network | IPv6Network
 
-#: pasta's interface.
-OUTSIDE: Final = "ext0"
 LOG_GROUP: Final = 1
 #: Enough of a refused packet for its addresses and ports, behind IPv6 extension headers too.
 _LOGGED_BYTES: Final = 128
@@ -141,9 +140,12 @@ def _input(plan: Plan) -> list[Request]:
         # answered, since without that there is no IPv6.
         nft.rule("input", nft.state(nft.ESTABLISHED | nft.RELATED), nft.then(Verdict.ACCEPT)),
         nft.rule(
-            "input", nft.meta_is(Meta.IIFNAME, OUTSIDE), nft.protocol(nft.ICMPV6), nft.then(Verdict.ACCEPT)
+            "input",
+            nft.meta_is(Meta.IIFNAME, uplink.INTERFACE),
+            nft.protocol(nft.ICMPV6),
+            nft.then(Verdict.ACCEPT),
         ),
-        nft.rule("input", nft.meta_is(Meta.IIFNAME, OUTSIDE), nft.then(Verdict.DROP)),
+        nft.rule("input", nft.meta_is(Meta.IIFNAME, uplink.INTERFACE), nft.then(Verdict.DROP)),
         nft.rule("input", nft.meta_is(Meta.IIFGROUP, GROUP, negate=True), nft.then(Verdict.ACCEPT)),
         nft.rule("input", dns, nft.rate("asking", *_DNS_RATE, over=True), nft.then(Verdict.DROP)),
         *(
@@ -167,7 +169,9 @@ def _forward(limits: Limits) -> list[Request]:
         nft.rule("forward", nft.meta_is(Meta.OIFGROUP, GROUP), known, nft.then(Verdict.ACCEPT)),
         nft.rule("out", known, nft.then(Verdict.ACCEPT)),
         nft.rule(
-            "out", nft.meta_is(Meta.OIFNAME, OUTSIDE, negate=True), nft.then(Verdict.GOTO, "refuse_inside")
+            "out",
+            nft.meta_is(Meta.OIFNAME, uplink.INTERFACE, negate=True),
+            nft.then(Verdict.GOTO, "refuse_inside"),
         ),
         *(
             nft.rule(
@@ -223,7 +227,7 @@ def _postrouting(networks: tuple[str, ...]) -> list[Request]:
     made = []
     for one in map(ip_network, networks):
         source = nft.address_within(one.network_address.packed, one.netmask.packed, source=True)
-        leaving = nft.meta_is(Meta.OIFNAME, OUTSIDE)
+        leaving = nft.meta_is(Meta.OIFNAME, uplink.INTERFACE)
         made.append(nft.rule("postrouting", leaving, source, nft.masqueraded()))
     return made
 
