@@ -53,10 +53,6 @@ class Upload(Protocol):
 class SandboxesService(Protocol):
     """Sandboxes and their lives."""
 
-    async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
-        """A running sandbox; when it raises, nothing of it is left."""
-        ...
-
     async def get(self, owner: str, sandbox_id: str) -> Sandbox:
         """The record as it is now."""
         ...
@@ -79,8 +75,8 @@ class CreationsService(Protocol):
     """Sandboxes made for clients."""
 
     async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
-        """A running sandbox, with what its template starts; of a ``spec.request`` that was made before, the
-        first one's."""
+        """A running sandbox, with what its template starts; when it raises, nothing of it is left. Of a
+        ``spec.request`` that was made before, the first one's."""
         ...
 
 
@@ -198,10 +194,6 @@ class CommandsService(Protocol):
         self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
     ) -> CommandResult:
         """Run to the end and give the result; of a ``request`` that was made before, the first one's."""
-        ...
-
-    async def begin(self, sandbox: Sandbox) -> None:
-        """Start what the template of a new sandbox starts."""
         ...
 
     async def start(

@@ -174,7 +174,7 @@ class KeeperLink:
 
         When it raises ``Problem``, they go on, unless keeper did not answer.
         """
-        answer = await self._frozen_or_thawed("freeze", sandbox_id, Freeze(sandbox_id))
+        answer = await self._asked("freeze", sandbox_id, Freeze(sandbox_id))
         assert isinstance(answer, Frozen)
         if answer.errno:
             raise _cannot_freeze(answer.errno)
@@ -182,26 +182,16 @@ class KeeperLink:
 
     async def thaw(self, sandbox_id: str) -> None:
         """Let all processes of a sandbox go on. Idempotent. Raises ``Problem``."""
-        answer = await self._frozen_or_thawed("thaw", sandbox_id, Thaw(sandbox_id))
+        answer = await self._asked("thaw", sandbox_id, Thaw(sandbox_id))
         assert isinstance(answer, Thawed)
         if answer.errno:
             raise _cannot_freeze(answer.errno)
 
-    async def _frozen_or_thawed(self, kind: str, sandbox_id: str, order: Message) -> Message:
-        try:
-            slot = await self._ask(kind, sandbox_id, order)
-            with trio.fail_after(_PATIENCE):
-                answer, _ = await slot.wait()
-            return answer
-        except (Closed, trio.TooSlowError) as error:
-            self._slots.pop((kind, sandbox_id), None)
-            raise Problem(
-                Code.SANDBOX_UNRESPONSIVE, f"keeper did not answer: {error}", remedy="try again"
-            ) from error
-
     async def set_network(self, sandbox_id: str, policy: str) -> None:
         """Put another policy in place; returning means it holds. Raises ``Problem``."""
-        answer = await self._asked("network", sandbox_id, SetNetwork(sandbox_id, policy))
+        # One at a time: who shares an answer would be told of another's policy.
+        async with self._one_at_a_time:
+            answer = await self._asked("network", sandbox_id, SetNetwork(sandbox_id, policy))
         assert isinstance(answer, NetworkSet)
         if answer.detail:
             _log.error("the network policy of %s: %s", sandbox_id, answer.detail)
@@ -209,17 +199,16 @@ class KeeperLink:
 
     async def refusals(self, sandbox_id: str) -> tuple[str, ...]:
         """What the network has refused to it. Raises ``Problem``."""
-        answer = await self._asked("refusals", sandbox_id, AskRefusals(sandbox_id))
+        async with self._one_at_a_time:
+            answer = await self._asked("refusals", sandbox_id, AskRefusals(sandbox_id))
         assert isinstance(answer, Refusals)
         return answer.rows
 
     async def _asked(self, kind: str, sandbox_id: str, question: Message) -> Message:
         try:
-            # One at a time: who shares an answer would be told of another's policy.
-            async with self._one_at_a_time:
-                slot = await self._ask(kind, sandbox_id, question)
-                with trio.fail_after(_PATIENCE):
-                    answer, _ = await slot.wait()
+            slot = await self._ask(kind, sandbox_id, question)
+            with trio.fail_after(_PATIENCE):
+                answer, _ = await slot.wait()
         except (Closed, trio.TooSlowError) as error:
             self._slots.pop((kind, sandbox_id), None)
             raise Problem(

@@ -58,7 +58,7 @@ class Commands:
         self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
     ) -> CommandResult:
         """Run a command to its end or its time-out. Raises ``Problem`` if it could not be started."""
-        job, _ = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
+        job = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
         result = await job.result()
         live = self._registry.find(sandbox_id)
         if result.outcome is Outcome.OOM and live is not None:
@@ -73,15 +73,14 @@ class Commands:
         request: Request | None = None,
     ) -> Process:
         """Start a command that runs until it ends or is killed."""
-        job, _ = await self._begin(owner, sandbox_id, spec, Kind.PROCESS, request)
-        return view(job)
+        return view(await self._begin(owner, sandbox_id, spec, Kind.PROCESS, request))
 
     async def stream(
         self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
     ) -> Following:
         """Start a command whose output somebody follows. It runs to its end or its time-out, whoever
         leaves."""
-        job, _ = await self._begin(owner, sandbox_id, spec, Kind.STREAM, request)
+        job = await self._begin(owner, sandbox_id, spec, Kind.STREAM, request)
         return self._following(job, offset, spec.encoding is Encoding.UTF8)
 
     async def follow(self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool) -> Following:
@@ -107,10 +106,10 @@ class Commands:
 
     async def _begin(
         self, owner: str, sandbox_id: str, spec: CommandSpec, kind: Kind, request: Request | None
-    ) -> tuple[Job, bool]:
-        """A command that has begun, and whether an earlier request with the same key had begun it."""
+    ) -> Job:
+        """A command that has begun, now or by an earlier request with the same key."""
         if request is not None and (earlier := await self._earlier(owner, sandbox_id, request)):
-            return earlier, True
+            return earlier
         sandbox, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
         order = self._order(sandbox, spec)
         note = self._note(sandbox, spec, order, kind, request)
@@ -128,7 +127,7 @@ class Commands:
             finally:
                 job.waiting -= 1
             self._nursery.start_soon(self._supervise, job, jobs)
-        return job, False
+        return job
 
     async def _earlier(self, owner: str, sandbox_id: str, request: Request) -> Job | None:
         await self._registry.record(owner, sandbox_id)

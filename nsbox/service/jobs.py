@@ -215,7 +215,7 @@ class Job:
                     exited = await self._running.wait()
                 timed_out = scope.cancelled_caught
                 if timed_out:
-                    await self._kill()
+                    await self._kill(self._box, self._running.wait)
             except Unresponsive:
                 exited = None
             nursery.cancel_scope.cancel()
@@ -224,12 +224,12 @@ class Job:
             return self._outcome(Outcome.TIMED_OUT, exited)
         return self._outcome(Outcome.SANDBOX_GONE, None) if exited is None else self._of(exited)
 
-    async def _kill(self) -> None:
+    async def _kill(self, box: Box, over: Callable[[], Awaitable[object]]) -> None:
         """End the whole tree; a sandbox whose init does not see to it is taken for broken."""
-        await self._box.kill(self.key)
+        await box.kill(self.key)
         try:
-            with self._box.time.fail_after(_DEATH):
-                await self._running.wait()
+            with box.time.fail_after(_DEATH):
+                await over()
         except trio.TooSlowError as error:
             raise Unresponsive("a killed command was not reaped") from error
 
@@ -294,12 +294,7 @@ class Job:
 
     async def kill(self, box: Box) -> None:
         """End it, and return when it has ended. Raises ``Unresponsive``."""
-        await box.kill(self.key)
-        try:
-            with box.time.fail_after(_DEATH):
-                await self.ended.wait()
-        except trio.TooSlowError as error:
-            raise Unresponsive("a killed command was not reaped") from error
+        await self._kill(box, self.ended.wait)
 
     def follow(self, who: Follows) -> None:
         """Until ``unfollow``, have ``news`` set when there is some."""
