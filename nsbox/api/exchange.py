@@ -25,6 +25,8 @@ BODY_BYTES_PER_S = 16 * 1024
 # kernel send RST, and the client may then lose the answer that told it why.
 DRAIN_BYTES = 32 * 1024 * 1024
 DRAIN_S = 2
+#: A long answer is sent in pieces of so many bytes.
+PIECE = 256 * 1024
 
 # No answer is for a cache, nor for a browser to guess at.
 _COMMON: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
@@ -144,7 +146,12 @@ class Exchange:
                 "headers": [*headers, (b"content-length", b"%d" % len(body))],
             }
         )
-        await self.send({"type": "http.response.body", "body": body})
+        # In pieces: h11 and the connection copy what they are given, which of ten megabytes is felt.
+        last = max(0, (len(body) - 1) // PIECE) * PIECE
+        for begin in range(0, last, PIECE):
+            piece = body[begin : begin + PIECE]
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.send({"type": "http.response.body", "body": body[last:]})
 
     async def answer_json(self, value: Any, status: int = 200) -> None:
         """A whole JSON answer."""
