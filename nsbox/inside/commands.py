@@ -62,12 +62,13 @@ class Commands:
 
     def __init__(
         self,
+        leaves: Leaves,
         guard: libc.Filter,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
         tell: Callable[[Message], None],
     ) -> None:
-        self.leaves, self._guard = Leaves(), guard
+        self.leaves, self._guard = leaves, guard
         self._watch, self._unwatch, self._tell = watch, unwatch, tell
         self._spawners: dict[int, Spawner] = {}  # by pid
         self._idle: list[Spawner] = []

@@ -21,7 +21,8 @@ import prctl
 
 from nsbox.inside import agent, channel, dial, names, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Command, Commands
-from nsbox.kernel import libc, rawsocket
+from nsbox.inside.leaves import Leaves
+from nsbox.kernel import capabilities, libc, rawsocket
 from nsbox.kernel.namespaces import become_root
 from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import WireError, encode
@@ -57,26 +58,27 @@ _NOTHING_RUNS = encode(Attached(PROTOCOL_VERSION, 0))
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
-class Filters(NamedTuple):
-    """The system call filters, compiled once by keeper: init's own, and what commands add to it."""
+class Mould(NamedTuple):
+    """What all inits have in common, made once by keeper: the system call filters, init's own and what
+    commands add to it; what to give up; whether a sandbox's cgroup may give memory to its children."""
 
     init: libc.Filter
     command: libc.Filter
+    gone: capabilities.Gone
+    gives_memory: bool
 
 
-def mould(filters: Filters) -> "Init":
+def cast(mould: Mould) -> "Init":
     """What every init needs of its own and can be made before it is forked."""
     signal.signal(signal.SIGCHLD, _noted)
-    return Init(filters.command)
+    return Init(mould)
 
 
 def _noted(number: int, frame: object) -> None:
     """SIGCHLD is told by the wake-up descriptor; only a handled signal is told there."""
 
 
-def main(
-    init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | None, filters: Filters
-) -> NoReturn:
+def main(init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | None, mould: Mould) -> NoReturn:
     """Be a blank, then init. ``control`` leads to keeper, ``cgroup`` is the sandbox's own as a descriptor.
 
     Every page that is written to here is copied for this sandbox alone, and merely running Python code writes
@@ -89,12 +91,11 @@ def main(
         prctl.set_name("nsbox-init")
         if not control.recv(1, _socket.MSG_PEEK):  # keeper has written our id maps when it says something
             os._exit(1)
-        become_root()
-        prctl.set_pdeathsig(9)
-        libc.unshare(libc.CLONE_NEWCGROUP)
+        settle(libc.CLONE_NEWCGROUP)
         init.take(control, listener, cgroup)
-        child = init.commands.adopt_first(lambda sock: _prepare(control, sock, filters))
-        privileges.drop(privileges.promise(), filters.init)
+        child = init.commands.adopt_first(lambda sock: _prepare(control, sock, mould))
+        privileges.promise(mould.gone)
+        privileges.drop(mould.gone, mould.init)
         if child.recv(1) != _ROOT_STANDS:
             os._exit(1)  # the child has told keeper why
         control.send(_READY)
@@ -104,6 +105,13 @@ def main(
     except BaseException as error:
         _report(control, "init", error)
     os._exit(1)
+
+
+def settle(new: int) -> None:
+    """Be root of the namespaces, and end with keeper. ``new``: which namespaces to leave its for besides."""
+    become_root()
+    prctl.set_pdeathsig(9)
+    libc.unshare(new)
 
 
 class KeeperGone(Exception):
@@ -131,7 +139,7 @@ def _report(control: RawSocket, stage: str, error: BaseException) -> None:
         pass  # keeper learns of the end from waitpid
 
 
-def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
+def _prepare(control: RawSocket, sock: RawSocket, mould: Mould) -> NoReturn:
     """In the child: all that can be done before the tenant is known, then the root, then be a spawner.
 
     pivot_root(2) moves every process of the mount namespace that stands in the old root, init included.
@@ -144,7 +152,7 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         _bring_up_loopback()
         for pid in (os.getppid(), os.getpid()):
             privileges.limit(pid, order.rlimits)
-        dropped = privileges.promise()
+        privileges.promise(mould.gone)
         channel.send(control, Ready(""))
         stage = "root"
         launch, descriptors = _expect(control, Launch)
@@ -153,8 +161,8 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         socket.sethostname(launch.hostname)
         names.write(launch)
         sock.send(_ROOT_STANDS)
-        privileges.drop(dropped, filters.init)
-        spawner.run(sock, users.ROOT, filters.command)
+        privileges.drop(mould.gone, mould.init)
+        spawner.run(sock, users.ROOT, mould.command)
     except KeeperGone:
         pass
     except BaseException as error:
@@ -177,11 +185,13 @@ class Init:
     _control: RawSocket
     _wakeup: int
 
-    def __init__(self, guard: libc.Filter) -> None:
+    def __init__(self, mould: Mould) -> None:
         self._api: RawSocket | None = None
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self.commands = Commands(guard, self._watch, self._unwatch, self._send)
+        self.commands = Commands(
+            Leaves(mould.gives_memory), mould.command, self._watch, self._unwatch, self._send
+        )
 
     def take(self, control: RawSocket, listener: RawSocket, cgroup: int | None) -> None:
         """What only the forked process has."""

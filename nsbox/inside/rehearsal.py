@@ -10,19 +10,23 @@ import os
 import signal
 from typing import NoReturn
 
+import prctl
+
 from nsbox.inside import privileges
-from nsbox.inside.init import Filters, Init, KeeperGone
-from nsbox.kernel import rawsocket
+from nsbox.inside.init import Init, KeeperGone, Mould, settle
+from nsbox.kernel import capabilities, rawsocket
 from nsbox.kernel.rawsocket import RawSocket
 
 #: A function is specialised after some 8 calls and as many tries of each of its instructions.
 _TIMES = 24
+#: What the zygote can do without. Its copies get all capabilities again, with their user namespaces.
+_LITTLE = capabilities.Gone([prctl.CAP_WAKE_ALARM], [prctl.CAP_WAKE_ALARM])
 
 
-def rehearse(filters: Filters) -> None:
+def rehearse(mould: Mould) -> None:
     """To be called in the zygote, once SIGCHLD is handled: an init's life without a command, repeated."""
     for _ in range(_TIMES):
-        _perform(Init(filters.command))
+        _perform(Init(mould))
 
 
 def _perform(init: Init) -> None:
@@ -30,8 +34,11 @@ def _perform(init: Init) -> None:
     listener = RawSocket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     listener.bind("")  # any free abstract name, unix(7)
     listener.listen(1)
+    settle(0)
     init.take(control, listener, None)
     init.commands.adopt_first(_wait)
+    privileges.promise(_LITTLE)
+    capabilities.release(_LITTLE)
     init.begin()
     api = RawSocket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     api.connect(listener.getsockname())

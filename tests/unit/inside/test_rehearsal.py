@@ -8,10 +8,10 @@ import os, signal
 from nsbox.inside import init, rehearsal
 from nsbox.kernel import libc
 nothing = libc.Filter.__new__(libc.Filter)
-filters = init.Filters(nothing, nothing)
-init.mould(filters)
+mould = init.Mould(nothing, nothing, rehearsal._LITTLE, False)
+init.cast(mould)
 before = sorted(os.listdir("/proc/self/fd"))
-rehearsal.rehearse(filters)
+rehearsal.rehearse(mould)
 assert sorted(os.listdir("/proc/self/fd")) == before, os.listdir("/proc/self/fd")
 assert signal.set_wakeup_fd(-1) == -1
 try:
