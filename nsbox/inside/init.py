@@ -17,8 +17,6 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeVar
 
-import prctl
-
 from nsbox.inside import agent, channel, dial, names, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Command, Commands
 from nsbox.inside.leaves import Leaves
@@ -88,13 +86,11 @@ def main(init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | No
     No other descriptors are open than those and the standard streams: the zygote has no more.
     """
     try:
-        prctl.set_name("nsbox-init")
+        libc.set_name(b"nsbox-init")
         if not control.recv(1, _socket.MSG_PEEK):  # keeper has written our id maps when it says something
             os._exit(1)
-        settle(libc.CLONE_NEWCGROUP)
         init.take(control, listener, cgroup)
-        child = init.commands.adopt_first(lambda sock: _prepare(control, sock, mould))
-        privileges.promise(mould.gone)
+        child = init.come_in(libc.CLONE_NEWCGROUP, mould.gone, _prepare, control, mould)
         privileges.drop(mould.gone, mould.init)
         if child.recv(1) != _ROOT_STANDS:
             os._exit(1)  # the child has told keeper why
@@ -105,13 +101,6 @@ def main(init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | No
     except BaseException as error:
         _report(control, "init", error)
     os._exit(1)
-
-
-def settle(new: int) -> None:
-    """Be root of the namespaces, and end with keeper. ``new``: which namespaces to leave its for besides."""
-    become_root()
-    prctl.set_pdeathsig(9)
-    libc.unshare(new)
 
 
 class KeeperGone(Exception):
@@ -139,7 +128,7 @@ def _report(control: RawSocket, stage: str, error: BaseException) -> None:
         pass  # keeper learns of the end from waitpid
 
 
-def _prepare(control: RawSocket, sock: RawSocket, mould: Mould) -> NoReturn:
+def _prepare(sock: RawSocket, control: RawSocket, mould: Mould) -> NoReturn:
     """In the child: all that can be done before the tenant is known, then the root, then be a spawner.
 
     pivot_root(2) moves every process of the mount namespace that stands in the old root, init included.
@@ -183,6 +172,7 @@ class Init:
 
     _listener: RawSocket
     _control: RawSocket
+    _cgroup: int | None
     _wakeup: int
 
     def __init__(self, mould: Mould) -> None:
@@ -196,10 +186,23 @@ class Init:
     def take(self, control: RawSocket, listener: RawSocket, cgroup: int | None) -> None:
         """What only the forked process has."""
         self._control, self._listener = control, listener
-        self.commands.leaves.use(cgroup)
+        self._cgroup = cgroup
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # Process 1 gets from inside only the signals it handles, and it handles none but SIGCHLD.
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+
+    def come_in(
+        self, new: int, gone: capabilities.Gone, be: Callable[..., NoReturn], *about: object
+    ) -> RawSocket:
+        """Be root of the namespaces, leave keeper's of the kinds ``new`` too, fork the first child, and have
+        nothing of ``gone`` come back by an exec. Our end of the child's socket."""
+        become_root()
+        libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+        libc.unshare(new)
+        self.commands.leaves.use(self._cgroup)
+        child = self.commands.adopt_first(be, *about)
+        privileges.promise(gone)
+        return child
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._poll.register(descriptor, select.POLLIN)

@@ -65,7 +65,10 @@ class Leaves:
         """Remove a leaf, now or when what a command left behind in it has ended."""
         if leaf:
             self._stale.append(leaf)
-        self._stale = [one for one in self._stale if not self._removed(one)]
+        stale, self._stale = self._stale, []
+        for one in stale:
+            if not self._removed(one):
+                self._stale.append(one)
 
     def _removed(self, leaf: str) -> bool:
         try:

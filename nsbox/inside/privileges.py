@@ -38,7 +38,7 @@ def limit(pid: int, rlimits: Iterable[str]) -> None:
 
 def promise(gone: capabilities.Gone) -> None:
     """Give up what can be given up while mounts are still to be made: what an exec could bring."""
-    prctl.set_no_new_privs(1)
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     capabilities.confine(gone)
 
 

@@ -13,7 +13,8 @@ from typing import NoReturn
 import prctl
 
 from nsbox.inside import privileges
-from nsbox.inside.init import Init, KeeperGone, Mould, settle
+from nsbox.inside.init import Init, KeeperGone, Mould
+from nsbox.inside.leaves import Leaves
 from nsbox.kernel import capabilities, rawsocket
 from nsbox.kernel.rawsocket import RawSocket
 
@@ -23,10 +24,25 @@ _TIMES = 24
 _LITTLE = capabilities.Gone([prctl.CAP_WAKE_ALARM], [prctl.CAP_WAKE_ALARM])
 
 
-def rehearse(mould: Mould) -> None:
-    """To be called in the zygote, once SIGCHLD is handled: an init's life without a command, repeated."""
+def rehearse(mould: Mould, folder: str) -> None:
+    """To be called in the zygote, once SIGCHLD is handled: an init's life without a command, repeated.
+
+    ``folder``: where for a moment something can be made that stands for the first spawner's leaf cgroup.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for _ in range(_TIMES):
         _perform(Init(mould))
+        _keep_a_leaf(descriptor)
+    os.close(descriptor)
+
+
+def _keep_a_leaf(folder: int) -> None:
+    leaves = Leaves(gives_memory=False)  # a plain folder has no such files
+    leaves.use(folder)
+    leaf, descriptor = leaves.make()
+    if descriptor is not None:
+        os.close(descriptor)
+    leaves.discard(leaf)
 
 
 def _perform(init: Init) -> None:
@@ -34,10 +50,8 @@ def _perform(init: Init) -> None:
     listener = RawSocket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     listener.bind("")  # any free abstract name, unix(7)
     listener.listen(1)
-    settle(0)
     init.take(control, listener, None)
-    init.commands.adopt_first(_wait)
-    privileges.promise(_LITTLE)
+    init.come_in(0, _LITTLE, _wait)
     capabilities.release(_LITTLE)
     init.begin()
     api = RawSocket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)

@@ -16,6 +16,7 @@ from typing import NoReturn
 from nsbox.inside import init as inside_init
 from nsbox.inside import privileges
 from nsbox.inside.rehearsal import rehearse
+from nsbox.keeper import layout
 from nsbox.kernel import libc, namespaces, rawsocket
 from nsbox.wire.framing import ANCILLARY_ROOM, descriptors_in
 
@@ -78,7 +79,7 @@ def _serve(sock: socket.socket, mould: inside_init.Mould) -> NoReturn:
         sock.close()
         sys._clear_type_cache()  # keeper's entries, each of which init would have to throw out
         init = inside_init.cast(mould)
-        rehearse(mould)
+        rehearse(mould, layout.RUN)
         room = ANCILLARY_ROOM
         while True:
             data, ancillary, _, _ = raw.recvmsg(1, room)

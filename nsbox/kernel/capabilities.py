@@ -97,7 +97,8 @@ def all_but(kept: Collection[int] = KEPT) -> Gone:
 def confine(gone: Gone) -> None:
     """The first part of ``drop_to``: an exec can bring nothing of ``gone``; what is held stays."""
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    for capability in gone.held:
+    held, _ = gone
+    for capability in held:
         libc.prctl(_PR_CAPBSET_DROP, capability)
     libc.prctl(_PR_SET_SECUREBITS, SECUREBITS)
 
@@ -109,4 +110,5 @@ def release(gone: Gone) -> None:
     which passes them on to libcap. Its arguments: what to set in effective, permitted and inheritable, and
     what to clear there. All at once, since effective may never exceed permitted (EPERM).
     """
-    prctl._prctl.set_caps([], [], [], gone.held, gone.held, gone.inheritable)
+    held, inheritable = gone
+    prctl._prctl.set_caps([], [], [], held, held, inheritable)
