@@ -334,7 +334,7 @@ time.sleep(5)
         held = int(box.out("cat /tmp/held"))
         fine = reached(neighbour, every_way([hosts.INTERNET4]))
         print(f"\n10,000 connections tried: {held} held; the neighbour reached {len(fine)} of 3")
-        assert 0 < held <= 1_100
+        assert 500 < held <= 1_024 + 50  # a few close and are followed by others while it is counted
         assert len(fine) == 3
     finally:
         world_api.kill(neighbour.id)
@@ -397,21 +397,73 @@ def test_the_connection_table_is_not_filled_by_one(
     assert without > 2 * entries
 
 
-def test_a_flood_of_questions_harms_itself_alone(world_api: Api, box: Sandbox) -> None:
-    neighbour = world_api.sandbox()
-    flood = """
-import socket, time
+_ASK = """
+import socket, struct, sys, time
+name, seconds = sys.argv[1], float(sys.argv[2])
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server = open("/etc/resolv.conf").read().split()[1]
-q = b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\10internet\\7example\\0\\0\\1\\0\\1"
-end = time.monotonic() + 20
-while time.monotonic() < end:
-    s.sendto(q, (server, 53))
-"""
+s.connect((open("/etc/resolv.conf").read().split()[1], 53))
+s.setblocking(False)
+labels = b"".join(bytes([len(one)]) + one.encode() for one in name.split("."))
+question = b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + labels + b"\\0\\0\\1\\0\\1"
+begun, asked, answered, told = time.monotonic(), 0, 0, False
+while time.monotonic() - begun < seconds:
+    if not told and time.monotonic() - begun > 5:
+        print("soaked", flush=True)
+        told = True
+    for _ in range(50):
+        try:
+            s.send(question)
+            asked += 1
+        except BlockingIOError:
+            break
     try:
-        box.write("/tmp/flood.py", flood)
-        box.request("POST", "/processes", {"command": "python3 /tmp/flood.py"})
+        while s.recv(2048):
+            answered += 1
+    except BlockingIOError:
+        pass
+print(asked, answered, time.monotonic() - begun, flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["internet.example", "silent.example"])
+def test_a_flood_of_questions_harms_itself_alone(world_api: Api, box: Sandbox, name: str) -> None:
+    """Also of questions that nobody answers, which wait. The neighbour is answered at the first try, while it
+    lasts; and no more of the flood is looked at than the rate says."""
+    neighbour = world_api.sandbox()
+    once = "echo options attempts:1 timeout:4 >>/etc/resolv.conf"
+    try:
+        neighbour.out(once)
+        box.write("/tmp/flood.py", _ASK)
+        box.request("POST", "/processes", {"command": f"python3 /tmp/flood.py {name} 12 >/tmp/said 2>&1"})
+        box.out("until grep -q soaked /tmp/said; do sleep 0.05; done", timeoutMs=30_000)
         for _ in range(5):
-            assert neighbour.run("getent ahosts internet.example", timeoutMs=8_000)["exitCode"] == 0
+            assert neighbour.run("getent ahosts internet.example", timeoutMs=20_000)["exitCode"] == 0
+        box.out("until grep -Eq '^[0-9]' /tmp/said; do sleep 0.1; done", timeoutMs=60_000)
+        asked, answered, seconds = map(float, box.out("tail -n 1 /tmp/said").split())
     finally:
         world_api.kill(neighbour.id)
+    print(f"\nquestions for {name}: {asked:.0f} in {seconds:.0f} s, {answered:.0f} answered")
+    assert asked > 4_000
+    assert answered <= 1.2 * (400 + 200 * seconds)
+
+
+def test_a_packet_under_anothers_address_is_dropped(world: World, world_api: Api, box: Sandbox) -> None:
+    """Any program may bind to an address that is not its host's, and with IPv6 send from it (IPV6_FREEBIND;
+    IPv4 looks for the route back first). The answer would be somebody else's, who may have no network."""
+    neighbour = world_api.sandbox(network={"mode": "off"})
+    forged = f"""
+import socket, sys
+for source in (*[sys.argv[1]] * 10, "::"):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+    s.bind((source, 0))
+    s.settimeout(20)
+    s.sendto(b"x", ({hosts.INTERNET6!r}, {PORT}))
+print(s.recv(5))
+"""
+    try:
+        address = neighbour.out("hostname -I").split()[1]
+        assert "hello" in box.out(["python3", "-c", forged, address], timeoutMs=30_000)
+    finally:
+        world_api.kill(neighbour.id)
+    assert world.hits("around") == [f"{hosts.INTERNET6}/udp"]  # the last, which is its own
