@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import outside
+from bench import outside, rivals
 from bench.account import Who
 from bench.client import Client
 from bench.daemon import Daemon, running
@@ -172,12 +172,15 @@ def _podman(who: Who, layer: str, work: str) -> _Transfer | str:
         peer = file.read()
     base = [
         "podman", "--cgroup-manager=cgroupfs", "--root", f"{work}/home/storage", "--runroot", f"{work}/run/r",
-        "run", "--rm", "--cgroups=disabled", "--rootfs", layer, "python3", "-c", peer,
+        "run", "--rm", "--cgroups=disabled", "--rootfs", f"{layer}:O", "python3", "-c", peer,
     ]  # fmt: skip
     environment = who._replace(home=f"{work}/home").environment(f"{work}/run")
 
     def transfer(direction: str) -> float:
-        return _printed([*base, *_order(direction)], env=environment, cwd=work, **who.identity)
+        command, identity = [*base, *_order(direction)], who.identity
+        if who.by_root and rivals.both_cgroups():
+            command, identity = rivals.in_private_cgroups(command, who), {}
+        return _printed(command, env=environment, cwd=work, **identity)
 
     try:
         transfer("down")
