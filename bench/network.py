@@ -153,6 +153,8 @@ def _in_a_sandbox(client: Client, sandbox: str) -> _Transfer:
         command = ["python3", "/tmp/peer.py", *_order(direction)]
         order = {"command": command, "timeoutMs": 120_000}
         answer = client.ask("POST", f"/sandboxes/{sandbox}/exec", order)
+        if direction == "up" and "ConnectionResetError" in answer["stderr"]:
+            return 0.0  # pasta gave it up: docs/adr/0048, uploads to hosts on the same machine
         if answer["exitCode"] != 0:
             raise HostProblem(f"a transfer {answer['outcome']}: {answer['stderr'][-200:]}")
         return float(answer["stdout"])

@@ -93,7 +93,7 @@ DEFENCES: Final = (
     ),
     Defence(
         "connections are forgotten when the policy changes", _PORTS,
-        "conntrack.forget(self._tracker, links.index(port.slot))", "pass",
+        "conntrack.forget(self._tracker, links.index(slot))", "pass",
         (f"{_REACH}::test_a_policy_changes_for_connections_that_are_there[wish1-stuck]",),
     ),
     Defence(
