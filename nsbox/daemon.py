@@ -48,6 +48,7 @@ from nsbox.service.ports import Ports
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.standby import Standbys
 from nsbox.service.templates import Templates
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
@@ -193,12 +194,14 @@ async def _serve(
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
     ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
     edge = _edge(settings, ports, form, keys)
+    standbys = Standbys(registry, sandboxes.pauses, nursery, commands.busy, edge.visited)
     connections = Connections(edge)
     publisher.use(connections)
     ports.republish()
     services = Services(
         sandboxes=sandboxes,
         creations=Creations(sandboxes, commands, registry, nursery),
+        standbys=standbys,
         templates=templates,
         images=images,
         building=Building(images, sandboxes, commands, keeper, settings),
@@ -210,7 +213,7 @@ async def _serve(
         health=health,
         keys=keys,
     )
-    for task in (sandboxes.expire, sandboxes.keep_house, images.keep_house):
+    for task in (sandboxes.expire, sandboxes.keep_house, standbys.watch, images.keep_house):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
     used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)

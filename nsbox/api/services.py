@@ -18,6 +18,7 @@ from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
+from nsbox.model.standby import Standby
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service.readiness import ReadyWhen
@@ -93,6 +94,14 @@ class PausesService(Protocol):
 
     async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
         """Its time ends so long from now, standstills not counted."""
+        ...
+
+
+class StandbysService(Protocol):
+    """Sandboxes that are paused and resumed by themselves."""
+
+    async def set(self, owner: str, sandbox_id: str, standby: Standby) -> Sandbox:
+        """What it does by itself from now on."""
         ...
 
 
@@ -334,6 +343,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     sandboxes: SandboxesService
     creations: CreationsService
+    standbys: StandbysService
     templates: TemplatesService
     images: ImagesService
     building: BuildingService

@@ -275,6 +275,11 @@ class Commands:
         gone = shelf.unused(self._settings.state_dir, alive)
         await trio.to_thread.run_sync(shelf.clear, gone)
 
+    def busy(self, sandbox_id: str, ignore_processes: bool) -> bool:
+        """Whether a command runs, or is being started."""
+        jobs = self._jobs.get(sandbox_id)
+        return jobs is not None and any(_keeps_busy(job, ignore_processes) for job in jobs.known())
+
     async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         """The background processes that run; or all commands that are known, ended ones too."""
         if everything:
@@ -341,6 +346,10 @@ class Commands:
             return await answered(lambda: box.kill_all(new_command_id()))
         except Refusal as refusal:
             raise refusals.of_command(refusal) from refusal
+
+
+def _keeps_busy(job: Job, ignore_processes: bool) -> bool:
+    return not job.ended.is_set() and not (ignore_processes and job.note.kind is Kind.PROCESS)
 
 
 def _in_the_list(job: Job) -> bool:

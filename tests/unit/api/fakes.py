@@ -26,6 +26,7 @@ from nsbox.model.sandbox import (
     Sandbox,
     SandboxSpec,
 )
+from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord, fingerprint
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
@@ -82,6 +83,7 @@ class FakeSandboxes:
             deadline=0.0,
             boot_id="b",
             enforced=("memoryMb", "pids"),
+            standby=spec.standby,
         )
         self.records[record.id] = record
         return record
@@ -121,6 +123,16 @@ class FakePauses:
 
     async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
         return await self._change(owner, sandbox_id, timeout_ms=timeout_ms, remaining_s=timeout_ms / 1000)
+
+
+class FakeStandbys:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def set(self, owner: str, sandbox_id: str, standby: Standby) -> Sandbox:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        changed = self._sandboxes.records[sandbox_id] = msgspec.structs.replace(record, standby=standby)
+        return changed
 
 
 class FakeTemplates:
@@ -476,6 +488,7 @@ class Fakes:
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
+            standbys=FakeStandbys(self.sandboxes),
             templates=self.templates,
             images=self.images,
             building=self.building,

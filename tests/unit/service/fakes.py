@@ -36,6 +36,7 @@ class FakeKeeper:
         self.freeze_gate = trio.Event()
         self.freeze_gate.set()
         self.freeze_fails = self.thaw_fails = False
+        self.cgroup = ""
 
     async def create(self, order: Create) -> Created:
         self.log.append(("create", order.id))
@@ -44,7 +45,7 @@ class FakeKeeper:
         if self.create_fails:
             raise Problem(Code.CREATE_FAILED, "no")
         self.lives.add(order.id)
-        return Created(order.id, ("pids",))
+        return Created(order.id, ("pids",), self.cgroup)
 
     async def destroy(self, sandbox_id: str) -> None:
         """Like the real link, two who ask at the same time share one order."""
