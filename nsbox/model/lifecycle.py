@@ -160,8 +160,9 @@ def page() -> str:
         f"```mermaid\n{diagram()}```\n\n{table()}\n"
         "A dot is a refusal: HTTP 409 with the code `wrong_state`.\n\n"
         "`idle`, `expire` and `wake` happen by themselves, to sandboxes that were made so (`autoPause`,\n"
-        "`onExpiry`, `autoResume`: [api.md](api.md#by-itself)). With `autoResume`, what is refused to a paused\n"
-        "sandbox here (`exec`, `files`, and a visit to one of its ports) wakes it first, and waits for that.\n"
+        "`onExpiry`, `autoResume`: [api.md](api.md#by-itself)). With `autoResume`, what is refused to a\n"
+        "paused sandbox here (`exec`, `files`, and a visit to one of its ports) wakes it first, and waits\n"
+        "for that.\n"
     )
 
 

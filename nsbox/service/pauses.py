@@ -59,8 +59,8 @@ class Pauses:
         return record, await self._give_back(live, cgroup)
 
     async def by_itself(self, live: Live, action: Action, still: Callable[[], bool]) -> bool:
-        """A pause that nobody asked for; whether there was one. ``still`` is asked in one step with the change
-        of state: whoever has come by then has come in time, and who comes after that finds it paused.
+        """A pause that nobody asked for; whether there was one. ``still`` is asked in one step with the
+        change of state: whoever has come by then has come in time, and who comes after that finds it paused.
 
         ``EXPIRE`` gives it its whole time again. Raises ``Problem``; it runs on then, or has ended.
         """

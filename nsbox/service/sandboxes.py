@@ -276,9 +276,7 @@ class Sandboxes:
         try:
             for _ in range(_PAUSE_TRIES):
                 try:
-                    await self.pauses.by_itself(
-                        live, Action.EXPIRE, lambda: _is_over(live, clock.boottime())
-                    )
+                    await self.pauses.by_itself(live, Action.EXPIRE, lambda: _is_over(live, clock.boottime()))
                     return True
                 except (Problem, HostProblem) as problem:
                     _log.warning("%s is not paused at its end: %s", live.record.id, problem.detail)

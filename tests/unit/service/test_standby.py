@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 import trio
-import trio.testing
 
 from nsbox.host.box import Unresponsive
 from nsbox.model.errors import Code, Problem
@@ -16,10 +15,8 @@ from nsbox.model.lifecycle import Action, EndReason, State
 from nsbox.model.ports import Port, Protocol
 from nsbox.model.sandbox import CommandSpec, Sandbox, SandboxSpec
 from nsbox.model.standby import AutoPause, OnExpiry, Standby
-from nsbox.plan.previews import Form
 from nsbox.service import sandboxes as sandboxes_module
 from nsbox.service import standby as module
-from nsbox.service.links import Links
 from nsbox.service.ports import Ports, Reach
 from tests.unit.service.conftest import Service
 from tests.unit.service.fakes import SPEC, FakeBox, until
@@ -30,7 +27,11 @@ RUN = CommandSpec(argv=("run",), command=["run"], timeout_ms=60_000)
 
 
 def spec(
-    *, idle_ms: int | None = IDLE_MS, ignore: bool = False, expiry: OnExpiry = OnExpiry.KILL, resume: bool = True
+    *,
+    idle_ms: int | None = IDLE_MS,
+    ignore: bool = False,
+    expiry: OnExpiry = OnExpiry.KILL,
+    resume: bool = True,
 ) -> SandboxSpec:
     pause = None if idle_ms is None else AutoPause(idle_ms=idle_ms, ignore_processes=ignore)
     return msgspec.structs.replace(
@@ -251,7 +252,7 @@ async def test_who_comes_while_it_is_being_paused_waits_and_goes_on(watched: Ser
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.sleep(0.05)
         assert found == []
         watched.keeper.freeze_gate.set()
     assert found == [State.RUNNING]
@@ -297,13 +298,13 @@ async def test_one_that_ends_while_it_is_waited_for(watched: Service) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(come)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await trio.sleep(0.05)
         await watched.sandboxes.kill("ann", made.id)
         watched.keeper.freeze_gate.set()
     assert codes in ([Code.WRONG_STATE], [Code.SANDBOX_GONE])
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 async def test_requests_and_pauses_in_any_order(watched: Service, seed: int) -> None:
     """Idle after no time at all, paused by others too: no request is refused or hangs, what it asks is asked
     of a running sandbox, and in the end record and kernel agree."""
@@ -342,33 +343,14 @@ async def test_requests_and_pauses_in_any_order(watched: Service, seed: int) -> 
 # ---- visitors
 
 
-class _NoHostPorts:
-    def open(self, sandbox_id: str, port: int, wanted: int | None) -> int:
-        raise AssertionError
-
-    def close(self, sandbox_id: str, port: int) -> None: ...
-
-    def address(self, host_port: int) -> str:
-        raise AssertionError
-
-
-@pytest.fixture
-def ports(watched: Service) -> Callable[[], Ports]:
-    def make() -> Ports:
-        form = Form.__new__(Form)
-        return Ports(watched.registry, form, Links.__new__(Links), _NoHostPorts(), 4)
-
-    return make
-
-
-async def test_a_visit_wakes_it(watched: Service, ports: Callable[[], Ports]) -> None:
+async def test_a_visit_wakes_it(watched: Service) -> None:
     made = await watched.sandboxes.create("ann", spec())
     live = watched.registry.find(made.id)
     assert live is not None
     port = Port(port=80, protocol=Protocol.HTTP, public=True, salt="s")
     await watched.registry.change(live, ports=(port,))
     await is_paused(watched, made)
-    visited = ports()
+    visited = Ports(watched.registry, None, None, None, 4)  # type: ignore[arg-type]
     assert visited.find(made.id, 80).reach is Reach.PAUSED  # a look wakes nobody
     assert (await visited.wake(made.id, 80)).reach is Reach.OPEN
     assert (await visited.wake("sb_none", 80)).reach is Reach.NO_SANDBOX
