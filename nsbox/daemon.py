@@ -188,6 +188,7 @@ async def _serve(
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await sandboxes.reconcile(alive)
+    commands.remember()
     nursery.start_soon(commands.clear_unused)
     health = Health(registry, keeper.enforced)
     form = edge_settings.form(settings, listeners.proxy.getsockname()[1])

@@ -234,7 +234,7 @@ def _output(data: bytes, encoding: Encoding) -> str:
 def process(record: Process) -> JSON:
     """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
     view: JSON = {
-        "pid": record.pid,
+        "pid": record.pid or None,
         "command": record.command,
         "id": record.id,
         "cwd": record.cwd,

@@ -14,7 +14,7 @@ from nsbox.host.logs import Damaged, Log
 from nsbox.host.shelf import Shelf
 from nsbox.model.command import KEY, End, Kind, Note, Request
 from nsbox.model.errors import Code, HostProblem, Problem
-from nsbox.model.lifecycle import Action
+from nsbox.model.lifecycle import Action, State, after
 from nsbox.model.sandbox import (
     CommandResult,
     CommandSpec,
@@ -212,14 +212,46 @@ class Commands:
                 one.close()
                 continue
             spent = clock.boottime() - job.note.begun - (stood - job.note.stood)
-            job.adopt(log, one, max(spent, 0.0), end)
+            job.adopt(box, log, one, max(spent, 0.0), end)
             jobs.add(job)
             self._nursery.start_soon(self._supervise, job, jobs)
         for key in known:
-            self._restore(jobs, box, key)
+            self._restore(jobs, key)
+
+    def remember(self) -> None:
+        """At the start, of sandboxes that are paused: init answers nobody now, and the logs say what was
+        begun and what has ended. The rest is learnt when they are resumed."""
+        for live in self._registry.all():
+            if live.record.state is State.PAUSED and live.box is None:
+                jobs = self._of(live.record.id)
+                for key in sorted(jobs.shelf.keys()):
+                    self._stand(jobs, key)
+
+    def _stand(self, jobs: Jobs, key: str) -> None:
+        if not KEY.fullmatch(key):
+            return
+        try:
+            if jobs.shelf.end(key) is not None:
+                self._restore(jobs, key)
+                return
+            log = jobs.shelf.open(key)
+        except (OSError, Damaged):
+            return
+        try:
+            job = Job(key, _NOTES.decode(log.note), None, jobs.shelf)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            log.close()
+            return
+        job.stand(log)
+        jobs.add(job)
 
     def _found(self, jobs: Jobs, box: Box, one: Adopted, stood: float) -> tuple[Job, Log, End | None]:
         key = one.running.key
+        known = jobs.find(key)
+        if known is not None and known.stands:
+            return known, known.log, None
+        if known is not None:
+            jobs.drop(known)
         try:
             log = jobs.shelf.open(key)
             note, told = _NOTES.decode(log.note), jobs.shelf.end(key)
@@ -237,13 +269,19 @@ class Commands:
         job = Job(key, note, box, jobs.shelf)
         return job, job.new_log(), None
 
-    def _restore(self, jobs: Jobs, box: Box, key: str) -> None:
+    def _restore(self, jobs: Jobs, key: str) -> None:
         """What init knows nothing of has ended, or never began."""
+        known = jobs.find(key)
+        if known is not None:
+            if known.stands:
+                known.lose()
+                jobs.forget(known)
+            return
         try:
             told = jobs.shelf.end(key)
             if told is not None:
                 log = jobs.shelf.open(key)
-                job = Job(key, _NOTES.decode(log.note), box, jobs.shelf)
+                job = Job(key, _NOTES.decode(log.note), None, jobs.shelf)
                 job.restore(log, _ENDS.decode(told))
                 jobs.add(job)
                 jobs.ended(job)
@@ -266,6 +304,9 @@ class Commands:
         jobs = self._jobs.pop(sandbox_id, None)
         if jobs is not None:
             jobs.closed = True
+            for job in jobs.known():
+                if job.stands:
+                    job.lose()
             self._nursery.start_soon(trio.to_thread.run_sync, jobs.shelf.clear)
 
     async def clear_unused(self) -> None:
@@ -282,10 +323,9 @@ class Commands:
 
     async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         """The background processes that run; or all commands that are known, ended ones too."""
-        if everything:
-            await self._registry.record(owner, sandbox_id)
-        else:
-            await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        record = await self._registry.record(owner, sandbox_id)
+        if not everything and record.state is not State.PAUSED:
+            after(record.state, Action.EXEC)
         jobs = self._jobs.get(sandbox_id)
         return [view(job) for job in (jobs.all() if jobs else []) if everything or _in_the_list(job)]
 
