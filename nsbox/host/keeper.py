@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 
 import trio
@@ -64,6 +65,8 @@ class KeeperLink:
         self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
         self.enforced: tuple[str, ...] = ()
+        self.blanks = 0
+        self.answered_at = time.monotonic()
         self._one_at_a_time = trio.Lock()
         self.network = NetworkState(0, "there is no network: see the setting network")
 
@@ -82,6 +85,7 @@ class KeeperLink:
         if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
             raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
         self.enforced = message.enforced
+        self._heard(message)
         return message.sandboxes
 
     async def listen(self) -> None:
@@ -118,7 +122,11 @@ class KeeperLink:
             case TaskDone():
                 self._fill(("task", message.key), message)
             case Welcome():
+                self._heard(message)
                 self._fill(("ping", ""), message)
+
+    def _heard(self, message: Welcome) -> None:
+        self.blanks, self.answered_at = message.blanks, time.monotonic()
 
     def _fill(self, key: tuple[str, str], message: Message) -> None:
         slot = self._slots.pop(key, None)

@@ -97,7 +97,7 @@ class Keeper:
             case Hello():
                 # Those still being made too: the api that ordered them is gone, and this one ends them.
                 ids = tuple(box.id for box in self._by_id.values() if box.phase is not Phase.ENDING)
-                self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids))
+                self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids, len(self.pool)))
                 if self._network is not None:
                     self._answer(self._network.state)
             case Create():

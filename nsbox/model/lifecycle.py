@@ -48,6 +48,7 @@ class Action(StrEnum):
     TIMEOUT = "timeout"  # its time is made longer or shorter
     PORTS = "ports"  # exposed, listed, taken away; what is exposed is reached only while it runs
     NETWORK = "network"
+    METRICS = "metrics"
     KILL = "kill"  # asked for by a client, or the time is over
     GONE = "gone"  # processes, mounts, cgroup and directories are seen to be gone
     LOSE = "lose"  # found missing without having been killed
@@ -76,6 +77,7 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.PORTS): State.RUNNING,
     (State.RUNNING, Action.TIMEOUT): State.RUNNING,
     (State.RUNNING, Action.NETWORK): State.RUNNING,
+    (State.RUNNING, Action.METRICS): State.RUNNING,
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.RESUME): State.RUNNING,
     (State.RUNNING, Action.IDLE): State.PAUSED,
@@ -86,6 +88,7 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.PAUSED, Action.PORTS): State.PAUSED,
     (State.PAUSED, Action.TIMEOUT): State.PAUSED,
     (State.PAUSED, Action.NETWORK): State.PAUSED,
+    (State.PAUSED, Action.METRICS): State.PAUSED,
     (State.PAUSED, Action.PAUSE): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,
     (State.PAUSED, Action.WAKE): State.RUNNING,

@@ -30,6 +30,7 @@ from nsbox.service.following import Follower
 from nsbox.service.jobs import Job, answered
 from nsbox.service.registry import Registry
 from nsbox.service.shelves import Jobs
+from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
 from nsbox.wire.messages import Exec
@@ -44,8 +45,14 @@ class Commands:
     """Commands of all sandboxes. ``nursery`` is the daemon's."""
 
     def __init__(
-        self, registry: Registry, templates: Templates, settings: Settings, nursery: trio.Nursery
+        self,
+        registry: Registry,
+        templates: Templates,
+        settings: Settings,
+        nursery: trio.Nursery,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._registry, self._templates = registry, templates
         self._settings, self._nursery = settings, nursery
         self._jobs: dict[str, Jobs] = {}
@@ -58,8 +65,10 @@ class Commands:
         self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
     ) -> CommandResult:
         """Run a command to its end or its time-out. Raises ``Problem`` if it could not be started."""
-        job = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
-        result = await job.result()
+        with self._tally.exec_seconds.timed():
+            job = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
+            result = await job.result()
+        self._tally.outcomes.add(result.outcome.value)
         live = self._registry.find(sandbox_id)
         if result.outcome is Outcome.OOM and live is not None:
             await self._registry.look_at_memory(live)
@@ -120,8 +129,11 @@ class Commands:
             jobs.add(job)
             job.waiting += 1  # by the time the caller asks for the result it may have ended
             try:
-                await job.start(order, spec.stdin)
+                with self._tally.start_seconds.timed():
+                    await job.start(order, spec.stdin)
+                self._tally.commands.add(kind.value)
             except BaseException:
+                self._tally.failures.add()
                 jobs.drop(job)
                 raise
             finally:

@@ -64,12 +64,17 @@ class Registry:
         self.store = store
         self._live: dict[str, Live] = {}
         self._on_end: list[Callable[[str], None]] = []
+        self._on_move: list[Callable[[Action, Sandbox], None]] = []
         self._wake: Callable[[Live], Awaitable[object]] = _cannot_wake
         self._wanted: Callable[[Live], None] = lambda _: None
 
     def on_end(self, call: Callable[[str], None]) -> None:
         """Have ``call`` told of each sandbox of which only a record is left."""
         self._on_end.append(call)
+
+    def on_move(self, call: Callable[[Action, Sandbox], None]) -> None:
+        """Have ``call`` told of each change of a state, and what it was done for."""
+        self._on_move.append(call)
 
     def use_waker(self, wake: Callable[[Live], Awaitable[object]], wanted: Callable[[Live], None]) -> None:
         """``wake`` resumes a paused sandbox; ``wanted`` hears that something waits for one to go on."""
@@ -101,7 +106,8 @@ class Registry:
 
         Raises ``Problem(WRONG_STATE)``, and changes nothing then.
         """
-        state = after(live.record.state, action)
+        before = live.record.state
+        state = after(before, action)
         if reason is not None and live.record.end_reason is None:
             changes["end_reason"] = reason
         if state.final:
@@ -112,6 +118,9 @@ class Registry:
             live.disconnect()
             for call in self._on_end:
                 call(live.record.id)
+        if state is not before:
+            for told in self._on_move:
+                told(action, live.record)
         await self.store.update(live.record)
         return live.record
 

@@ -26,7 +26,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 
 # ---- api and keeper
@@ -39,11 +39,12 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """keeper's answer: what it can enforce, and which sandboxes live."""
+    """keeper's answer: what it can enforce, which sandboxes live, and how many blanks are in stock."""
 
     version: int
     enforced: tuple[str, ...]
     sandboxes: tuple[str, ...]
+    blanks: int = 0
 
 
 class Create(NamedTuple):

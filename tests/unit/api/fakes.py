@@ -13,6 +13,7 @@ from nsbox.api.services import Listing, Services
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.metrics import Family, Point, Reading, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
@@ -470,6 +471,25 @@ class FakePorts:
         return Link(url=f"http://preview-{number}/?t", expires_at=CREATED + seconds)
 
 
+class FakeMeters:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def get(self, owner: str, sandbox_id: str) -> tuple[Sandbox, Sample, list[Sample]]:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        reading = Reading(cpu_us=1_500_000, memory=4096)
+        return record, Sample(CREATED, reading, 12.5), [Sample(CREATED - 30, Reading())]
+
+
+class FakeFigures:
+    async def families(self, *, sandboxes: bool) -> list[Family]:
+        labels = (("sandbox", 'a"b\\c\nd'),) if sandboxes else ()
+        return [
+            Family("nsbox_x", "gauge", "X.", (Point(1, labels),)),
+            Family("nsbox_none", "gauge", "N.", ()),
+        ]
+
+
 class Fakes:
     """The fakes, and the bundle of them."""
 
@@ -498,5 +518,7 @@ class Fakes:
             ports=self.ports,
             network=self.network,
             health=self.health,
+            meters=FakeMeters(self.sandboxes),
+            figures=FakeFigures(),
             keys=self.keys,
         )
