@@ -1,4 +1,4 @@
-"""A strict parser of Prometheus' text format 0.0.4: what is not exactly as its documentation says is an error.
+"""A strict parser of Prometheus' text format 0.0.4: what is not exactly as documented is an error.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -23,7 +23,7 @@ class Parsed(NamedTuple):
     kinds: dict[str, str]
     samples: dict[tuple[str, Labels], float]
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         return self.samples[name, tuple(sorted(labels.items()))]
 
 

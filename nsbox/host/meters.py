@@ -1,7 +1,7 @@
 """What a sandbox uses, read from the files of its cgroup and of its init: six small reads, nothing is asked.
 
 Network bytes are those of the sandbox's own interface, which init's ``/proc/PID/net/dev`` shows; the loopback
-does not count. init's pid comes from its leaf cgroup, where the kernel translates it for whoever reads.
+does not count. init's pid comes from its cgroup, where the kernel translates it for whoever reads.
 """
 
 from __future__ import annotations
@@ -92,12 +92,18 @@ def _io(text: str | None) -> tuple[int | None, int | None]:
     return sums["rbytes"], sums["wbytes"]
 
 
+def _members(cgroup: str) -> list[str]:
+    """Processes of a sandbox, init among them: in a leaf of its own where there are controllers. Any will do,
+    since none can leave the sandbox's network."""
+    return (_text(f"{cgroup}/init", "cgroup.procs") or _text(cgroup, "cgroup.procs") or "").split()
+
+
 def _traffic(cgroup: str, proc: str) -> tuple[int | None, int | None]:
     """Bytes received and sent by the sandbox; none where it has no link."""
-    pids = (_text(f"{cgroup}/init", "cgroup.procs") or "").split()
+    pids = _members(cgroup)
     table = _text(f"{proc}/{pids[0]}/net", "dev") if pids else None
-    # Looked at again: an init that died meanwhile may have left its pid to somebody else.
-    if table is None or (_text(f"{cgroup}/init", "cgroup.procs") or "").split()[:1] != pids[:1]:
+    # Looked at again: one that died meanwhile may have left its pid to somebody else.
+    if table is None or pids[0] not in _members(cgroup):
         return None, None
     received = sent = 0
     for line in table.splitlines()[2:]:
