@@ -54,6 +54,7 @@ from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.standby import Standbys
+from nsbox.service.sweep import Sweep
 from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
@@ -200,6 +201,7 @@ async def _serve(
     commands.remember()
     nursery.start_soon(commands.clear_unused)
     health = Health(registry, keeper, reserve, database, settings)
+    sweep = Sweep(registry, sandboxes, keeper, settings.state_dir, settings.sweep_s, tally)
     meters = Meters(registry, settings.state_dir)
     form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
@@ -232,6 +234,7 @@ async def _serve(
         standbys.watch,
         meters.watch,
         health.watch,
+        sweep.watch,
         images.keep_house,
     ):
         nursery.start_soon(task)

@@ -68,11 +68,11 @@ class Meters:
     async def watch(self) -> None:
         """Take a sample of everybody now and then, for ever."""
         while True:
+            await trio.sleep(INTERVAL)
             try:
                 await self.sample()
             except Exception:
                 _log.exception("the use of sandboxes could not be read")
-            await trio.sleep(INTERVAL)
 
     async def sample(self) -> None:
         """One of each. In a worker thread: a few hundred sandboxes take some hundredths of a second."""

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 #: How often agents that are not used are let go and ended records are looked at, in seconds.
 _HOUSEKEEPING = 5.0
 _PRUNING = 3600.0
+#: How many sandboxes are taken over at once when api starts.
+_RECONCILED_AT_ONCE = 32
 #: How often it is tried to pause what is to be paused at its end, and how long between, in seconds.
 _PAUSE_TRIES = 10
 _PAUSE_AGAIN = 1.0
@@ -327,9 +329,18 @@ class Sandboxes:
         for sandbox_id in alive:
             if sandbox_id not in rows:
                 await self._reported(partial(self._keeper.destroy, sandbox_id), f"ending {sandbox_id}")
-        for record in rows.values():
-            live = self._registry.adopt(record)
-            if record.id not in alive:
+        living = set(alive)
+        lives = [self._registry.adopt(record) for record in rows.values()]
+        # Many at once: each waits for keeper and for its init, which are other processes.
+        limit = trio.CapacityLimiter(_RECONCILED_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for live in lives:
+                nursery.start_soon(self._reconcile, live, live.record.id in living, limit)
+
+    async def _reconcile(self, live: Live, there: bool, limit: trio.CapacityLimiter) -> None:
+        record = live.record
+        async with limit:
+            if not there:
                 await self._registry.move(live, Action.LOSE, EndReason.LOST)
             elif record.state is State.PAUSED:
                 await self._reported(partial(self.pauses.keep, live), f"keeping {record.id} paused")

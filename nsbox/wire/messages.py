@@ -2,7 +2,7 @@
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
      │                 │             Freeze → Frozen, Thaw → Thawed, Task → TaskDone,
-     │                 │             SetNetwork → NetworkSet, AskRefusals → Refusals;
+     │                 │             Sweep → Swept, SetNetwork → NetworkSet, AskRefusals → Refusals;
      │                 │             unasked: Gone, Storage, NetworkState
      │                 ├─ network    Plug + network namespace → Plugged, SetPolicy → PolicySet, Unplug,
      │                 │             AskLog → LogRows; unasked: NetworkState
@@ -120,6 +120,19 @@ class Frozen(NamedTuple):
     id: str
     errno: int
     cgroup: str
+
+
+class Sweep(NamedTuple):
+    """Look for what belongs to no box, and remove what was there the last time too."""
+
+    key: str
+
+
+class Swept(NamedTuple):
+    """What was removed: ``rule name``."""
+
+    key: str
+    findings: tuple[str, ...]
 
 
 class Thaw(NamedTuple):
@@ -497,7 +510,7 @@ Message = (
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
     | Dial | Dialled
-    | Freeze | Frozen | Thaw | Thawed
+    | Freeze | Frozen | Thaw | Thawed | Sweep | Swept
 )  # fmt: skip
 
 
@@ -517,10 +530,12 @@ class Stage(enum.StrEnum):
 
 
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
-TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Freeze, Thaw, Task, SetNetwork, AskRefusals})
+TO_KEEPER: frozenset[type] = frozenset(
+    {Hello, Create, Destroy, Freeze, Thaw, Sweep, Task, SetNetwork, AskRefusals}
+)
 FROM_KEEPER: frozenset[type] = frozenset(
     {
-        *{Welcome, Created, Storage, Failed, Destroyed, Frozen, Thawed, Gone, TaskDone},
+        *{Welcome, Created, Storage, Failed, Destroyed, Frozen, Thawed, Swept, Gone, TaskDone},
         *{NetworkSet, Refusals, NetworkState},
     }
 )
