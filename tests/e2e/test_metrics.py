@@ -130,8 +130,8 @@ def test_a_disk_that_is_nearly_full_is_told(daemon_factory: DaemonFactory) -> No
         assert scrape(api).value("nsbox_healthy") == 0
 
 
-def test_a_keeper_that_hangs_is_told(daemon_factory: DaemonFactory) -> None:
-    daemon = daemon_factory()
+def test_a_keeper_that_hangs_is_told(own_daemon: Daemon) -> None:
+    daemon = own_daemon
     with daemon.api() as api:
         assert health(api)[0] == 200
         keeper = daemon.keeper_pid
