@@ -23,9 +23,10 @@ _KIB_EACH, _KIB_ALL = 1.0, 4096
 
 
 def _memory(pid: int) -> int:
-    """What a process has for itself, in KiB: pages that it shares with its forks count in part."""
+    """Its anonymous memory, in KiB. Not what is its alone: pages that keeper shares with its forks become its
+    own one by one as it writes to them, which is no growth."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return sum(int(line.split()[1]) for line in file if line.startswith(("Private_Dirty:", "Pss_Anon:")))
+        return next(int(line.split()[1]) for line in file if line.startswith("Anonymous:"))
 
 
 def _rounds(api: Api, count: int) -> None:
