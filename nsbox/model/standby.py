@@ -16,7 +16,7 @@ class OnExpiry(StrEnum):
 
 class AutoPause(msgspec.Struct, frozen=True, kw_only=True):
     """Pause when it has been idle for so long. ``ignore_processes``: background processes do not keep it
-    from being idle; commands that somebody waits for or follows always do."""
+    from being idle, unless somebody follows their output; commands of exec always do."""
 
     idle_ms: int
     ignore_processes: bool = False

@@ -401,7 +401,8 @@ class Commands:
 
 
 def _keeps_busy(job: Job, ignore_processes: bool) -> bool:
-    return not job.ended.is_set() and not (ignore_processes and job.note.kind is Kind.PROCESS)
+    ignored = ignore_processes and job.note.kind is Kind.PROCESS and not job.followed
+    return not job.ended.is_set() and not ignored
 
 
 def _in_the_list(job: Job) -> bool:

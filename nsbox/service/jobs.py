@@ -168,6 +168,11 @@ class Job:
         self.begun.set()
 
     @property
+    def followed(self) -> bool:
+        """Whether somebody follows what it writes."""
+        return bool(self._followers)
+
+    @property
     def stands(self) -> bool:
         return self._inside is None and not self.ended.is_set()
 

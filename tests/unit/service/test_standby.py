@@ -132,6 +132,14 @@ async def test_a_background_process_keeps_it_up_unless_it_is_not_to(watched: Ser
         await is_paused(watched, made)
 
 
+async def test_a_process_that_somebody_follows_keeps_it_up(watched: Service) -> None:
+    made = await watched.sandboxes.create("ann", spec(ignore=True))
+    process = await watched.commands.start("ann", made.id, RUN)
+    with await watched.commands.follow("ann", made.id, process.id, 0, text=False):
+        await stays_up(watched, made)
+    await is_paused(watched, made)
+
+
 async def test_a_command_that_is_waited_for_always_keeps_it_up(watched: Service) -> None:
     made = await watched.sandboxes.create("ann", spec(ignore=True))
     async with trio.open_nursery() as nursery:
