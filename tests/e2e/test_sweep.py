@@ -59,7 +59,13 @@ def test_strays_on_disk(swept: Daemon) -> None:
         os.makedirs(f"{state}/logs/sb_stray")
         with open(f"{state}/run/sb_stray.sock", "w", encoding="ascii"):
             pass
-        for folder in (f"{state}/sandboxes/sb_stray", f"{state}/logs/sb_stray"):
+        mine = [
+            "sandboxes/sb_stray/upper/deep",
+            "sandboxes/sb_stray/upper",
+            "sandboxes/sb_stray",
+            "logs/sb_stray",
+        ]
+        for folder in (f"{state}/{one}" for one in mine):
             os.chown(folder, swept.who.uid, swept.who.gid)
         for rule in ("stray_folder", "stray_socket", "unknown_logs"):
             told(swept, rule, "sb_stray")
@@ -85,7 +91,8 @@ def test_rows(swept: Daemon) -> None:
         with contextlib.closing(sqlite3.connect(f"{swept.state_dir}/nsbox.db", timeout=30)) as database:
             database.execute(
                 "INSERT INTO sandboxes SELECT 'sb_stray', owner, state, created_at, ended_at, deadline,"
-                " CAST(replace(CAST(body AS TEXT), id, 'sb_stray') AS BLOB) FROM sandboxes"
+                " CAST(replace(CAST(body AS TEXT), id, 'sb_stray') AS BLOB) FROM sandboxes WHERE id = ?",
+                (made.id,),
             )
             database.execute("DELETE FROM sandboxes WHERE id = ?", (made.id,))
             database.commit()
