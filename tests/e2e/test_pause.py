@@ -132,7 +132,6 @@ def test_what_is_asked_of_a_paused_one(sandbox: Sandbox) -> None:
     for answer in (
         sandbox.exec("true"),
         sandbox.request("POST", "/processes", {"command": "true"}),
-        sandbox.request("GET", "/processes"),
         sandbox.request("DELETE", "/processes"),
         sandbox.read("/etc/passwd"),
         sandbox.files("GET", "/", list="true"),
@@ -143,6 +142,7 @@ def test_what_is_asked_of_a_paused_one(sandbox: Sandbox) -> None:
     ):
         assert (answer.status, answer.code) == (409, "wrong_state"), answer
         assert answer.json["remedy"] == "resume it first"
+    assert sandbox.request("GET", "/processes").json == []  # to look changes nothing
     resume(sandbox)
     assert sandbox.write("/tmp/x", "x").status == 200
 
@@ -450,6 +450,57 @@ def test_api_is_replaced_while_one_is_paused(daemon_factory: DaemonFactory) -> N
         pause(made)
         resume(made)
         assert made.request("DELETE", "/processes").status == 200
+
+
+def test_what_a_paused_one_has_done_is_known_after_api_was_replaced(
+    daemon_factory: DaemonFactory, pool: ThreadPoolExecutor
+) -> None:
+    """Nobody can ask its init, and it is not asked: what is on disk is told."""
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        made = api.sandbox()
+        ended = made.request("POST", "/processes", {"command": "echo ended; exit 3"}).json["id"]
+        wait_until(
+            lambda: made.request("GET", f"/processes/{ended}").json["status"] == "exited", what="it ends"
+        )
+        line = "echo before; until test -e /tmp/go; do sleep 0.05; done; echo after; sleep 0.2; exit 4"
+        runs = made.request("POST", "/processes", {"command": line}).json["id"]
+        other = made.request("POST", "/processes", {"command": "sleep 600"}).json["id"]
+
+        def logs(key: str) -> str:
+            return made.request("GET", f"/processes/{key}/logs?raw=true").body.decode()
+
+        wait_until(lambda: logs(runs) == "before\n", what="it has written")
+        pause(made)
+        daemon.kill(daemon.api_pid, signal.SIGKILL)
+        daemon.wait_ready(15)
+        api.close()
+        assert {one["id"] for one in made.request("GET", "/processes").json} == {runs, other}
+        everything = {one["id"]: one for one in made.request("GET", "/processes?all=true").json}
+        assert everything[ended]["exitCode"] == 3
+        shown = made.request("GET", f"/processes/{runs}").json
+        assert (shown["status"], shown["command"], shown["pid"]) == ("running", line, None)
+        assert (logs(runs), logs(ended)) == ("before\n", "ended\n")
+        # Who follows it now, or waits for its end, gets what comes after the resume.
+        following = pool.submit(lambda: made.request("GET", f"/processes/{runs}/logs?raw=true&follow=true"))
+        waiting = pool.submit(lambda: made.request("GET", f"/processes/{runs}/wait"))
+        time.sleep(0.5)
+        assert not following.done()
+        resume(made)
+        assert made.request("GET", f"/processes/{runs}").json["pid"] > 0
+        assert made.write("/tmp/go", "").status == 200
+        assert following.result(20).body == b"before\nafter\n"
+        assert waiting.result(20).json["exitCode"] == 4
+        # One that is ended while it is paused takes its commands with it.
+        pause(made)
+        daemon.kill(daemon.api_pid, signal.SIGKILL)
+        daemon.wait_ready(15)
+        api.close()
+        waiting = pool.submit(lambda: made.request("GET", f"/processes/{other}/wait"))
+        time.sleep(0.3)
+        assert not waiting.done()
+        assert api.kill(made.id).status == 200
+        assert waiting.result(20).json["outcome"] == "sandboxGone"
 
 
 def test_api_dies_between_the_row_and_the_kernel(daemon_factory: DaemonFactory) -> None:
