@@ -1,9 +1,9 @@
 """``GET /sandboxes/:id/processes/:key/attach``: a WebSocket to a process, its streams and its terminal.
 
 Text frames are JSON, one object each, told apart by ``type``. A binary frame from us is one byte of channel
-(1 stdout, 2 stderr), eight of the offset of its first byte in the log, then the bytes; one to us is the byte 0
-and what goes to stdin. Who comes back gives the offset behind the last byte it has: ``?offset=``. Nothing ends
-because somebody leaves.
+(1 stdout, 2 stderr), eight of the offset of its first byte in the log, then the bytes; one to us is the byte
+0 and what goes to stdin. Who comes back gives the offset behind the last byte it has: ``?offset=``. Nothing
+ends because somebody leaves.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Attach:
     def _admit(self, exchange: Exchange) -> tuple[str, tuple[str, str], int]:
         """Who it is, which process, from where. Raises ``Problem``.
 
-        A page of another site can have a browser make this request, but it can neither add a header nor know a
-        ticket, and cookies are not looked at. A ticket is bound to the origin of its page besides.
+        A page of another site can have a browser make this request, but it can neither add a header nor know
+        a ticket, and cookies are not looked at. A ticket is bound to the origin of its page besides.
         """
         match = ROUTE.fullmatch(exchange.scope["raw_path"].decode("ascii"))
         if match is None:

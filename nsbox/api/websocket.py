@@ -21,7 +21,7 @@ from wsproto.utilities import RemoteProtocolError
 #: A message that a client sends; more is cut off with 1009.
 MAX_MESSAGE = 64 * 1024
 PING_S = 20.0
-#: What is sent and not acknowledged by the other host for so long, in ms, ends the connection: a ping at least.
+#: What is sent and not acknowledged by the other host for so long, in ms, ends the connection: a ping is.
 _DEAD_MS = 60_000
 ROUTE = re.compile(r"/api/v1/sandboxes/([^/%]+)/processes/([^/%]+)/attach")
 

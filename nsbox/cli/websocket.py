@@ -31,7 +31,11 @@ _MAX_REFUSAL = 65_536
 
 
 class Refused(HostProblem):
-    """The daemon is there and says no."""
+    """The daemon is there and says no. ``passing``: it may say otherwise soon."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail or f"HTTP {status}")
+        self.passing = status >= 500
 
 
 class Lost(Exception):
@@ -63,8 +67,9 @@ class Socket:
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._text = ""
         self._data = b""
+        self._over: str | None = None
         try:
-            self._sock = socket.create_connection(
+            self._sock: socket.socket = socket.create_connection(
                 (parts.hostname, parts.port or (443 if secure else 80)), timeout_s
             )
             if secure:
@@ -102,11 +107,11 @@ class Socket:
                 if isinstance(event, RejectConnection):
                     refused = event.status_code
                     if not event.has_body:
-                        raise Refused(f"HTTP {refused}")
+                        raise Refused(refused, "")
                 elif isinstance(event, RejectData):
                     body += event.data
                     if event.body_finished or len(body) > _MAX_REFUSAL:
-                        raise Refused(_detail(body) or f"HTTP {refused}")
+                        raise Refused(refused, _detail(body))
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -114,9 +119,11 @@ class Socket:
     def receive(self) -> Iterator[Output | Told]:
         """Wait for something to come; what it says. Raises ``Lost`` at the end."""
         found = list(self.pending())  # some of it may have come with the handshake
-        if not found:
+        if not found and self._over is None:
             self._feed()
             found = list(self.pending())
+        if not found and self._over is not None:
+            raise Lost(self._over)
         yield from found
 
     def pending(self) -> Iterator[Output | Told]:
@@ -127,7 +134,8 @@ class Socket:
                 if event.message_finished:
                     data, self._data = self._data, b""
                     if len(data) >= _HEAD.size:
-                        yield Output(*_HEAD.unpack_from(data), data[_HEAD.size :])
+                        channel, offset = _HEAD.unpack_from(data)
+                        yield Output(channel, offset, data[_HEAD.size :])
             elif isinstance(event, TextMessage):
                 self._text += event.data
                 if event.message_finished:
@@ -137,7 +145,7 @@ class Socket:
             elif isinstance(event, Ping):
                 self._send(event.response())
             elif isinstance(event, CloseConnection):
-                raise Lost(event.reason or f"closed ({event.code})")
+                self._over = event.reason or f"closed ({event.code})"  # told when the rest is read
 
     def type(self, data: bytes) -> None:
         """Send to stdin."""
@@ -161,6 +169,8 @@ class Socket:
     def _feed(self) -> None:
         try:
             data = self._sock.recv(_CHUNK)
+            while data and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+                data += self._sock.recv(_CHUNK)  # poll(2) knows nothing of what TLS has unpacked
             self._ws.receive_data(data or None)
         except (OSError, ProtocolError) as error:
             raise Lost(str(error)) from error

@@ -38,8 +38,8 @@ _Dead = tuple[int, int, resource.struct_rusage | None]
 
 
 class Command:
-    """A command. ``kept`` are duplicates of the read ends of its output, and of the write end of an input that
-    stays open; ``pid`` is 0 until it runs."""
+    """A command. ``kept`` are duplicates of the read ends of its output, and of the write end of an input
+    that stays open; ``pid`` is 0 until it runs."""
 
     def __init__(self, order: Exec, kept: tuple[int, ...]) -> None:
         # Not the whole order: its environment may hold secrets, which have no business here afterwards.

@@ -144,8 +144,8 @@ def _enter(path: str) -> None:
 
 
 def _start(order: Exec, streams: list[int], who: Credentials, slave: str) -> int:
-    """The command's pid; on the terminal ``slave``, if that is not empty. Raises ``OSError`` when there can be
-    no process at all."""
+    """The command's pid; on the terminal ``slave``, if that is not empty. Raises ``OSError`` when there can
+    be no process at all."""
     environ = dict(pair.partition("=")[::2] for pair in order.environ)
     environ.setdefault("PATH", _DEFAULT_PATH)
     environ.setdefault("HOME", who.home)

@@ -21,7 +21,7 @@ from nsbox.wire.messages import TO_SPAWNER, Resize
 #: As much as a terminal takes at a time, about.
 _CHUNK = 4096
 _END_OF_INPUT = b"\x04"
-#: What a terminal and its pipe can hold when its command has ended. More is of others, who may write for ever.
+#: What a terminal and its pipe can hold when its command has ended. More is others', who may write on.
 _LAST_WORDS = 256 * 1024
 #: <asm-generic/ioctls.h>; not in every Python's termios.
 _TIOCSPTLCK, _TIOCGPTN = 0x40045431, 0x80045430

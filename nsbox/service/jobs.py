@@ -32,8 +32,8 @@ _DEATH = 10.0
 
 
 class Streams(msgspec.Struct):
-    """A command's three pipes: our ends, what init gets (the command's ends and those to keep), and what is to
-    be written to stdin. ``open``: stdin is not closed behind that."""
+    """A command's three pipes: our ends, what init gets (the command's ends and those to keep), and what is
+    to be written to stdin. ``open``: stdin is not closed behind that."""
 
     stdin: int
     stdout: int

@@ -8,8 +8,8 @@
      │                 │             AskLog → LogRows; unasked: NetworkState
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 or 6 pipe ends → Started | Refused,
-            │                        later Exited; CloseInput, Resize; Kill; Signal, KillAll → Killed; Forget; Agent → AgentReady
-            │                        + socket; Dial → Dialled + socket
+            │                        later Exited; CloseInput, Resize; Kill; Signal, KillAll → Killed;
+            │                        Forget; Agent → AgentReady + socket; Dial → Dialled + socket
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited; Resize
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
                                      Scan → Entries*, Remove → Done; each may answer Refused
@@ -310,8 +310,8 @@ class Running(NamedTuple):
 
 
 class Exec(NamedTuple):
-    """Start a command. Descriptors: stdin, stdout, stderr, and the ends to keep: the read ends of the last two
-    and, if stdin stays open, its write end. An empty ``user`` is root, an empty ``cwd``
+    """Start a command. Descriptors: stdin, stdout, stderr, and the ends to keep: the read ends of the last
+    two and, if stdin stays open, its write end. An empty ``user`` is root, an empty ``cwd``
     the user's home, or / if that cannot be entered. ``environ`` holds ``NAME=value``. ``tty``: on a terminal
     of this size, ``rows << 16 | columns``; 0: on none."""
 

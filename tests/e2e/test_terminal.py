@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
+import select
 import signal
+import struct
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -217,7 +225,9 @@ def test_who_sends_too_much_is_cut_and_the_process_goes_on(sandbox: Sandbox) -> 
 def test_a_terminal(sandbox: Sandbox) -> None:
     key = begin(sandbox, "sh", terminal={"rows": 30, "columns": 100})
     client = Client(sandbox, key)
-    client.socket.type(b"tty; stty size; echo $TERM-; test -t 0 && test -t 1 && test -t 2 && echo all; id -u; stat -c %U $(tty)\n")
+    client.socket.type(
+        b"tty; stty size; echo $TERM-; test -t 0 && test -t 1 && test -t 2 && echo all; id -u; stat -c %U $(tty)\n"
+    )
     client.sees(b"/dev/pts/0\r\n30 100\r\nxterm-256color-\r\nall\r\n")
     client.socket.tell("resize", rows=40, columns=120)
     client.socket.type(b"stty size\n")
@@ -233,7 +243,9 @@ def test_a_terminal(sandbox: Sandbox) -> None:
 
 
 def test_a_program_in_a_terminal_is_told_of_a_new_size(sandbox: Sandbox) -> None:
-    key = begin(sandbox, "trap 'echo now $(stty size)' WINCH; echo ready; while :; do sleep 0.1; done", terminal={})
+    key = begin(
+        sandbox, "trap 'echo now $(stty size)' WINCH; echo ready; while :; do sleep 0.1; done", terminal={}
+    )
     client = Client(sandbox, key)
     client.sees(b"ready")
     client.socket.tell("resize", rows=11, columns=22)
@@ -304,3 +316,137 @@ def test_sizes_are_bounded_and_pipes_have_none(sandbox: Sandbox) -> None:
     assert client.told[-1].body["problem"]["code"] == "no_terminal"
     client.socket.tell("closeStdin")
     assert client.end()["exitCode"] == 0
+
+
+# ---- nsbox shell, on a real terminal
+
+
+class Terminal:
+    """``nsbox shell`` as a user has it: on a pseudo-terminal of this host."""
+
+    def __init__(self, api: Api, *arguments: str) -> None:
+        self.pid, self.master = pty.fork()
+        if not self.pid:
+            try:
+                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
+                environ = {**os.environ, "NSBOX_URL": api.url, "NSBOX_API_KEY": str(api.key), "TERM": "vt100"}
+                os.execve(sys.executable, [sys.executable, "-m", "nsbox", "shell", *arguments], environ)
+            finally:
+                os._exit(99)
+        self.shown = b""
+        self.status: int | None = None
+
+    def type(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    def sees(self, text: bytes) -> None:
+        until = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            left = until - time.monotonic()
+            assert left > 0, self.shown[-2000:]
+            assert select.select([self.master], [], [], left)[0], self.shown[-2000:]
+            try:
+                more = os.read(self.master, 65_536)
+            except OSError:
+                more = b""
+            assert more, self.shown[-2000:]
+            self.shown += more
+
+    def flags(self) -> int:
+        """Whether it is in raw mode is seen by its local flags."""
+        return int(termios.tcgetattr(self.master)[3])
+
+    def exit(self) -> int:
+        try:
+            while select.select([self.master], [], [], PATIENCE)[0]:
+                more = os.read(self.master, 65_536)
+                self.shown += more
+                if not more:
+                    break
+        except OSError:
+            pass  # EIO: it has gone
+        _, status = os.waitpid(self.pid, 0)
+        self.status = os.waitstatus_to_exitcode(status)
+        return self.status
+
+    def close(self) -> None:
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.master)
+
+
+@pytest.fixture
+def shell() -> Iterator[Callable[..., Terminal]]:
+    made: list[Terminal] = []
+
+    def make(api: Api, *arguments: str) -> Terminal:
+        made.append(Terminal(api, *arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_shell_as_a_user_has_it(api: Api, sandbox: Sandbox, shell: Callable[..., Terminal]) -> None:
+    user = shell(api, sandbox.id, "--", "sh")
+    user.sees(b"# ")
+    assert not user.flags() & termios.ICANON
+    user.type(b"stty size; echo $TERM-; tty\r")
+    user.sees(b"33 99\r\nvt100-\r\n/dev/pts/0\r\n")
+    fcntl.ioctl(user.master, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 50, 0, 0))
+    user.type(b"until [ \"$(stty size)\" = '20 50' ]; do sleep 0.1; done; echo re''sized\r")
+    user.sees(b"resized\r\n")
+    user.type(b"exit 7\r")
+    assert user.exit() == 7
+
+
+def test_a_shell_left_and_come_back_to(api: Api, sandbox: Sandbox, shell: Callable[..., Terminal]) -> None:
+    user = shell(api, sandbox.id, "--", "sh")
+    user.sees(b"# ")
+    user.type(b"mine=this; echo on''e\r")
+    user.sees(b"one\r\n")
+    user.type(b"~.")
+    assert user.exit() == 0
+    key = re.search(rb"--attach (cmd_[0-9a-f]+) ", user.shown)
+    assert key is not None, user.shown
+    again = shell(api, "--attach", key[1].decode(), sandbox.id)
+    again.sees(b"one\r\n")  # what was there before
+    again.type(b"echo got-$mine\r")
+    again.sees(b"got-this\r\n")
+    again.type(b"kill -TERM $$; kill -KILL $$\r")
+    assert again.exit() == 128 + signal.SIGKILL
+
+
+def test_a_shell_comes_back_by_itself(daemon_factory: DaemonFactory, shell: Callable[..., Terminal]) -> None:
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        user = shell(api, sandbox.id, "--", "sh")
+        user.sees(b"# ")
+        user.type(b"x=kept; echo se''t\r")
+        user.sees(b"set\r\n")
+        for number in range(2):
+            daemon.kill(daemon.api_pid, signal.SIGKILL)
+            daemon.wait_ready(30)
+            # What is typed into a connection that dies is lost, as everywhere: wait for the new one.
+            found = sandbox.request("GET", "/processes").json
+            assert [one["stdin"] for one in found] == ["open"]
+            deadline = time.monotonic() + PATIENCE
+            while b"%d-kept" % number not in user.shown and time.monotonic() < deadline:
+                user.type(b"echo %d-$x\r" % number)
+                if select.select([user.master], [], [], 2)[0]:
+                    user.shown += os.read(user.master, 65_536)
+            assert b"%d-kept" % number in user.shown
+        user.type(b"exit 3\r")
+        assert user.exit() == 3
+
+
+def test_a_shell_that_is_not_possible(api: Api, sandbox: Sandbox, shell: Callable[..., Terminal]) -> None:
+    user = shell(api, "sbx_none")
+    assert user.exit() == 125
+    assert b"sandbox_not_found" in user.shown or b"no sandbox" in user.shown, user.shown
+    user = shell(api, sandbox.id, "--", "/no/such/program")
+    assert user.exit() == 127
+    assert b"cannot run /no/such/program" in user.shown
