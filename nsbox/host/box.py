@@ -79,8 +79,8 @@ class RunningCommand:
 
 
 class Adopted:
-    """A command of an earlier api process. ``outputs``: read ends, which the taker owns, and so is ``input``, the
-    write end of a stdin that is kept open (-1: there is none). Its end may have been told already."""
+    """A command of an earlier api process. ``outputs``: read ends, which the taker owns, as is
+    ``input``, the write end of a stdin that is kept open (-1: there is none). Its end may have been told."""
 
     def __init__(self, running: RunningCommand, told: Running, outputs: list[int], input_: int) -> None:
         self.running, self.outputs, self.input = running, outputs, input_
