@@ -82,7 +82,7 @@ class Adopted:
     """A command of an earlier api process. ``outputs``: read ends, which the taker owns, as is
     ``input``, the write end of a stdin that is kept open (-1: there is none). Its end may have been told."""
 
-    def __init__(self, running: RunningCommand, told: Running, outputs: list[int], input_: int) -> None:
+    def __init__(self, running: RunningCommand, told: Running, outputs: list[int], input_: int = -1) -> None:
         self.running, self.outputs, self.input = running, outputs, input_
         self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
 
