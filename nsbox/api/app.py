@@ -15,6 +15,7 @@ from nsbox.api import (
     images,
     imports,
     logs,
+    metrics,
     network,
     ports,
     pulling,
@@ -23,6 +24,7 @@ from nsbox.api import (
     uploads,
 )
 from nsbox.api.bodies import JsonBodies
+from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
@@ -44,9 +46,14 @@ def create_app(services: Services, settings: Settings) -> Gate:
         pulling.templates_route(services, bodies, settings),
         imports.route(services, settings),
     ]
+
+    async def scrape(exchange: Exchange) -> None:
+        await metrics.scrape(exchange, services, settings.metrics_readers)
+
     tickets = Tickets()
     sockets = attach.Attach(services, tickets)
-    return Gate(_routes(services, settings, tickets), raw_routes, services, bodies, sockets)  # type: ignore[arg-type]
+    routes = _routes(services, settings, tickets)
+    return Gate(routes, raw_routes, services, bodies, sockets, {metrics.PATH: scrape})  # type: ignore[arg-type]
 
 
 def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTrio:
@@ -62,6 +69,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     images.add(app, services, settings)
     ports.add(app, services)
     network.add(app, services, settings)
+    metrics.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app
