@@ -117,12 +117,23 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.started = True
-            message = {**message, "headers": [*message.get("headers", []), *_COMMON]}
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            with trio.CancelScope(shield=True):
-                await self._finish(message)
+            await self._send({**message, "headers": [*message.get("headers", []), *_COMMON]})
             return
-        await self._send(message)
+        message = await self._send_all_but_the_last_piece(message)
+        if message.get("more_body", False):
+            await self._send(message)
+            return
+        with trio.CancelScope(shield=True):
+            await self._finish(message)
+
+    async def _send_all_but_the_last_piece(self, message: dict[str, Any]) -> dict[str, Any]:
+        """What is left to send. h11 and the connection copy what they are given, which of ten megabytes is
+        felt."""
+        body = message.get("body", b"")
+        last = max(0, len(body) - 1) // PIECE * PIECE
+        for begin in range(0, last, PIECE):
+            await self._send({**message, "body": body[begin : begin + PIECE], "more_body": True})
+        return {**message, "body": body[last:]} if last else message
 
     async def _finish(self, message: dict[str, Any]) -> None:
         if not self._body_ended:
@@ -146,12 +157,7 @@ class Exchange:
                 "headers": [*headers, (b"content-length", b"%d" % len(body))],
             }
         )
-        # In pieces: h11 and the connection copy what they are given, which of ten megabytes is felt.
-        last = max(0, (len(body) - 1) // PIECE) * PIECE
-        for begin in range(0, last, PIECE):
-            piece = body[begin : begin + PIECE]
-            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await self.send({"type": "http.response.body", "body": body[last:]})
+        await self.send({"type": "http.response.body", "body": body})
 
     async def answer_json(self, value: Any, status: int = 200) -> None:
         """A whole JSON answer."""

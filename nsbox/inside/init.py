@@ -88,11 +88,11 @@ def main(init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | No
     No other descriptors are open than those and the standard streams: the zygote has no more.
     """
     try:
-        libc.set_name(b"nsbox-init")
+        privileges.name_process("nsbox-init")
         if not control.recv(1, _socket.MSG_PEEK):  # keeper has written our id maps when it says something
             os._exit(1)
-        init.take(control, listener, cgroup)
-        child = init.come_in(libc.CLONE_NEWCGROUP, mould.gone, _prepare, control, mould)
+        init.take(control, listener)
+        child = init.come_in(cgroup, libc.CLONE_NEWCGROUP, mould.gone, _prepare, control, mould)
         privileges.drop(mould.gone, mould.init)
         if child.recv(1) != _ROOT_STANDS:
             os._exit(1)  # the child has told keeper why
@@ -174,7 +174,6 @@ class Init:
 
     _listener: RawSocket
     _control: RawSocket
-    _cgroup: int | None
     _wakeup: int
 
     def __init__(self, mould: Mould) -> None:
@@ -185,23 +184,27 @@ class Init:
             Leaves(mould.gives_memory), mould.command, self._watch, self._unwatch, self._send
         )
 
-    def take(self, control: RawSocket, listener: RawSocket, cgroup: int | None) -> None:
+    def take(self, control: RawSocket, listener: RawSocket) -> None:
         """What only the forked process has."""
         self._control, self._listener = control, listener
-        self._cgroup = cgroup
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # Process 1 gets from inside only the signals it handles, and it handles none but SIGCHLD.
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
     def come_in(
-        self, new: int, gone: capabilities.Gone, be: Callable[..., NoReturn], *about: object
+        self,
+        cgroup: int | None,
+        new: int,
+        gone: capabilities.Gone,
+        be: Callable[..., NoReturn],
+        *about: object,
     ) -> RawSocket:
-        """Be root of the namespaces, leave keeper's of the kinds ``new`` too, fork the first child, and have
-        nothing of ``gone`` come back by an exec. Our end of the child's socket."""
+        """Be root of the namespaces, leave keeper's of the kinds ``new`` too, fork the first child, in a leaf
+        of ``cgroup``, and have nothing of ``gone`` come back by an exec. Our end of the child's socket."""
         become_root()
-        libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+        privileges.die_with_parent(signal.SIGKILL)
         libc.unshare(new)
-        self.commands.leaves.use(self._cgroup)
+        self.commands.leaves.use(cgroup)
         child = self.commands.adopt_first(be, *about)
         privileges.promise(gone)
         return child

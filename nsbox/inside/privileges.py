@@ -4,8 +4,6 @@ import os
 import resource
 from collections.abc import Iterable
 
-import prctl
-
 from nsbox.kernel import capabilities, libc
 
 _COMMAND_DESCRIPTORS = 65_536
@@ -54,12 +52,12 @@ def drop(gone: capabilities.Gone, program: libc.Filter) -> None:
 
 def die_with_parent(signal_number: int) -> None:
     """Ask for ``signal_number`` when the parent dies. After every change of ids, which clears it."""
-    prctl.set_pdeathsig(signal_number)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal_number)
 
 
 def name_process(name: str) -> None:
     """What ps shows of a process that was forked and not exec'd. keeper has replaced the command line."""
-    prctl.set_name(name)
+    libc.set_name(name.encode())
 
 
 def close_all_but(kept: Iterable[int]) -> None:

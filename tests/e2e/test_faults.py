@@ -132,10 +132,11 @@ def test_an_init_that_is_killed_is_recorded(own_daemon: Daemon) -> None:
     """A sandbox whose process 1 dies by itself: its commands' clients hear of it, and the record does."""
     with own_daemon.api() as api:
         before = baseline(own_daemon, api)
-        seen = {one.pid for one in descendants(own_daemon.pid)}
         sandbox = api.sandbox()
         sandbox.request("POST", "/processes", {"command": ["sleep", "9101"]})
-        top = _init_of(own_daemon, "9101", seen)
+        # vfork(2)'s parent goes on before the kernel has the new program's arguments in place.
+        wait_until(lambda: _init_of(own_daemon, "9101"), what="the command shows its arguments")
+        top = _init_of(own_daemon, "9101")
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(sandbox.exec, "sleep 30")
             wait_until(lambda: "sleep 30" in sandbox.out("ps -eo args"), what="the command runs")
@@ -152,9 +153,9 @@ def test_an_init_that_is_killed_is_recorded(own_daemon: Daemon) -> None:
         back_to(own_daemon, api, before)
 
 
-def _init_of(daemon: Daemon, marker: str, before: set[int]) -> int:
+def _init_of(daemon: Daemon, marker: str) -> int:
     """The process 1 of the sandbox in which a command with this argument runs: the topmost ancestor of it
-    that is in the same pid namespace."""
+    that is in the same pid namespace. 0 where there is none."""
     table = {one.pid: one.parent for one in descendants(daemon.pid)}
     for pid in table:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
@@ -163,7 +164,7 @@ def _init_of(daemon: Daemon, marker: str, before: set[int]) -> int:
                 while table.get(pid) and os.readlink(f"/proc/{table[pid]}/ns/pid") == space:
                     pid = table[pid]
                 return pid
-    raise AssertionError(f"no process has {marker}; there were {len(before)}")
+    return 0
 
 
 def test_too_many_are_refused(small_daemon: Daemon) -> None:

@@ -41,10 +41,21 @@ async def test_asked_for_twice_at_once_and_later(service: Service) -> None:
     assert hers.id != made[0].id
 
 
-async def test_a_client_that_leaves_comes_back_for_it(service: Service) -> None:
+async def leave_in_the_middle(service: Service) -> None:
+    """Of a create, which keeper holds up until its gate is opened."""
     service.keeper.create_gate = trio.Event()
-    with trio.move_on_after(0.01):
-        await service.creations.create("ann", KEYED)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.creations.create, "ann", KEYED)
+            while not service.registry.all():
+                await trio.sleep(0.001)
+            await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_leaves_comes_back_for_it(service: Service) -> None:
+    await leave_in_the_middle(service)
+    assert service.keeper.create_gate is not None
     service.keeper.create_gate.set()
     await until(lambda: len(service.keeper.lives) == 1)
     record = await service.creations.create("ann", KEYED)
@@ -82,14 +93,7 @@ async def test_after_a_restart(service: Service) -> None:
 
 async def test_killed_before_it_was_announced(service: Service) -> None:
     """The next api ends what the record calls creating; whoever asks again gets a sandbox that runs."""
-    service.keeper.create_gate = trio.Event()
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(service.creations.create, "ann", KEYED)
-            while not service.registry.all():
-                await trio.sleep(0.001)
-            await trio.sleep(0.01)
-            nursery.cancel_scope.cancel()
+    await leave_in_the_middle(service)
     (live,) = service.registry.all()
     assert live.record.state is State.CREATING
     service.start()
