@@ -38,6 +38,8 @@ from nsbox.proxy.tcp import Publisher
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
+from nsbox.service.cuts import Cuts
+from nsbox.service.differences import Differences
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.files import Files
 from nsbox.service.health import Health
@@ -48,11 +50,13 @@ from nsbox.service.ports import Ports
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.snapshots import Snapshots
 from nsbox.service.templates import Templates
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
 from nsbox.store.keys import KeyRing, KeyTable
 from nsbox.store.sandboxes import SandboxStore
+from nsbox.store.snapshots import SnapshotStore
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +173,8 @@ async def _serve(
 
     def standing() -> list[tuple[str, ...]]:
         """The layers that nobody may remove, whatever the images say."""
-        return [live.record.layers for live in registry.all()] + [tuple(templates.layers())]
+        living = [live.record.layers for live in registry.all()]
+        return [*living, tuple(templates.layers()), *snapshots.stacks()]
 
     images = Images(settings, keeper, nursery, standing)
     files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
@@ -180,13 +185,29 @@ async def _serve(
     sandboxes = Sandboxes(
         registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve
     )
+    creations = Creations(sandboxes, commands, registry, nursery)
+    cuts = Cuts(keeper, settings, nursery)
+    snapshots = Snapshots(
+        SnapshotStore(database),
+        registry,
+        images,
+        templates,
+        cuts,
+        sandboxes,
+        creations,
+        settings,
+        reserve,
+        nursery,
+    )
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
     # From here on, not from the first request on: the first start builds a template, which takes its time.
     nursery.start_soon(_beat, keeper, orders.heartbeat)
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
+    await snapshots.load()
     await sandboxes.reconcile(alive)
+    await snapshots.reconcile()
     nursery.start_soon(commands.clear_unused)
     health = Health(registry, keeper.enforced)
     form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
@@ -198,22 +219,24 @@ async def _serve(
     ports.republish()
     services = Services(
         sandboxes=sandboxes,
-        creations=Creations(sandboxes, commands, registry, nursery),
+        creations=creations,
         templates=templates,
         images=images,
-        building=Building(images, sandboxes, commands, keeper, settings),
+        building=Building(images, sandboxes, commands, registry, cuts, settings),
         commands=commands,
         readiness=Readiness(commands, ports),
         files=Files(registry, settings, reserve),
         ports=ports,
         network=Network(registry, keeper, settings),
+        snapshots=snapshots,
+        differences=Differences(registry, images, keeper),
         health=health,
         keys=keys,
     )
     for task in (sandboxes.expire, sandboxes.keep_house, images.keep_house):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
-    used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)
+    used = {layer for stack in standing() for layer in stack} | set(template.layers)
     nursery.start_soon(remove_unused, settings.state_dir, keeper, used)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:

@@ -18,6 +18,7 @@ from nsbox.api import (
     ports,
     pulling,
     sandboxes,
+    snapshots,
     uploads,
 )
 from nsbox.api.bodies import JsonBodies
@@ -56,6 +57,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     images.add(app, services, settings)
     ports.add(app, services)
     network.add(app, services, settings)
+    snapshots.add(app, services, settings)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

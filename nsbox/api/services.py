@@ -18,7 +18,9 @@ from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
+from nsbox.model.snapshot import Snapshot
 from nsbox.oci.reference import Reference
+from nsbox.oci.snapshots.orders import Changes
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord
@@ -313,6 +315,52 @@ class NetworkService(Protocol):
         ...
 
 
+class SnapshotsService(Protocol):
+    """What sandboxes had written, kept."""
+
+    def get(self, owner: str, snapshot_id: str) -> Snapshot:
+        """Raises ``SNAPSHOT_NOT_FOUND``."""
+        ...
+
+    def of_owner(self, owner: str) -> list[Snapshot]:
+        """All of them, oldest first."""
+        ...
+
+    async def of_sandbox(self, owner: str, sandbox_id: str) -> list[Snapshot]:
+        """Those of one sandbox."""
+        ...
+
+    def is_durable(self, record: Snapshot) -> bool:
+        """Whether it is on disk."""
+        ...
+
+    async def take(self, owner: str, sandbox_id: str, name: str, *, must_stand: bool) -> Snapshot:
+        """Returning means that it is whole; when it raises, nothing is left."""
+        ...
+
+    async def fork(
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec
+    ) -> tuple[list[Sandbox], Snapshot]:
+        """So many sandboxes like one, or none; and what is known of the copy."""
+        ...
+
+    async def remove(self, owner: str, snapshot_id: str) -> Snapshot:
+        """Nobody is given it any more; who stands on it keeps its layer."""
+        ...
+
+
+class DifferencesService(Protocol):
+    """What has changed."""
+
+    async def of_sandbox(self, owner: str, sandbox_id: str, behind: str, limit: int) -> Changes:
+        """A page behind the one that ended with ``behind``."""
+        ...
+
+    async def of_snapshot(self, record: Snapshot, behind: str, limit: int) -> Changes:
+        """The same of a snapshot."""
+        ...
+
+
 class HealthService(Protocol):
     """Whether sandboxes can be made now."""
 
@@ -342,5 +390,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FilesService
     ports: PortsService
     network: NetworkService
+    snapshots: SnapshotsService
+    differences: DifferencesService
     health: HealthService
     keys: Keys
