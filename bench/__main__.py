@@ -25,6 +25,7 @@ from bench import (
     pulled,
     report,
     rivals,
+    snapshots,
     stages,
     unpack,
 )  # fmt: skip
@@ -50,6 +51,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
     "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
     "pulled": ("From an image that is here, and from the default template", pulled.measure),
+    "snapshots": ("Snapshots, forks and differences", snapshots.measure),
     "network": ("The network: what it adds, and what goes through it", network.measure),
     "memory": ("Memory", memory.idle),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),

@@ -287,9 +287,10 @@ while True:
 def test_a_database_that_is_written_meanwhile(
     sandbox: Sandbox, make_sandbox: Callable[..., Sandbox], clean: None
 ) -> None:
-    """Of one cut: two files that are written in turns differ by one at most, and SQLite finds its file whole."""
-    sh(sandbox, "mkdir /pair; for i in $(seq 300); do head -c 20000 /dev/zero > /pair/$i; done")
-    writer = """
+    """Of one cut: two files that are written in turns differ by one at most, and SQLite finds its file
+    whole."""
+    sh(sandbox, "mkdir /pair; for i in $(seq 300); do head -c 20000 /dev/zero > /pair/$i; done") writer =
+    """
 import sqlite3
 c = sqlite3.connect("/pair/db", isolation_level=None)
 c.execute("CREATE TABLE t (n, x)")
