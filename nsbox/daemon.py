@@ -41,6 +41,7 @@ from nsbox.service.creations import Creations
 from nsbox.service.cuts import Cuts
 from nsbox.service.differences import Differences
 from nsbox.service.embedding import default_template, remove_unused
+from nsbox.service.exports import Exports
 from nsbox.service.files import Files
 from nsbox.service.health import Health
 from nsbox.service.images import Images
@@ -230,6 +231,7 @@ async def _serve(
         network=Network(registry, keeper, settings),
         snapshots=snapshots,
         differences=Differences(registry, images, keeper),
+        exports=Exports(images, keeper),
         health=health,
         keys=keys,
     )

@@ -10,6 +10,7 @@ from nsbox.api import (
     commands,
     downloads,
     execution,
+    exports,
     files,
     images,
     imports,
@@ -40,6 +41,8 @@ def create_app(services: Services, settings: Settings) -> Gate:
         pulling.images_route(services, bodies, settings),
         pulling.templates_route(services, bodies, settings),
         imports.route(services, settings),
+        exports.snapshots_route(services),
+        exports.images_route(services),
     ]
     return Gate(_routes(services, settings), raw_routes, services, bodies)  # type: ignore[arg-type]
 

@@ -361,6 +361,20 @@ class DifferencesService(Protocol):
         ...
 
 
+class ExportsService(Protocol):
+    """Archives, as streams."""
+
+    def snapshot(
+        self, record: Snapshot, *, layout: bool
+    ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+        """A snapshot as an OCI layout, or its files."""
+        ...
+
+    def image(self, name: str, *, layout: bool) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+        """The same of an image. Raises ``IMAGE_NOT_FOUND``."""
+        ...
+
+
 class HealthService(Protocol):
     """Whether sandboxes can be made now."""
 
@@ -392,5 +406,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     network: NetworkService
     snapshots: SnapshotsService
     differences: DifferencesService
+    exports: ExportsService
     health: HealthService
     keys: Keys

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-import threading
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import DaemonFactory
 from tests.e2e.client import JSON, Answer, Api, Sandbox
 from tests.e2e.daemon import Daemon, wait_until
 
@@ -47,7 +49,8 @@ open("setuid", "w").write("x"); os.chmod("setuid", 0o6755)
 os.mkdir("sticky"); os.chmod("sticky", 0o1777)
 os.mkdir("setgid"); os.chown("setgid", 0, 42); os.chmod("setgid", 0o2775)
 open("setgid/in", "w").close()
-os.symlink("/etc/passwd", "link"); os.symlink("nowhere\n\xe9", "dangling"); os.chown("link", 7, 8, follow_symlinks=False)
+os.symlink("/etc/passwd", "link"); os.symlink("nowhere\n\xe9", "dangling")
+os.chown("link", 7, 8, follow_symlinks=False)
 os.link("plain", "deep/hard"); os.link("plain", "deep/er/hard")
 os.mkfifo("fifo", 0o622)
 s = socket.socket(socket.AF_UNIX); s.bind("socket")
@@ -272,9 +275,9 @@ def test_names_that_are_not_utf8(sandbox: Sandbox) -> None:
     assert raw == [b"/data/odd \xff\xfe\n\t name"]
 
 
-#: Writes two files one after the other, so that at any moment they differ by one at most; each in place.
+#: Writes two files in turns, each in place: at any moment they differ by one at most.
 PAIR = """
-import os, time
+import os
 a, b = (os.open(f"/pair/{name}", os.O_RDWR | os.O_CREAT) for name in "ab")
 number = 0
 while True:
@@ -282,15 +285,8 @@ while True:
     os.pwrite(a, b"%020d" % number, 0); os.pwrite(b, b"%020d" % number, 0)
     if number == 1: os.close(os.open("/pair/ready", os.O_CREAT))
 """
-
-
-def test_a_database_that_is_written_meanwhile(
-    sandbox: Sandbox, make_sandbox: Callable[..., Sandbox], clean: None
-) -> None:
-    """Of one cut: two files that are written in turns differ by one at most, and SQLite finds its file
-    whole."""
-    sh(sandbox, "mkdir /pair; for i in $(seq 300); do head -c 20000 /dev/zero > /pair/$i; done") writer =
-    """
+#: Inserts two rows at a time.
+DATABASE = """
 import sqlite3
 c = sqlite3.connect("/pair/db", isolation_level=None)
 c.execute("CREATE TABLE t (n, x)")
@@ -298,11 +294,22 @@ for n in range(10**9):
     c.execute("BEGIN"); c.execute("INSERT INTO t VALUES (?, randomblob(3000))", (n,))
     c.execute("INSERT INTO t VALUES (?, randomblob(3000))", (n,)); c.execute("COMMIT")
 """
-    for code in (PAIR, writer):
+CHECK = """
+import sqlite3
+c = sqlite3.connect("/pair/db")
+for query in ("PRAGMA integrity_check", "SELECT count(*) % 2 FROM t"): print(c.execute(query).fetchone()[0])
+"""
+
+
+def test_a_database_that_is_written_meanwhile(
+    sandbox: Sandbox, make_sandbox: Callable[..., Sandbox], clean: None
+) -> None:
+    """All of it is of one moment."""
+    sh(sandbox, "mkdir /pair; for i in $(seq 300); do head -c 20000 /dev/zero > /pair/$i; done")
+    for code in (PAIR, DATABASE):
         assert sandbox.request("POST", "/processes", {"command": ["python3", "-c", code]}).status == 201
-    wait_until(
-        lambda: sandbox.exec("test -e /pair/ready -a -s /pair/db").json["exitCode"] == 0, what="written"
-    )
+    ready = "test -e /pair/ready -a -s /pair/db"
+    wait_until(lambda: sandbox.exec(ready).json["exitCode"] == 0, what="both write")
     for _ in range(3):
         taken = take(sandbox)
         if taken["processes"] == "running":
@@ -311,8 +318,82 @@ for n in range(10**9):
         again = from_snapshot(make_sandbox, taken)
         first, second = (int(sh(again, f"cat /pair/{name}")) for name in "ab")
         assert first - second in (0, 1)
-        check = "import sqlite3; c = sqlite3.connect('/pair/db'); print(c.execute('PRAGMA integrity_check').fetchone()[0], c.execute('SELECT count(*) % 2 FROM t').fetchone()[0])"
-        answer = again.exec(["python3", "-c", check])
-        assert answer.json["stdout"] == "ok 0\n", answer.json
+        answer = again.exec(["python3", "-c", CHECK])
+        assert answer.json["stdout"] == "ok\n0\n", answer.json
     before = int(sh(sandbox, "cat /pair/a"))
     wait_until(lambda: int(sh(sandbox, "cat /pair/a")) > before, what="it goes on writing")
+
+
+def export(api: Api, path: str, to: str) -> None:
+    """To a file, as a browser would."""
+    answer = api.request("GET", path)
+    assert answer.status == 200, answer
+    assert answer.headers["Content-Type"] == "application/x-tar"
+    with open(to, "wb") as file:
+        file.write(answer.body)
+
+
+def test_an_export_comes_back_by_import(
+    sandbox: Sandbox, api: Api, make_sandbox: Callable[..., Sandbox], clean: None
+) -> None:
+    fill(sandbox)
+    sh(sandbox, "rm /etc/group; rm -rf /etc/ssl; mkdir /etc/ssl; echo mine > /etc/ssl/only")
+    before = tell(sandbox), tell(sandbox, "/etc/ssl")
+    taken = take(sandbox)
+    whole = api.request("GET", f"/snapshots/{taken['id']}/export")
+    assert whole.status == 200, whole
+    name = f"test/{taken['id']}:1"
+    headers = {"Content-Type": "application/octet-stream"}
+    came = api.request("POST", f"/images/import?name={name}", raw=whole.body, headers=headers)
+    assert came.status == 200, came
+    assert len(came.json["layers"]) == 2
+    try:
+        again = make_sandbox(image=name, pull="never")
+        assert (tell(again), tell(again, "/etc/ssl")) == before
+        assert sh(again, "test -e /etc/group || echo gone; pwd") == sh(sandbox, "echo gone; pwd")
+        image = api.request("GET", f"/images/export?image={name}")
+        assert image.status == 200, image
+        assert abs(len(image.body) - len(whole.body)) < 65_536
+    finally:
+        assert api.request("DELETE", f"/images/{name}").status == 200
+
+
+def test_other_tools_take_an_export(sandbox: Sandbox, api: Api, tmp_path: Path, clean: None) -> None:
+    """skopeo reads the layout, umoci makes a tree of it; GNU tar reads the plain form."""
+    for tool in ("skopeo", "umoci", "tar"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed here")
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to the owners that they have in the archive")
+    fill(sandbox)
+    sh(sandbox, "rm /etc/group; rm -rf /etc/ssl; mkdir /etc/ssl; echo mine > /etc/ssl/only")
+    before = [row for row in tell(sandbox) if not row[0].startswith("/data/sparse")]
+    taken = take(sandbox)
+    archive, layout = tmp_path / "whole.tar", tmp_path / "layout"
+    export(api, f"/snapshots/{taken['id']}/export?format=oci", str(archive))
+    run("skopeo", "copy", f"oci-archive:{archive}:latest", f"oci:{layout}:it")
+    run("umoci", "unpack", "--image", f"{layout}:it", str(tmp_path / "bundle"))
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    export(api, f"/snapshots/{taken['id']}/export?format=tar", str(tmp_path / "plain.tar"))
+    run("tar", "-C", str(plain), "--xattrs", "--numeric-owner", "-xpf", str(tmp_path / "plain.tar"))
+    for tree in (tmp_path / "bundle" / "rootfs", plain):
+        assert not (tree / "etc" / "group").exists()
+        assert sorted(os.listdir(tree / "etc" / "ssl")) == ["only"]
+        assert (tree / "data" / "sparse").stat().st_size == 1 << 30
+        told = subprocess.run(
+            [sys.executable, "-c", TELL, "data"], cwd=tree, capture_output=True, check=True, text=True
+        )
+        found = [[f"/{row[0]}", *row[1:]] for row in json.loads(told.stdout)]
+        found = [row for row in found if not row[0].startswith("/data/sparse")]
+        assert _comparable(found) == _comparable(before)
+
+
+def _comparable(rows: JSON) -> JSON:
+    """Without the paths of a file's first name, which differ by the tree."""
+    return [[str(part).removeprefix("/") for part in row] for row in rows]
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (command, done.stderr)

@@ -48,6 +48,17 @@ class DiffOrder(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Write ``layers`` (topmost first) as an OCI layout or, all in one, as the files that a sandbox sees.
+    ``config`` is the image's without its layers."""
+
+    layout: bool
+    layers: tuple[str, ...]
+    config: dict[str, Any]
+    annotations: dict[str, str]
+    seconds: float
+
+
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """A page of differences. ``after``: what to ask for the next one with; empty: there is none."""
 
@@ -107,9 +118,7 @@ async def diff(keeper: TaskRunner, layer: str, order: DiffOrder) -> Changes:
 
 
 @asynccontextmanager
-async def export(
-    keeper: TaskRunner, layer: str, order: dict[str, Any]
-) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+async def export(keeper: TaskRunner, order: ExportOrder) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
     """The bytes of an archive, as a stream that is over when it has been read to its end. It raises
     ``TaskRefused`` in the middle where it cannot go on."""
     ours, theirs = socket.socketpair()
@@ -119,18 +128,18 @@ async def export(
     async def run() -> None:
         with theirs:
             try:
-                await keeper.task(new_command_id(), "export", layer, (theirs.fileno(), writer, 2))
+                await keeper.task(new_command_id(), "export", order.layers[0], (theirs.fileno(), writer, 2))
             finally:
                 os.close(writer)
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         while piece := await stream.receive_some(_PIECE):
             yield piece
+        said = b""
         with contextlib.suppress(BlockingIOError):
             said = ours.recv(_REPORT, socket.MSG_DONTWAIT)
-        _understood(said or b"", dict)
+        _understood(said, dict)
 
-    # Sent by a thread of its own size: the order has the image's config in it.
     ours.sendall(msgspec.json.encode(order) + b"\n")
     with ours:
         async with stream, trio.open_nursery() as nursery:
