@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -387,6 +389,32 @@ def test_other_tools_take_an_export(sandbox: Sandbox, api: Api, tmp_path: Path, 
         found = [[f"/{row[0]}", *row[1:]] for row in json.loads(told.stdout)]
         found = [row for row in found if not row[0].startswith("/data/sparse")]
         assert _comparable(found) == _comparable(before)
+
+
+def test_the_command_line(sandbox: Sandbox, daemon: Daemon, clean: None) -> None:
+    sh(sandbox, "echo kept > /kept")
+
+    def nsbox(*arguments: str, status: int = 0) -> str:
+        done = daemon.nsbox_on_state(*arguments)
+        assert done.returncode == status, (arguments, done)
+        return str(done.stdout if status == 0 else done.stderr)
+
+    # The command's key is the operator's, and so is this sandbox.
+    made = nsbox("snapshot", "create", sandbox.id, "--name", "mine").strip()
+    assert made.startswith("snap_")
+    assert re.search(rf"^{made}  mine  default ", nsbox("snapshot", "list"), re.MULTILINE)
+    whole = os.path.join(daemon.state_dir, "whole.tar")  # where the service user may write
+    try:
+        nsbox("snapshot", "export", made, "--format", "tar", "-o", whole)
+        with tarfile.open(whole) as archive:
+            member = archive.extractfile("kept")
+            assert member is not None
+            assert member.read() == b"kept\n"
+        assert not os.path.exists(f"{whole}.partial")
+    finally:
+        os.unlink(whole)
+    assert nsbox("snapshot", "remove", made).strip() == made
+    assert "there is no snapshot" in nsbox("snapshot", "remove", made, status=1)
 
 
 def _comparable(rows: JSON) -> JSON:

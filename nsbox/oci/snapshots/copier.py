@@ -117,7 +117,7 @@ class Copier:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=here.target)  # a whiteout
         elif kind == stat.S_IFLNK:
             if not self._is_linked(here, name, status):
-                os.symlink(os.readlink(name, dir_fd=here.source), name, dir_fd=here.target)
+                os.symlink(_link(here.source, name), name, dir_fd=here.target)
                 self._own_by_name(here, name, status)
         elif kind == stat.S_IFIFO:
             if not self._is_linked(here, name, status):
@@ -261,6 +261,15 @@ class Copier:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 self.dropped += 1  # what this namespace may not set stays behind
+
+
+def _link(folder: int, name: str) -> str:
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # it was one a moment ago
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+        raise
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:

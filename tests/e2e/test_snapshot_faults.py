@@ -1,0 +1,275 @@
+"""Snapshots and forks that something happens to: nothing half-made stays, and nobody is left standing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import DaemonFactory
+from tests.e2e.client import Answer, Api, Sandbox
+from tests.e2e.daemon import Daemon, wait_until
+
+#: Enough to be in the middle of it for half a second and more.
+_MANY = """
+import os
+for folder in range(200):
+    os.makedirs(f"/many/{folder}")
+    for number in range(100):
+        with open(f"/many/{folder}/{number}", "wb") as file: file.write(b"x" * 3000)
+"""
+
+
+def layers(daemon: Daemon) -> list[str]:
+    """Those of snapshots and forks, whole or not."""
+    return [name for name in os.listdir(f"{daemon.state_dir}/layers") if name.startswith("s-")]
+
+
+def with_many_files(api: Api) -> Sandbox:
+    sandbox = api.sandbox()
+    answer = sandbox.exec(["python3", "-c", _MANY], timeoutMs=120_000)
+    assert answer.json["exitCode"] == 0, answer.json
+    return sandbox
+
+
+def asked(
+    sandbox: Sandbox, pool: ThreadPoolExecutor, path: str = "/snapshots", **wish: object
+) -> Future[object]:
+    """The same from another thread, whatever becomes of it."""
+
+    def ask() -> object:
+        try:
+            return sandbox.request("POST", path, wish)
+        except OSError as error:
+            return error
+        except Exception as error:
+            return error
+
+    return pool.submit(ask)
+
+
+def in_the_middle(daemon: Daemon) -> None:
+    wait_until(lambda: any(name.endswith(".partial") for name in layers(daemon)), what="the copy begins")
+
+
+def replaced(daemon: Daemon) -> None:
+    """api is killed, and there is another one."""
+    old = daemon.api_pid
+    os.kill(old, signal.SIGKILL)
+    daemon.wait_ready()
+    assert daemon.api_pid != old
+
+
+def works(sandbox: Sandbox) -> bool:
+    answer = sandbox.exec("echo on")
+    return answer.status == 200 and answer.json["stdout"] == "on\n"
+
+
+def test_api_killed_in_the_middle_of_a_snapshot(own_daemon: Daemon) -> None:
+    with own_daemon.api() as api, ThreadPoolExecutor(1) as pool:
+        sandbox = with_many_files(api)
+        answer = asked(sandbox, pool)
+        in_the_middle(own_daemon)
+        replaced(own_daemon)
+        assert not (isinstance(said := answer.result(60), Answer) and said.status == 201), said
+        api.close()
+        assert api.request("GET", "/snapshots").json == []
+        wait_until(lambda: layers(own_daemon) == [], what="the half is removed")
+        assert works(sandbox), "it does not stand still"
+        # And the next one is well.
+        made = sandbox.request("POST", "/snapshots")
+        assert made.status == 201, made
+        assert len(layers(own_daemon)) == 1
+        replaced(own_daemon)
+        api.close()
+        assert [one["id"] for one in api.request("GET", "/snapshots").json] == [made.json["id"]]
+        api.request("DELETE", f"/snapshots/{made.json['id']}")
+        api.kill(sandbox.id)
+        wait_until(lambda: layers(own_daemon) == [], what="nothing is left")
+
+
+def test_a_client_that_leaves_in_the_middle(own_daemon: Daemon) -> None:
+    with own_daemon.api() as api:
+        sandbox = with_many_files(api)
+        with socket.create_connection((api.host, api.port)) as connection:
+            connection.sendall(
+                f"POST /api/v1/sandboxes/{sandbox.id}/snapshots HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer {api.key}\r\nContent-Length: 0\r\n\r\n".encode()
+            )
+            in_the_middle(own_daemon)
+        wait_until(lambda: layers(own_daemon) == [], what="the half is removed")
+        assert works(sandbox)
+        assert api.request("GET", "/snapshots").json == []
+        api.kill(sandbox.id)
+
+
+def test_a_sandbox_killed_in_the_middle(own_daemon: Daemon) -> None:
+    with own_daemon.api() as api, ThreadPoolExecutor(1) as pool:
+        sandbox = with_many_files(api)
+        answer = asked(sandbox, pool)
+        in_the_middle(own_daemon)
+        api.kill(sandbox.id)
+        said = answer.result(60)
+        assert isinstance(said, Answer), said
+        assert (said.status, said.code) in ((409, "sandbox_gone"), (409, "wrong_state")), said
+        wait_until(lambda: layers(own_daemon) == [], what="the half is removed")
+        assert api.request("GET", "/snapshots").json == []
+
+
+def test_others_wait_for_a_snapshot(own_daemon: Daemon) -> None:
+    """Commands, files and a pause: they come to it when the copy is made."""
+    with own_daemon.api() as api, ThreadPoolExecutor(4) as pool:
+        sandbox = with_many_files(api)
+        answer = asked(sandbox, pool)
+        in_the_middle(own_daemon)
+        command = asked(sandbox, pool, "/exec", command="echo here")
+        second = asked(sandbox, pool)
+        said = [one.result(60) for one in (answer, command, second)]
+        assert all(isinstance(one, Answer) for one in said), said
+        assert [one.status for one in said if isinstance(one, Answer)] == [201, 200, 201]
+        for one in api.request("GET", "/snapshots").json:
+            api.request("DELETE", f"/snapshots/{one['id']}")
+        api.kill(sandbox.id)
+
+
+def test_a_paused_sandbox(own_daemon: Daemon) -> None:
+    with own_daemon.api() as api:
+        sandbox = api.sandbox()
+        sandbox.exec("echo kept > /kept")
+        if sandbox.request("POST", "/pause").status == 503:
+            pytest.skip("no cgroup is delegated here, and pausing needs one")
+        made = sandbox.request("POST", "/snapshots")
+        assert (made.status, made.json["processes"]) == (201, "paused")
+        assert sandbox.request("GET", "/diff").status == 200
+        forks = sandbox.request("POST", "/fork", {"count": 1})
+        assert forks.status == 201, forks
+        fork = Sandbox(api, forks.json["sandboxes"][0]["id"])
+        assert fork.exec("cat /kept").json["stdout"] == "kept\n"
+        assert api.get(sandbox.id)["status"] == "paused", "it still stands"
+        assert sandbox.request("POST", "/resume").status == 200
+        assert works(sandbox)
+        for one in (sandbox, fork):
+            api.kill(one.id)
+        ended = sandbox.request("POST", "/snapshots")
+        assert (ended.status, ended.code) == (409, "wrong_state")
+        api.request("DELETE", f"/snapshots/{made.json['id']}")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.4])
+def test_api_killed_in_the_middle_of_a_fork(own_daemon: Daemon, delay: float) -> None:
+    """All or none, at whatever point."""
+    with own_daemon.api() as api, ThreadPoolExecutor(1) as pool:
+        sandbox = api.sandbox()
+        answer = asked(sandbox, pool, "/fork", count=12)
+        wait_until(lambda: layers(own_daemon), what="the copy begins")
+        time.sleep(delay)  # anywhere from here on: what is asserted holds for all of them
+        replaced(own_daemon)
+        said = answer.result(60)
+        api.close()
+        there = [one for one in api.request("GET", "/sandboxes").json if one.get("forkedFrom") == sandbox.id]
+        assert len(there) in (0, 12), [one["status"] for one in there]
+        if isinstance(said, Answer) and said.status == 201:
+            assert len(there) == 12, "what was told is there"
+        for one in (sandbox.id, *(one["id"] for one in there)):
+            api.kill(one)
+        wait_until(lambda: layers(own_daemon) == [], what="nothing is left")
+
+
+def test_forks_that_are_too_many(daemon_factory: DaemonFactory) -> None:
+    daemon = daemon_factory(settings={"max_sandboxes": "3"})
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        refused = sandbox.request("POST", "/fork", {"count": 3})
+        assert (refused.status, refused.code) == (429, "too_many_sandboxes")
+        assert len(api.request("GET", "/sandboxes").json) == 1
+        assert layers(daemon) == []
+        assert sandbox.request("POST", "/fork", {"count": 2}).status == 201
+
+
+def test_limits_on_snapshots(daemon_factory: DaemonFactory) -> None:
+    daemon = daemon_factory(settings={"max_snapshots": "2"})
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        made = [sandbox.request("POST", "/snapshots") for _ in range(3)]
+        assert [one.status for one in made] == [201, 201, 429]
+        assert made[2].code == "too_many_snapshots"
+        assert sandbox.request("POST", "/fork").status == 201, "a fork is none"
+        assert api.request("DELETE", f"/snapshots/{made[0].json['id']}").status == 200
+        assert sandbox.request("POST", "/snapshots").status == 201
+
+
+def test_a_disk_that_is_nearly_full(daemon_factory: DaemonFactory) -> None:
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+    daemon.stop()
+    del sandbox
+    full = daemon_factory(settings={"reserve_mb": str(1 << 40)}, state_dir=daemon.state_dir)
+    with full.api() as api:
+        assert api.request("POST", "/sandboxes").code == "host_full"
+
+
+def test_layers_on_layers(daemon_factory: DaemonFactory) -> None:
+    """As many as a mount takes, and then a clear refusal."""
+    daemon = daemon_factory(settings={"max_snapshots": "200"})
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        for number in range(126):
+            assert sandbox.exec(f"echo {number} > /n{number}; echo {number} > /last").status == 200
+            made = sandbox.request("POST", "/snapshots")
+            assert made.status == 201, (number, made)
+            api.kill(sandbox.id)
+            sandbox = api.sandbox(snapshot=made.json["id"])
+        assert made.json["layers"] == 127
+        assert sandbox.exec("cat /n0 /n70 /last").json["stdout"] == "0\n70\n125\n"
+        refused = sandbox.request("POST", "/snapshots")
+        assert (refused.status, refused.code) == (409, "too_many_layers"), refused
+        assert sandbox.request("POST", "/fork").code == "too_many_layers"
+        assert sandbox.request("GET", "/diff").status == 200
+
+
+def test_after_a_restart_of_everything(daemon_factory: DaemonFactory) -> None:
+    """Snapshots stay, and what cannot be whole any more is not claimed to be."""
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        sandbox.exec("echo kept > /kept")
+        made = [sandbox.request("POST", "/snapshots").json["id"] for _ in range(3)]
+
+        def durable() -> bool:
+            return all(one["durable"] for one in api.request("GET", "/snapshots").json)
+
+        wait_until(durable, 60, what="all are on disk")
+    daemon.stop()
+    kept, unsure, gone = made
+    _as_of_another_boot(daemon, unsure)
+    library = f"{daemon.state_dir}/library"
+    by_snapshot = _layers_by_snapshot(daemon)
+    os.unlink(f"{library}/{by_snapshot[unsure]}.layer")  # nobody knows that it had come to the disk
+    os.rename(f"{daemon.state_dir}/layers/{by_snapshot[gone]}", f"{daemon.state_dir}/layers/s-other")
+    daemon.start()
+    with daemon.api() as api:
+        assert [one["id"] for one in api.request("GET", "/snapshots").json] == [kept]
+        wait_until(lambda: layers(daemon) == [by_snapshot[kept]], what="the others' layers go")
+        again = api.sandbox(snapshot=kept)
+        assert again.exec("cat /kept").json["stdout"] == "kept\n"
+
+
+def _layers_by_snapshot(daemon: Daemon) -> dict[str, str]:
+    with sqlite3.connect(f"{daemon.state_dir}/nsbox.db") as record:
+        rows = record.execute("SELECT id, json_extract(CAST(body AS TEXT), '$.layer') FROM snapshots")
+        return dict(rows.fetchall())
+
+
+def _as_of_another_boot(daemon: Daemon, snapshot: str) -> None:
+    with sqlite3.connect(f"{daemon.state_dir}/nsbox.db") as record:
+        record.execute(
+            "UPDATE snapshots SET body = CAST(json_set(CAST(body AS TEXT), '$.boot_id', 'other') AS BLOB)"
+            " WHERE id = ?",
+            (snapshot,),
+        )
