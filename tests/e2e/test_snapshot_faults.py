@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import sqlite3
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import DaemonFactory
-from tests.e2e.client import Answer, Api, Sandbox
+from tests.e2e.client import Api, Sandbox
 from tests.e2e.daemon import Daemon, wait_until
 
-#: Enough to be in the middle of it for half a second and more.
+#: Enough to be in the middle of it for some tenths of a second and more.
 _MANY = """
 import os
-for folder in range(200):
+for folder in range(80):
     os.makedirs(f"/many/{folder}")
     for number in range(100):
         with open(f"/many/{folder}/{number}", "wb") as file: file.write(b"x" * 3000)
@@ -37,20 +39,28 @@ def with_many_files(api: Api) -> Sandbox:
     return sandbox
 
 
-def asked(
-    sandbox: Sandbox, pool: ThreadPoolExecutor, path: str = "/snapshots", **wish: object
-) -> Future[object]:
-    """The same from another thread, whatever becomes of it."""
+@contextlib.contextmanager
+def begun(sandbox: Sandbox, path: str = "/snapshots", wish: object = None) -> Iterator[socket.socket]:
+    """A request that is sent once, whatever becomes of it; the connection closes with the block."""
+    api, body = sandbox.api, json.dumps(wish or {}).encode()
+    with socket.create_connection((api.host, api.port), 60) as connection:
+        connection.sendall(
+            f"POST /api/v1/sandboxes/{sandbox.id}{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            f"Authorization: Bearer {api.key}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        yield connection
 
-    def ask() -> object:
-        try:
-            return sandbox.request("POST", path, wish)
-        except OSError as error:
-            return error
-        except Exception as error:
-            return error
 
-    return pool.submit(ask)
+def answered(connection: socket.socket) -> tuple[int, bytes]:
+    """The status and the body; 0 where there is no answer."""
+    said = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65_536):
+            said += piece
+    head, _, body = said.partition(b"\r\n\r\n")
+    return (int(head[9:12]), body) if head else (0, b"")
 
 
 def in_the_middle(daemon: Daemon) -> None:
@@ -71,12 +81,12 @@ def works(sandbox: Sandbox) -> bool:
 
 
 def test_api_killed_in_the_middle_of_a_snapshot(own_daemon: Daemon) -> None:
-    with own_daemon.api() as api, ThreadPoolExecutor(1) as pool:
+    with own_daemon.api() as api:
         sandbox = with_many_files(api)
-        answer = asked(sandbox, pool)
-        in_the_middle(own_daemon)
-        replaced(own_daemon)
-        assert not (isinstance(said := answer.result(60), Answer) and said.status == 201), said
+        with begun(sandbox) as connection:
+            in_the_middle(own_daemon)
+            replaced(own_daemon)
+            assert answered(connection) == (0, b"")
         api.close()
         assert api.request("GET", "/snapshots").json == []
         wait_until(lambda: layers(own_daemon) == [], what="the half is removed")
@@ -96,11 +106,7 @@ def test_api_killed_in_the_middle_of_a_snapshot(own_daemon: Daemon) -> None:
 def test_a_client_that_leaves_in_the_middle(own_daemon: Daemon) -> None:
     with own_daemon.api() as api:
         sandbox = with_many_files(api)
-        with socket.create_connection((api.host, api.port)) as connection:
-            connection.sendall(
-                f"POST /api/v1/sandboxes/{sandbox.id}/snapshots HTTP/1.1\r\nHost: x\r\n"
-                f"Authorization: Bearer {api.key}\r\nContent-Length: 0\r\n\r\n".encode()
-            )
+        with begun(sandbox):
             in_the_middle(own_daemon)
         wait_until(lambda: layers(own_daemon) == [], what="the half is removed")
         assert works(sandbox)
@@ -109,29 +115,26 @@ def test_a_client_that_leaves_in_the_middle(own_daemon: Daemon) -> None:
 
 
 def test_a_sandbox_killed_in_the_middle(own_daemon: Daemon) -> None:
-    with own_daemon.api() as api, ThreadPoolExecutor(1) as pool:
+    with own_daemon.api() as api:
         sandbox = with_many_files(api)
-        answer = asked(sandbox, pool)
-        in_the_middle(own_daemon)
-        api.kill(sandbox.id)
-        said = answer.result(60)
-        assert isinstance(said, Answer), said
-        assert (said.status, said.code) in ((409, "sandbox_gone"), (409, "wrong_state")), said
+        with begun(sandbox) as connection:
+            in_the_middle(own_daemon)
+            api.kill(sandbox.id)
+            status, body = answered(connection)
+        assert (status, json.loads(body)["code"]) in ((409, "sandbox_gone"), (409, "wrong_state"))
         wait_until(lambda: layers(own_daemon) == [], what="the half is removed")
         assert api.request("GET", "/snapshots").json == []
 
 
 def test_others_wait_for_a_snapshot(own_daemon: Daemon) -> None:
     """Commands, files and a pause: they come to it when the copy is made."""
-    with own_daemon.api() as api, ThreadPoolExecutor(4) as pool:
+    with own_daemon.api() as api:
         sandbox = with_many_files(api)
-        answer = asked(sandbox, pool)
-        in_the_middle(own_daemon)
-        command = asked(sandbox, pool, "/exec", command="echo here")
-        second = asked(sandbox, pool)
-        said = [one.result(60) for one in (answer, command, second)]
-        assert all(isinstance(one, Answer) for one in said), said
-        assert [one.status for one in said if isinstance(one, Answer)] == [201, 200, 201]
+        with begun(sandbox) as first:
+            in_the_middle(own_daemon)
+            with begun(sandbox, "/exec", {"command": "echo here"}) as command, begun(sandbox) as second:
+                said = [answered(one)[0] for one in (first, command, second)]
+        assert said == [201, 200, 201]
         for one in api.request("GET", "/snapshots").json:
             api.request("DELETE", f"/snapshots/{one['id']}")
         api.kill(sandbox.id)
@@ -163,17 +166,17 @@ def test_a_paused_sandbox(own_daemon: Daemon) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.4])
 def test_api_killed_in_the_middle_of_a_fork(own_daemon: Daemon, delay: float) -> None:
     """All or none, at whatever point."""
-    with own_daemon.api() as api, ThreadPoolExecutor(1) as pool:
+    with own_daemon.api() as api:
         sandbox = api.sandbox()
-        answer = asked(sandbox, pool, "/fork", count=12)
-        wait_until(lambda: layers(own_daemon), what="the copy begins")
-        time.sleep(delay)  # anywhere from here on: what is asserted holds for all of them
-        replaced(own_daemon)
-        said = answer.result(60)
+        with begun(sandbox, "/fork", {"count": 12}) as connection:
+            wait_until(lambda: layers(own_daemon), what="the copy begins")
+            time.sleep(delay)  # anywhere from here on: what is asserted holds for all of them
+            replaced(own_daemon)
+            status, _ = answered(connection)
         api.close()
         there = [one for one in api.request("GET", "/sandboxes").json if one.get("forkedFrom") == sandbox.id]
         assert len(there) in (0, 12), [one["status"] for one in there]
-        if isinstance(said, Answer) and said.status == 201:
+        if status == 201:
             assert len(there) == 12, "what was told is there"
         for one in (sandbox.id, *(one["id"] for one in there)):
             api.kill(one)

@@ -36,7 +36,7 @@ def tree(tmp_path: Path) -> Path:
 
 @contextmanager
 def swapping(tree: Path) -> Iterator[None]:
-    """Folders become symlinks to the outside and back, files become symlinks and FIFOs, as fast as it goes."""
+    """Folders become symlinks to the outside and back, files symlinks and FIFOs, as fast as it goes."""
     over = threading.Event()
     outside = str(tree.parent / "outside")
 
@@ -71,7 +71,12 @@ def swapping(tree: Path) -> Iterator[None]:
 
 def copied(tree: Path, target: Path) -> dict[str, int]:
     target.mkdir()
-    return Copier(os.open(tree, FOLDER), os.open(target, FOLDER), _BOUNDS).run()
+    source, copy = os.open(tree, FOLDER), os.open(target, FOLDER)
+    try:
+        return Copier(source, copy, _BOUNDS).run()
+    finally:
+        os.close(source)
+        os.close(copy)
 
 
 def contents(target: Path) -> set[bytes]:
@@ -127,7 +132,10 @@ def test_a_comparison_tells_nothing_of_outside(tree: Path, tmp_path: Path) -> No
     sizes = set()
     with swapping(tree):
         for _ in range(100):
-            page = Comparison(os.open(tree, FOLDER), os.open(lower, FOLDER), b"", 10_000).run()
+            over, under = os.open(tree, FOLDER), os.open(lower, FOLDER)
+            page = Comparison(over, under, b"", 10_000).run()
+            os.close(over)
+            os.close(under)
             sizes |= {one["size"] for one in page["changes"] if one["type"] == "file"}
     assert sizes <= {len(b"inside"), 0}
     assert len(CANARY) not in sizes

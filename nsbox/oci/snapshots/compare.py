@@ -60,6 +60,8 @@ class Comparison:
                 self._leave()
             elif len(self._changes) >= self._limit or self._bytes >= _PAGE_BYTES:
                 # More names are left, though perhaps no more changes.
+                while self._stack:
+                    self._leave()
                 return {"changes": self._changes, "after": _text(self._last, url=True)}
             else:
                 self._entry(here, here.names.pop())
