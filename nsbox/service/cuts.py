@@ -19,7 +19,7 @@ from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action, State, after
 from nsbox.model.sandbox import Backend, Sandbox
 from nsbox.model.snapshot import Cut, Standstill
-from nsbox.oci.snapshots.orders import Durable, TakeOrder, TaskRefused, take
+from nsbox.oci.snapshots.orders import Durable, TakeOrder, Taking, TaskRefused
 from nsbox.oci.unpacking.refusal import Reason
 from nsbox.plan.storage import MIB
 from nsbox.service.registry import Live
@@ -50,11 +50,12 @@ class Cuts:
         async with live.turn:  # nobody pauses or resumes it meanwhile
             after(live.record.state, Action.SNAPSHOT)
             check_storage(live.record)
-            async with self._standing(live, must_stand=must_stand) as how:
-                try:
-                    cut = await take(self._keeper, self._nursery, layer, self._order(live, durable), durable)
-                except TaskRefused as refused:
-                    raise problem_of(refused) from refused
+            with Taking(self._keeper, self._nursery, layer, durable) as worker:
+                async with self._standing(live, must_stand=must_stand) as how:
+                    try:
+                        cut = await worker.make(self._order(live, durable))
+                    except TaskRefused as refused:
+                        raise problem_of(refused) from refused
             after(live.record.state, Action.SNAPSHOT)  # ended meanwhile?
         return cut, how
 

@@ -206,17 +206,6 @@ def test_limits_on_snapshots(daemon_factory: DaemonFactory) -> None:
         assert sandbox.request("POST", "/snapshots").status == 201
 
 
-def test_a_disk_that_is_nearly_full(daemon_factory: DaemonFactory) -> None:
-    daemon = daemon_factory()
-    with daemon.api() as api:
-        sandbox = api.sandbox()
-    daemon.stop()
-    del sandbox
-    full = daemon_factory(settings={"reserve_mb": str(1 << 40)}, state_dir=daemon.state_dir)
-    with full.api() as api:
-        assert api.request("POST", "/sandboxes").code == "host_full"
-
-
 def test_layers_on_layers(daemon_factory: DaemonFactory) -> None:
     """As many as a mount takes, and then a clear refusal."""
     daemon = daemon_factory(settings={"max_snapshots": "200"})

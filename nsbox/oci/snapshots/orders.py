@@ -74,32 +74,45 @@ class TaskRefused(Exception):
         self.reason, self.detail = reason, detail
 
 
-async def take(
-    keeper: TaskRunner,
-    nursery: trio.Nursery,
-    layer: str,
-    order: TakeOrder,
-    durable: Durable | None = None,
-) -> Cut:
-    """Make ``layers/LAYER`` of what a sandbox has written. When this returns it has its name; ``durable`` is
-    called, in ``nursery``, when that is on disk or could not be brought there.
+class Taking:
+    """A worker that keeps what a sandbox has written as ``layers/LAYER``. It gets ready while the sandbox is
+    made to stand, and begins with the order. As a context: what is not done at its end is given up.
 
-    Raises ``TaskRefused``, and nothing of it is left then. Cancelled, the worker gives up by itself.
+    ``durable`` is called, in ``nursery``, when the layer is on disk or could not be brought there.
     """
-    ours, theirs = socket.socketpair()
-    ours.send(msgspec.json.encode(order))
 
-    async def run() -> None:
-        with theirs:  # the last one but the worker's: reading ends when that has ended
-            status = await keeper.task(new_command_id(), "take", layer, (theirs.fileno(), 2, 2))
-        if done and durable is not None:
-            await durable(status == 0)
+    def __init__(
+        self, keeper: TaskRunner, nursery: trio.Nursery, layer: str, durable: Durable | None = None
+    ) -> None:
+        self._keeper, self._layer, self._durable = keeper, layer, durable
+        self._done = False
+        ours, self._theirs = socket.socketpair()
+        self._ours = trio.socket.from_stdlib_socket(ours)
+        nursery.start_soon(self._run)
 
-    done: list[Cut] = []
-    nursery.start_soon(run)
-    with trio.socket.from_stdlib_socket(ours) as mine:
-        done.append(_understood(await mine.recv(_REPORT), Cut))
-    return done[0]
+    def __enter__(self) -> Taking:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._ours.close()
+
+    async def _run(self) -> None:
+        with self._theirs as end:  # the last one but the worker's: reading ends when that has ended
+            status = await self._keeper.task(new_command_id(), "take", self._layer, (end.fileno(), 2, 2))
+        if self._done and self._durable is not None:
+            await self._durable(status == 0)
+
+    async def make(self, order: TakeOrder) -> Cut:
+        """When this returns, the layer has its name. Raises ``TaskRefused``, and nothing of it is left
+        then."""
+        try:
+            await self._ours.send(msgspec.json.encode(order))
+            said = await self._ours.recv(_REPORT)
+        except OSError as error:
+            raise TaskRefused(Reason.INTERNAL, f"the worker has ended: {error}") from error
+        cut = _understood(said, Cut)
+        self._done = True
+        return cut
 
 
 async def diff(keeper: TaskRunner, layer: str, order: DiffOrder) -> Changes:

@@ -35,7 +35,10 @@ def main(arguments: list[str]) -> int:
     os.umask(0)
     folder = -1
     try:
-        order = Order(**json.loads(os.read(_SOCKET, _ORDER_BYTES)))
+        said = os.read(_SOCKET, _ORDER_BYTES)  # it comes when the sandbox stands
+        if not said:
+            raise box.Gone
+        order = Order(**json.loads(said))
         report, folder = _taken(arguments[0], order)
     except Refused as told:
         report = {"reason": told.reason, "detail": told.detail}
