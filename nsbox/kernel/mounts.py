@@ -138,16 +138,19 @@ def stack(lower: Sequence[str], attributes: int) -> int:
     elif _takes_layers_one_by_one():
         layers = [("lowerdir+", one) for one in lower]
     else:
-        return _stack_by_page(joined, lower[0], attributes)
+        return stack_by_page(lower, attributes)
     return new_filesystem("overlay", [*layers, ("userxattr", None)], attributes, source="overlay")
 
 
-def _stack_by_page(joined: str, place: str, attributes: int) -> int:
-    """Attached to ``place`` for a moment, in a mount namespace of our own: nobody else is to see that."""
+def stack_by_page(lower: Sequence[str], attributes: int) -> int:
+    """Attached to the topmost for a moment, in a mount namespace of our own: nobody else is to see that."""
+    options = f"lowerdir={':'.join(lower)},userxattr".encode()
+    if len(options) >= _LONGEST_OPTIONS:
+        raise OSError(errno.E2BIG, "the names of the layers do not fit into one page of mount options")
     libc.unshare(libc.CLONE_NEWNS)
     make_private()
-    target = os.fsencode(place)
-    libc.mount(b"overlay", target, b"overlay", libc.MS_RDONLY, f"lowerdir={joined},userxattr".encode())
+    target = os.fsencode(lower[0])
+    libc.mount(b"overlay", target, b"overlay", libc.MS_RDONLY, options)
     tree = libc.open_tree(libc.AT_FDCWD, target)
     libc.mount_setattr(tree, b"", attributes, flags=libc.AT_EMPTY_PATH)
     libc.umount(target)
