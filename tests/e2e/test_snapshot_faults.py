@@ -206,6 +206,21 @@ def test_limits_on_snapshots(daemon_factory: DaemonFactory) -> None:
         assert sandbox.request("POST", "/snapshots").status == 201
 
 
+def test_storage_in_memory(daemon_factory: DaemonFactory) -> None:
+    """There is nothing on the disk that could be copied, and that is said."""
+    daemon = daemon_factory(settings={"storage": "tmpfs"}, start=False)
+    try:
+        daemon.start()
+    except AssertionError:
+        pytest.skip("this kernel's tmpfs has no user.* attributes")
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        for method, path in (("POST", "/snapshots"), ("POST", "/fork"), ("GET", "/diff")):
+            answer = sandbox.request(method, path)
+            assert (answer.status, answer.code) == (409, "snapshot_refused"), (path, answer)
+        assert works(sandbox)
+
+
 def test_layers_on_layers(daemon_factory: DaemonFactory) -> None:
     """As many as a mount takes, and then a clear refusal."""
     daemon = daemon_factory(settings={"max_snapshots": "200"})
