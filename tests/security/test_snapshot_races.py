@@ -141,32 +141,43 @@ def test_a_comparison_tells_nothing_of_outside(tree: Path, tmp_path: Path) -> No
     assert len(CANARY) not in sizes
 
 
-def test_bounds(tree: Path, tmp_path: Path) -> None:
-    def refused(bounds: Bounds) -> str:
-        target = tmp_path / "bounded"
-        target.mkdir(exist_ok=True)
+def copied_within(tree: Path, target: Path, bounds: Bounds) -> str:
+    """Why it was refused."""
+    target.mkdir()
+    source, copy = os.open(tree, FOLDER), os.open(target, FOLDER)
+    try:
         with pytest.raises(Refused) as caught:
-            Copier(os.open(tree, FOLDER), os.open(target, FOLDER), bounds).run()
-        for name in os.listdir(target):
-            (target / name / "file").unlink(missing_ok=True)
-            (target / name).rmdir()
-        return str(caught.value.reason)
+            Copier(source, copy, bounds).run()
+    finally:
+        os.close(source)
+        os.close(copy)
+    return str(caught.value.reason)
 
-    assert refused(_BOUNDS._replace(max_entries=20)) == "entries"
-    assert refused(_BOUNDS._replace(max_bytes=20)) == "bytes"
-    assert refused(_BOUNDS._replace(reserve=1 << 60)) == "no_space"
+
+def test_bounds(tree: Path, tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for number, (bounds, reason) in enumerate(
+        (
+            (_BOUNDS._replace(max_entries=20), "entries"),
+            (_BOUNDS._replace(max_bytes=20), "bytes"),
+            (_BOUNDS._replace(reserve=1 << 60), "no_space"),
+        )
+    ):
+        assert copied_within(tree, tmp_path / f"bounded{number}", bounds) == reason
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_tree_that_is_too_deep(tmp_path: Path) -> None:
-    top = here = os.open(tmp_path, FOLDER)
+    top = tmp_path / "deep"
+    top.mkdir()
+    here = os.open(top, FOLDER)
     for _ in range(copier.DEPTH + 10):
         os.mkdir("d", dir_fd=here)
-        here = os.open("d", FOLDER, dir_fd=here)
-    (tmp_path.parent / "copy-of-deep").mkdir(exist_ok=True)
-    target = os.open(tmp_path.parent / "copy-of-deep", FOLDER)
-    with pytest.raises(Refused) as caught:
-        Copier(top, target, _BOUNDS).run()
-    assert caught.value.reason == "depth"
+        below = os.open("d", FOLDER, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert copied_within(top, tmp_path / "copy", _BOUNDS) == "depth"
 
 
 ROUTES: tuple[tuple[str, str, object], ...] = (

@@ -54,17 +54,19 @@ class Comparison:
 
     def run(self) -> dict[str, Any]:
         """A page in the order of names. Raises ``Refused``, ``OSError``."""
-        while self._stack:
-            here = self._stack[-1]
-            if not here.names:
-                self._leave()
-            elif len(self._changes) >= self._limit or self._bytes >= _PAGE_BYTES:
-                # More names are left, though perhaps no more changes.
-                while self._stack:
+        try:
+            while self._stack:
+                here = self._stack[-1]
+                if not here.names:
                     self._leave()
-                return {"changes": self._changes, "after": _text(self._last, url=True)}
-            else:
-                self._entry(here, here.names.pop())
+                elif len(self._changes) >= self._limit or self._bytes >= _PAGE_BYTES:
+                    # More names are left, though perhaps no more changes.
+                    return {"changes": self._changes, "after": _text(self._last, url=True)}
+                else:
+                    self._entry(here, here.names.pop())
+        finally:
+            while self._stack:
+                self._leave()
         return {"changes": self._changes, "after": ""}
 
     def _enter(self, upper: int, lower: int, path: bytes, after: list[bytes], *, opaque: bool) -> None:

@@ -69,12 +69,17 @@ class Copier:
     def run(self) -> dict[str, int]:
         """Copy all; what was done. Raises ``Refused``, ``OSError``."""
         self._look_at_space()
-        while self._stack:
-            here = self._stack[-1]
-            if here.names:
-                self._entry(here, here.names.pop())
-            else:
-                self._leave(self._stack.pop())
+        try:
+            while self._stack:
+                here = self._stack[-1]
+                if here.names:
+                    self._entry(here, here.names.pop())
+                else:
+                    self._leave(self._stack.pop())
+        finally:
+            for left in self._stack[1:]:
+                os.close(left.source)
+                os.close(left.target)
         names = "entries", "bytes", "skipped", "dropped", "changed", "cloned"
         return {name: getattr(self, name) for name in names}
 
