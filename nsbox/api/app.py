@@ -15,6 +15,7 @@ from nsbox.api import (
     images,
     imports,
     logs,
+    metrics,
     network,
     ports,
     pulling,
@@ -23,6 +24,7 @@ from nsbox.api import (
     uploads,
 )
 from nsbox.api.bodies import JsonBodies
+from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
@@ -44,7 +46,11 @@ def create_app(services: Services, settings: Settings) -> Gate:
         exports.snapshots_route(services),
         exports.images_route(services),
     ]
-    return Gate(_routes(services, settings), raw_routes, services, bodies)  # type: ignore[arg-type]
+
+    async def scrape(exchange: Exchange) -> None:
+        await metrics.scrape(exchange, services, settings.metrics_readers)
+
+    return Gate(_routes(services, settings), raw_routes, services, bodies, {metrics.PATH: scrape})  # type: ignore[arg-type]
 
 
 def _routes(services: Services, settings: Settings) -> QuartTrio:
@@ -61,6 +67,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     ports.add(app, services)
     network.add(app, services, settings)
     snapshots.add(app, services, settings)
+    metrics.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

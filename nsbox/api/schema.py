@@ -22,6 +22,7 @@ from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, NetworkPolicy
 from nsbox.model.ports import PortSpec, Protocol
 from nsbox.model.sandbox import CommandSpec, Encoding, Limits, Sandbox, SandboxSpec
+from nsbox.model.standby import AutoPause, OnExpiry, Standby
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.plan.network import BadPolicyError, checked
 from nsbox.service.readiness import ReadyWhen
@@ -39,6 +40,8 @@ _MAX_NAME = 200
 MAX_FORKS = 64
 _HIGHEST_PORT = 65_535
 MAX_WAIT_MS = 300_000
+#: Of a sandbox before it is paused by itself. Less than a second would pause it between two requests.
+MIN_IDLE_MS, MAX_IDLE_MS = 1_000, 86_400_000
 MAX_LINK_S = 30 * 86_400
 _LINK_S = 3_600
 _READY_MS = 30_000
@@ -92,6 +95,25 @@ class Source(TypingProtocol):
     def network(self) -> NetworkPolicy: ...
 
 
+class AutoPauseWish(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``autoPause``."""
+
+    idle_ms: int
+    ignore_processes: bool = False
+
+
+class SetLifecycle(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``PUT /sandboxes/:id/lifecycle``: as a whole, what is not given is off."""
+
+    auto_pause: AutoPauseWish | None = None
+    on_expiry: OnExpiry | None = None
+    auto_resume: bool | None = None
+
+    def standby(self) -> Standby:
+        """Bounds checked."""
+        return _standby(self.auto_pause, self.on_expiry, self.auto_resume)
+
+
 class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes``."""
 
@@ -105,6 +127,9 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     pull: PullPolicy | None = None
     network: SetNetwork | None = None
     snapshot: str | None = None
+    auto_pause: AutoPauseWish | None = None
+    on_expiry: OnExpiry | None = None
+    auto_resume: bool | None = None
 
     def limits(self, settings: Settings, source: Source | None = None) -> Limits:
         """Bounds checked, defaults filled in: those of ``source``, if there is one."""
@@ -142,6 +167,7 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
             env=check_env(self.env_vars, "envVars"),
             pull=self.pull,
             network=network,
+            standby=_standby(self.auto_pause, self.on_expiry, self.auto_resume),
         )
 
 
@@ -183,7 +209,7 @@ class ForkSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
             network=self.network,
         )
         spec = wish.spec(settings, source.template, source)
-        return msgspec.structs.replace(spec, env={**source.env, **spec.env})
+        return msgspec.structs.replace(spec, env={**source.env, **spec.env}, standby=source.standby)
 
 
 class SetTimeout(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -457,6 +483,17 @@ def _too_long(detail: str, field: str, limit: int) -> Problem:
 def _from(old: int, bound: Bound) -> Bound:
     """The bound with the source's value for a default; within it, since settings change."""
     return msgspec.structs.replace(bound, default=min(max(old, bound.low), bound.high))
+
+
+def _standby(pause: AutoPauseWish | None, on_expiry: OnExpiry | None, auto_resume: bool | None) -> Standby:
+    if pause is not None:
+        _within(pause.idle_ms, MIN_IDLE_MS, MAX_IDLE_MS, "autoPause.idleMs")
+        wish = AutoPause(idle_ms=pause.idle_ms, ignore_processes=pause.ignore_processes)
+    return Standby(
+        auto_pause=None if pause is None else wish,
+        on_expiry=on_expiry or OnExpiry.KILL,
+        auto_resume=bool(auto_resume),
+    )
 
 
 def _bounded(value: int | None, bound: Bound, field: str) -> int:

@@ -13,6 +13,7 @@ from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusa
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
 from nsbox.model.snapshot import ID_PREFIX, Snapshot
+from nsbox.model.standby import Standby
 from nsbox.oci.snapshots.orders import Changes
 
 #: The limits of a sandbox, as ``Sandbox.enforced`` and clients name them.
@@ -58,6 +59,7 @@ def sandbox(record: Sandbox, network: NetworkState) -> JSON:
     }
     if record.state is State.PAUSED and record.remaining_s is not None:
         view["remainingMs"] = round(record.remaining_s * 1000)
+    view |= standby(record.standby)
     view["network"] = network_policy(record.network, network)
     if record.origin:
         view["snapshotId" if record.origin.startswith(ID_PREFIX) else "forkedFrom"] = record.origin
@@ -110,6 +112,18 @@ def changes(found: Changes) -> JSON:
         for one in found.changes
     ]
     return {"changes": entries, "next": found.after or None}
+
+
+def standby(wish: Standby) -> JSON:
+    """What a sandbox does by itself."""
+    pause = wish.auto_pause
+    return {
+        "autoPause": None
+        if pause is None
+        else {"idleMs": pause.idle_ms, "ignoreProcesses": pause.ignore_processes},
+        "onExpiry": wish.on_expiry.value,
+        "autoResume": wish.auto_resume,
+    }
 
 
 def _storage(record: Sandbox) -> JSON | None:
@@ -268,7 +282,7 @@ def _output(data: bytes, encoding: Encoding) -> str:
 def process(record: Process) -> JSON:
     """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
     view: JSON = {
-        "pid": record.pid,
+        "pid": record.pid or None,
         "command": record.command,
         "id": record.id,
         "cwd": record.cwd,
