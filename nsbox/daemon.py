@@ -41,7 +41,10 @@ from nsbox.proxy.tcp import Publisher
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
+from nsbox.service.cuts import Cuts
+from nsbox.service.differences import Differences
 from nsbox.service.embedding import default_template, remove_unused
+from nsbox.service.exports import Exports
 from nsbox.service.figures import Figures
 from nsbox.service.files import Files
 from nsbox.service.health import Health
@@ -53,6 +56,7 @@ from nsbox.service.ports import Ports
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.snapshots import Snapshots
 from nsbox.service.standby import Standbys
 from nsbox.service.sweep import Sweep
 from nsbox.service.tally import Tally
@@ -61,6 +65,7 @@ from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
 from nsbox.store.keys import KeyRing, KeyTable
 from nsbox.store.sandboxes import SandboxStore
+from nsbox.store.snapshots import SnapshotStore
 
 _log = logging.getLogger(__name__)
 
@@ -178,7 +183,8 @@ async def _serve(
 
     def standing() -> list[tuple[str, ...]]:
         """The layers that nobody may remove, whatever the images say."""
-        return [live.record.layers for live in registry.all()] + [tuple(templates.layers())]
+        living = [live.record.layers for live in registry.all()]
+        return [*living, tuple(templates.layers()), *snapshots.stacks()]
 
     images = Images(settings, keeper, nursery, standing)
     files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
@@ -191,13 +197,29 @@ async def _serve(
     sandboxes = Sandboxes(
         registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve
     )
+    creations = Creations(sandboxes, commands, registry, nursery, tally)
+    cuts = Cuts(keeper, settings, nursery)
+    snapshots = Snapshots(
+        SnapshotStore(database),
+        registry,
+        images,
+        templates,
+        cuts,
+        sandboxes,
+        creations,
+        settings,
+        reserve,
+        nursery,
+    )
     alive = await keeper.greet()
     nursery.start_soon(keeper.listen)
     # From here on, not from the first request on: the first start builds a template, which takes its time.
     nursery.start_soon(_beat, keeper, orders.heartbeat)
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
+    await snapshots.load()
     await sandboxes.reconcile(alive)
+    await snapshots.reconcile()
     commands.remember()
     nursery.start_soon(commands.clear_unused)
     health = Health(registry, keeper, reserve, database, settings)
@@ -213,16 +235,19 @@ async def _serve(
     ports.republish()
     services = Services(
         sandboxes=sandboxes,
-        creations=Creations(sandboxes, commands, registry, nursery, tally),
+        creations=creations,
         standbys=standbys,
         templates=templates,
         images=images,
-        building=Building(images, sandboxes, commands, keeper, settings),
+        building=Building(images, sandboxes, commands, registry, cuts, settings),
         commands=commands,
         readiness=Readiness(commands, ports),
         files=Files(registry, settings, reserve),
         ports=ports,
         network=Network(registry, keeper, settings),
+        snapshots=snapshots,
+        differences=Differences(registry, images, keeper),
+        exports=Exports(images, keeper),
         health=health,
         meters=meters,
         figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
@@ -239,7 +264,7 @@ async def _serve(
     ):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
-    used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)
+    used = {layer for stack in standing() for layer in stack} | set(template.layers)
     nursery.start_soon(remove_unused, settings.state_dir, keeper, used)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:

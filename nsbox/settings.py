@@ -115,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_sandboxes: Annotated[int, Meta(ge=1, le=8_000)] = 1_000  # their ids fit into one message
     pool_size: Annotated[int, Meta(ge=0, le=256)] = 8
     keep_records_s: Positive = 7 * 86_400
+    max_snapshots: Amount = 100
+    snapshot_timeout_s: Positive = 60
     # images
     images_allowed: tuple[str, ...] = ("*",)
     images_managed_by: tuple[str, ...] = ("admin",)

@@ -11,6 +11,7 @@ from nsbox.api import (
     commands,
     downloads,
     execution,
+    exports,
     files,
     images,
     imports,
@@ -20,6 +21,7 @@ from nsbox.api import (
     ports,
     pulling,
     sandboxes,
+    snapshots,
     stdin,
     uploads,
 )
@@ -45,6 +47,8 @@ def create_app(services: Services, settings: Settings) -> Gate:
         pulling.images_route(services, bodies, settings),
         pulling.templates_route(services, bodies, settings),
         imports.route(services, settings),
+        exports.snapshots_route(services),
+        exports.images_route(services),
     ]
 
     async def scrape(exchange: Exchange) -> None:
@@ -69,6 +73,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     images.add(app, services, settings)
     ports.add(app, services)
     network.add(app, services, settings)
+    snapshots.add(app, services, settings)
     metrics.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)

@@ -32,8 +32,12 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish = _CREATE.read(asked.body)
         wish.check_references()
         wish.limits(settings)  # values that are wrong are told before images that are missing
-        template = services.templates.resolve(wish.template_id, wish.image)
-        spec = wish.spec(settings, template)
+        if wish.snapshot is not None:
+            snapshot = services.snapshots.get(asked.owner, wish.snapshot)
+            spec = wish.spec(settings, snapshot.base.name, snapshot)
+            spec = msgspec.structs.replace(spec, base=snapshot.base, origin=snapshot.id)
+        else:
+            spec = wish.spec(settings, services.templates.resolve(wish.template_id, wish.image))
         # What is compared is the wish as it was sent: defaults may be others by then.
         asked_for = idempotency.request(request.headers.get(idempotency.HEADER), "sandbox", wish)
         record = await services.creations.create(

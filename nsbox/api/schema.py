@@ -12,6 +12,7 @@ import json
 import re
 import signal
 from typing import Any, Generic, Literal, TypeVar
+from typing import Protocol as TypingProtocol
 
 import msgspec
 
@@ -20,7 +21,7 @@ from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, NetworkPolicy
 from nsbox.model.ports import PortSpec, Protocol
-from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec, TerminalSize
+from nsbox.model.sandbox import CommandSpec, Encoding, Limits, Sandbox, SandboxSpec, TerminalSize
 from nsbox.model.standby import AutoPause, OnExpiry, Standby
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.plan.network import BadPolicyError, checked
@@ -34,6 +35,9 @@ MAX_ARGUMENTS = 4_096
 MAX_COMMAND_BYTES = 256 * 1024
 MAX_ENV_BYTES = 64 * 1024
 _MAX_REFERENCE = 512
+_MAX_NAME = 200
+#: New sandboxes of one request.
+MAX_FORKS = 64
 _HIGHEST_PORT = 65_535
 MAX_WAIT_MS = 300_000
 #: Of a sandbox before it is paused by itself. Less than a second would pause it between two requests.
@@ -79,6 +83,19 @@ class SetNetwork(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
             raise _wrong(error.detail, prefix + error.field) from error
 
 
+class Source(TypingProtocol):
+    """A sandbox, or the record of what one was: where the values come from that a request leaves out."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def timeout_ms(self) -> int: ...
+
+    @property
+    def network(self) -> NetworkPolicy: ...
+
+
 class AutoPauseWish(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``autoPause``."""
 
@@ -110,16 +127,22 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     env_vars: dict[str, str] | None = None
     pull: PullPolicy | None = None
     network: SetNetwork | None = None
+    snapshot: str | None = None
     auto_pause: AutoPauseWish | None = None
     on_expiry: OnExpiry | None = None
     auto_resume: bool | None = None
 
-    def limits(self, settings: Settings) -> Limits:
-        """Bounds checked, defaults filled in."""
+    def limits(self, settings: Settings, source: Source | None = None) -> Limits:
+        """Bounds checked, defaults filled in: those of ``source``, if there is one."""
+        vcpus, memory, storage = settings.vcpus, settings.memory_mb, settings.storage_mb
+        if source is not None:
+            old = source.limits
+            vcpus, memory = _from(old.vcpus, vcpus), _from(old.memory_mb, memory)
+            storage = _from(old.storage_mb, storage)
         return Limits(
-            vcpus=_bounded(self.vcpus, settings.vcpus, "vcpus"),
-            memory_mb=_bounded(self.memory_mb, settings.memory_mb, "memoryMb"),
-            storage_mb=_bounded(self.storage_mb, settings.storage_mb, "storageMb"),
+            vcpus=_bounded(self.vcpus, vcpus, "vcpus"),
+            memory_mb=_bounded(self.memory_mb, memory, "memoryMb"),
+            storage_mb=_bounded(self.storage_mb, storage, "storageMb"),
             pids=settings.pids,
         )
 
@@ -129,17 +152,65 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
             if value is not None and not (0 < len(value) <= _MAX_REFERENCE and value.isprintable()):
                 raise _wrong(f"{field} has 1 to {_MAX_REFERENCE} visible characters", field)
 
-    def spec(self, settings: Settings, template: str) -> SandboxSpec:
+        if self.snapshot is not None and (self.template_id, self.image, self.pull) != (None, None, None):
+            raise _wrong("give either a snapshot or what else to make the sandbox from", "snapshot")
+
+    def spec(self, settings: Settings, template: str, source: Source | None = None) -> SandboxSpec:
         """The wish, complete."""
+        timeout, network = settings.timeout_ms, (self.network or SetNetwork()).policy(settings, "network.")
+        if source is not None:
+            timeout = _from(source.timeout_ms, timeout)
+            network = network if self.network is not None else source.network
         return SandboxSpec(
-            limits=self.limits(settings),
-            timeout_ms=_bounded(self.timeout_ms, settings.timeout_ms, "timeoutMs"),
+            limits=self.limits(settings, source),
+            timeout_ms=_bounded(self.timeout_ms, timeout, "timeoutMs"),
             template=template,
             env=check_env(self.env_vars, "envVars"),
             pull=self.pull,
-            network=(self.network or SetNetwork()).policy(settings, "network."),
+            network=network,
             standby=_standby(self.auto_pause, self.on_expiry, self.auto_resume),
         )
+
+
+class TakeSnapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/snapshots``."""
+
+    name: str = ""
+    consistent: bool = False
+
+    def check(self) -> None:
+        """The name is for people."""
+        if len(self.name) > _MAX_NAME or not self.name.isprintable():
+            raise _wrong(f"a name has up to {_MAX_NAME} visible characters", "name")
+
+
+class ForkSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/fork``."""
+
+    count: int = 1
+    vcpus: int | None = None
+    memory_mb: int | None = None
+    storage_mb: int | None = None
+    timeout_ms: int | None = None
+    env_vars: dict[str, str] | None = None
+    network: SetNetwork | None = None
+
+    def number(self) -> int:
+        """How many."""
+        return _within(self.count, 1, MAX_FORKS, "count")
+
+    def spec(self, settings: Settings, source: Sandbox) -> SandboxSpec:
+        """Like the source in all that is not said. Its environment is its owner's, so the forks get it."""
+        wish = CreateSandbox(
+            vcpus=self.vcpus,
+            memory_mb=self.memory_mb,
+            storage_mb=self.storage_mb,
+            timeout_ms=self.timeout_ms,
+            env_vars=self.env_vars,
+            network=self.network,
+        )
+        spec = wish.spec(settings, source.template, source)
+        return msgspec.structs.replace(spec, env={**source.env, **spec.env}, standby=source.standby)
 
 
 class SetTimeout(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -448,6 +519,11 @@ def _wrong(detail: str, field: str, **facts: Any) -> Problem:
 def _too_long(detail: str, field: str, limit: int) -> Problem:
     remedy = "write a file and run that, or send the text as stdin"
     return Problem(Code.BODY_TOO_LARGE, detail, field=field, remedy=remedy, limit=limit)
+
+
+def _from(old: int, bound: Bound) -> Bound:
+    """The bound with the source's value for a default; within it, since settings change."""
+    return msgspec.structs.replace(bound, default=min(max(old, bound.low), bound.high))
 
 
 def _standby(pause: AutoPauseWish | None, on_expiry: OnExpiry | None, auto_resume: bool | None) -> Standby:

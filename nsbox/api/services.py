@@ -28,8 +28,10 @@ from nsbox.model.sandbox import (
     Template,
     TerminalSize,
 )
+from nsbox.model.snapshot import Snapshot
 from nsbox.model.standby import Standby
 from nsbox.oci.reference import Reference
+from nsbox.oci.snapshots.orders import Changes
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord
@@ -344,6 +346,66 @@ class NetworkService(Protocol):
         ...
 
 
+class SnapshotsService(Protocol):
+    """What sandboxes had written, kept."""
+
+    def get(self, owner: str, snapshot_id: str) -> Snapshot:
+        """Raises ``SNAPSHOT_NOT_FOUND``."""
+        ...
+
+    def of_owner(self, owner: str) -> list[Snapshot]:
+        """All of them, oldest first."""
+        ...
+
+    async def of_sandbox(self, owner: str, sandbox_id: str) -> list[Snapshot]:
+        """Those of one sandbox."""
+        ...
+
+    def is_durable(self, record: Snapshot) -> bool:
+        """Whether it is on disk."""
+        ...
+
+    async def take(self, owner: str, sandbox_id: str, name: str, *, must_stand: bool) -> Snapshot:
+        """Returning means that it is whole; when it raises, nothing is left."""
+        ...
+
+    async def fork(
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec
+    ) -> tuple[list[Sandbox], Snapshot]:
+        """So many sandboxes like one, or none; and what is known of the copy."""
+        ...
+
+    async def remove(self, owner: str, snapshot_id: str) -> Snapshot:
+        """Nobody is given it any more; who stands on it keeps its layer."""
+        ...
+
+
+class DifferencesService(Protocol):
+    """What has changed."""
+
+    async def of_sandbox(self, owner: str, sandbox_id: str, behind: str, limit: int) -> Changes:
+        """A page behind the one that ended with ``behind``."""
+        ...
+
+    async def of_snapshot(self, record: Snapshot, behind: str, limit: int) -> Changes:
+        """The same of a snapshot."""
+        ...
+
+
+class ExportsService(Protocol):
+    """Archives, as streams."""
+
+    def snapshot(
+        self, record: Snapshot, *, layout: bool
+    ) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+        """A snapshot as an OCI layout, or its files."""
+        ...
+
+    def image(self, name: str, *, layout: bool) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
+        """The same of an image. Raises ``IMAGE_NOT_FOUND``."""
+        ...
+
+
 class MetersService(Protocol):
     """What a sandbox uses."""
 
@@ -390,6 +452,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FilesService
     ports: PortsService
     network: NetworkService
+    snapshots: SnapshotsService
+    differences: DifferencesService
+    exports: ExportsService
     health: HealthService
     meters: MetersService
     figures: FiguresService

@@ -12,7 +12,9 @@ from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
+from nsbox.model.snapshot import ID_PREFIX, Snapshot
 from nsbox.model.standby import Standby
+from nsbox.oci.snapshots.orders import Changes
 
 #: The limits of a sandbox, as ``Sandbox.enforced`` and clients name them.
 LIMITS = ("vcpus", "memoryMb", "storageMb", "pids")
@@ -59,11 +61,57 @@ def sandbox(record: Sandbox, network: NetworkState) -> JSON:
         view["remainingMs"] = round(record.remaining_s * 1000)
     view |= standby(record.standby)
     view["network"] = network_policy(record.network, network)
+    if record.origin:
+        view["snapshotId" if record.origin.startswith(ID_PREFIX) else "forkedFrom"] = record.origin
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
     if record.end_reason is not None:
         view["endReason"] = record.end_reason.value
     return view
+
+
+def snapshot(record: Snapshot, *, durable: bool) -> JSON:
+    """A snapshot. ``processes``: whether any could run while it was taken; ``changed``: files and folders
+    that were seen to change meanwhile."""
+    assert record.cut is not None
+    return {
+        "id": record.id,
+        "name": record.name,
+        "sandboxId": record.sandbox,
+        "templateId": record.base.name,
+        "image": record.base.image or None,
+        "createdAt": iso(record.created_at),
+        "sizeBytes": record.cut.bytes,
+        "entries": record.cut.entries,
+        "layers": len(record.base.layers),
+        "processes": record.standstill.value,
+        "changed": record.cut.changed,
+        "skipped": record.cut.skipped,
+        "attributesDropped": record.cut.dropped,
+        "durable": durable,
+        "vcpus": record.limits.vcpus,
+        "memoryMb": record.limits.memory_mb,
+        "storageMb": record.limits.storage_mb,
+        "timeoutMs": record.timeout_ms,
+    }
+
+
+def changes(found: Changes) -> JSON:
+    """A page of what differs. ``next`` goes into the next request's ``after``."""
+    entries = [
+        {
+            **path_view(b"/" + base64.b64decode(one.path)),
+            "change": one.kind.value,
+            "type": one.type,
+            "size": one.size,
+            "mode": f"{one.mode & 0o7777:04o}",
+            "uid": one.uid,
+            "gid": one.gid,
+            "mtime": iso(one.mtime),
+        }
+        for one in found.changes
+    ]
+    return {"changes": entries, "next": found.after or None}
 
 
 def standby(wish: Standby) -> JSON:

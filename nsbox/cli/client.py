@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -117,6 +117,19 @@ class Client:
             self._connection.close()
             raise HostProblem(f"no answer from {self.url}: {error or type(error).__name__}") from error
         return Answer(response.status, _document(data), (time.perf_counter() - started) * 1e3)
+
+    def download(self, path: str, query: dict[str, str], write: Callable[[bytes], object]) -> None:
+        """Take in bytes as they come. Raises ``HostProblem``, also where they end too early."""
+        try:
+            response = self._begin("GET", path, None, {}, query, 0)
+            if response.status != 200:
+                answer = Answer(response.status, _document(response.read(_MAX_ANSWER)), 0)
+                raise HostProblem(answer.explain())
+            while piece := response.read1(1 << 20):
+                write(piece)
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise HostProblem(f"the download broke off: {error or type(error).__name__}") from error
 
     def events(self, path: str, body: Any, *, patience_s: float) -> Iterator[tuple[str, Any]]:
         """Server-sent events of a POST, as they come: their names and data. Raises ``HostProblem``."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from nsbox.cli import download
 from nsbox.cli.client import Answer, Client
 from nsbox.cli.local import client_of_this_host
 from nsbox.cli.output import report
@@ -140,6 +141,17 @@ def _size(count: int) -> str:
 def inspect(name: str) -> None:
     """Show all that is known of IMAGE, as JSON."""
     click.echo(json.dumps(_asked("GET", f"/images/{name}"), indent=2))
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@download.options
+def export(name: str, output: str, form: str) -> None:
+    """Write IMAGE as an archive: an OCI layout, or with --format tar the files that are in it."""
+    try:
+        download.download("/images/export", {"image": name, "format": form}, output)
+    except HostProblem as problem:
+        _fail(problem)
 
 
 @image.command()

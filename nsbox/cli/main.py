@@ -35,6 +35,9 @@ _COMMANDS = {
     "shell": _Entry(
         "nsbox.cli.shell", "Open a terminal in a sandbox of a running daemon.", as_service_user=False
     ),
+    "snapshot": _Entry(
+        "nsbox.cli.snapshot", "Take, list, export and remove snapshots.", service_state=True, runs_daemon=True
+    ),
     "image": _Entry(
         "nsbox.cli.image", "Pull, import, build and remove images.", service_state=True, runs_daemon=True
     ),

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 from nsbox.inside import privileges
@@ -14,9 +15,14 @@ from nsbox.wire.messages import Task
 MODULES = {
     "embed": "nsbox.oci.embed_worker",
     "remove-layer": "nsbox.oci.remove_layer",
-    "keep-layer": "nsbox.oci.keep_layer",
     "unpack": "nsbox.oci.unpacking.worker",
+    "take": "nsbox.oci.snapshots.take",
+    "diff": "nsbox.oci.snapshots.diff",
+    "export": "nsbox.oci.snapshots.export",
 }
+#: Run in the fork itself: a sandbox stands still meanwhile, and starting an interpreter takes 30 ms. What
+#: such a module imports is imported after the fork, so that keeper and its inits do not pay for it.
+_AT_ONCE = frozenset({"take"})
 
 
 class BadTask(Exception):
@@ -32,11 +38,13 @@ def start(task: Task, descriptors: list[int]) -> int:
         raise BadTask(f"no task {task.name!r} with {task.argument!r}")
     pid = libc.clone3()
     if pid == 0:
-        _run(MODULES[task.name], os.path.abspath(f"{layout.LAYERS}/{task.argument}"), descriptors)
+        argument = os.path.abspath(f"{layout.LAYERS}/{task.argument}")
+        _run(MODULES[task.name], argument, descriptors, at_once=task.name in _AT_ONCE)
     return pid
 
 
-def _run(module: str, argument: str, descriptors: list[int]) -> NoReturn:
+def _run(module: str, argument: str, descriptors: list[int], *, at_once: bool) -> NoReturn:
+    status = 127
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -45,6 +53,12 @@ def _run(module: str, argument: str, descriptors: list[int]) -> NoReturn:
             os.dup2(descriptor, wanted)
         libc.close_range(3)
         privileges.die_with_parent(signal.SIGKILL)
-        os.execv(sys.executable, python.command(module, argument))  # noqa: S606
+        if at_once:
+            privileges.name_process("nsbox-task")
+            status = import_module(module).main([argument])
+        else:
+            os.execv(sys.executable, python.command(module, argument))  # noqa: S606
+    except Exception as error:
+        print(f"nsbox keeper: {module}: {error!r}", file=sys.stderr, flush=True)
     finally:
-        os._exit(127)
+        os._exit(status)

@@ -130,6 +130,33 @@ def overlay_by_page(lower: Sequence[str], upper: str, work: str) -> int:
         libc.umount(target)
 
 
+def stack(lower: Sequence[str], attributes: int) -> int:
+    """Two layers or more as one tree, only to be read, as a detached mount; as ``overlay`` otherwise."""
+    joined = ":".join(lower)
+    if len(joined) < _LONGEST_VALUE:
+        layers = [("lowerdir", joined)]
+    elif _takes_layers_one_by_one():
+        layers = [("lowerdir+", one) for one in lower]
+    else:
+        return stack_by_page(lower, attributes)
+    return new_filesystem("overlay", [*layers, ("userxattr", None)], attributes, source="overlay")
+
+
+def stack_by_page(lower: Sequence[str], attributes: int) -> int:
+    """Attached to the topmost for a moment, in a mount namespace of our own: nobody else is to see that."""
+    options = f"lowerdir={':'.join(lower)},userxattr".encode()
+    if len(options) >= _LONGEST_OPTIONS:
+        raise OSError(errno.E2BIG, "the names of the layers do not fit into one page of mount options")
+    libc.unshare(libc.CLONE_NEWNS)
+    make_private()
+    target = os.fsencode(lower[0])
+    libc.mount(b"overlay", target, b"overlay", libc.MS_RDONLY, options)
+    tree = libc.open_tree(libc.AT_FDCWD, target)
+    libc.mount_setattr(tree, b"", attributes, flags=libc.AT_EMPTY_PATH)
+    libc.umount(target)
+    return tree
+
+
 def pivot_into(root: int) -> None:
     """Make the directory ``root`` the root of this mount namespace and let go of the old one."""
     os.fchdir(root)

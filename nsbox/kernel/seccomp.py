@@ -276,8 +276,9 @@ def clone3_guard(machine: str) -> bytes:
 _EXECUTABLE: Final = 0x4  # PROT_EXEC
 
 
-def allow_list(machine: str, names: Set[str]) -> bytes:
-    """A filter for a process that needs little: ``names``, and memory that no code can be put into.
+def allow_list(machine: str, names: Set[str], ioctls: Set[int] = frozenset()) -> bytes:
+    """A filter for a process that needs little: ``names``, ``ioctls`` by their numbers, and memory that no
+    code can be put into.
 
     All else is EPERM, or ENOSYS where nsbox does not know the number. A name that this machine has no call
     for is skipped, as aarch64 has none of the older file calls.
@@ -288,6 +289,9 @@ def allow_list(machine: str, names: Set[str]) -> bytes:
     }
     for name in ("mmap", "mprotect"):
         rules[numbers[name]] = AnyBit(2, _EXECUTABLE, Verdict.EPERM, Verdict.ALLOW)
+    if ioctls:  # the kernel takes the number as 32 bits wide
+        cases: dict[int, Rule] = dict.fromkeys(ioctls, Verdict.ALLOW)
+        rules[numbers["ioctl"]] = Switch(1, cases, Verdict.EPERM)
     rules[0xFFFF_FFFF] = Verdict.EPERM  # so that what lies between is a gap like others
     program = [*_refuse_other_than(_AUDIT_ARCH[machine]), _load(_NUMBER_OFFSET), *_tree(_intervals(rules))]
     return _packed(program)

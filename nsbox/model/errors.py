@@ -38,6 +38,7 @@ class Code(StrEnum):
     SANDBOX_NOT_FOUND = "sandbox_not_found"
     IMAGE_NOT_FOUND = "image_not_found"
     PROCESS_NOT_FOUND = "process_not_found"
+    SNAPSHOT_NOT_FOUND = "snapshot_not_found"
     FILE_NOT_FOUND = "file_not_found"
     PORT_NOT_EXPOSED = "port_not_exposed"
     # The state of things forbids it.
@@ -63,6 +64,9 @@ class Code(StrEnum):
     TOO_MANY_COMMANDS = "too_many_commands"
     TOO_MANY_PULLS = "too_many_pulls"
     TOO_MANY_PORTS = "too_many_ports"
+    TOO_MANY_SNAPSHOTS = "too_many_snapshots"
+    TOO_MANY_LAYERS = "too_many_layers"
+    SNAPSHOT_REFUSED = "snapshot_refused"
     NO_HOST_PORT = "no_host_port"
     # The host or nsbox itself.
     SANDBOX_UNRESPONSIVE = "sandbox_unresponsive"

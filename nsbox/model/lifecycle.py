@@ -48,6 +48,8 @@ class Action(StrEnum):
     TIMEOUT = "timeout"  # its time is made longer or shorter
     PORTS = "ports"  # exposed, listed, taken away; what is exposed is reached only while it runs
     NETWORK = "network"
+    SNAPSHOT = "snapshot"  # what it has written is kept, by a snapshot or a fork
+    DIFF = "diff"  # what it has written is looked at
     METRICS = "metrics"
     KILL = "kill"  # asked for by a client, or the time is over
     GONE = "gone"  # processes, mounts, cgroup and directories are seen to be gone
@@ -77,6 +79,8 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.PORTS): State.RUNNING,
     (State.RUNNING, Action.TIMEOUT): State.RUNNING,
     (State.RUNNING, Action.NETWORK): State.RUNNING,
+    (State.RUNNING, Action.SNAPSHOT): State.RUNNING,
+    (State.RUNNING, Action.DIFF): State.RUNNING,
     (State.RUNNING, Action.METRICS): State.RUNNING,
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.RESUME): State.RUNNING,
@@ -88,6 +92,8 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.PAUSED, Action.PORTS): State.PAUSED,
     (State.PAUSED, Action.TIMEOUT): State.PAUSED,
     (State.PAUSED, Action.NETWORK): State.PAUSED,
+    (State.PAUSED, Action.SNAPSHOT): State.PAUSED,
+    (State.PAUSED, Action.DIFF): State.PAUSED,
     (State.PAUSED, Action.METRICS): State.PAUSED,
     (State.PAUSED, Action.PAUSE): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,

@@ -65,6 +65,8 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     pull: PullPolicy | None = None
     request: Request | None = None
     network: NetworkPolicy = NetworkPolicy()
+    base: Template | None = None  # what it is made from, where that has no name that all may use
+    origin: str = ""  # the snapshot that is, or the sandbox that it is a fork of
     standby: Standby = Standby()
 
 
@@ -75,7 +77,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     is left of its time while it is paused: the deadline means nothing then. ``stood_s`` is how long it has
     been paused in all, a pause that lasts not counted; that one began at ``paused_at`` (CLOCK_BOOTTIME).
     ``request`` is the one that asked for it, if that had an Idempotency-Key, and ``made`` that it has been
-    running."""
+    running. ``origin`` is the snapshot that it was made from, or the sandbox that it is a fork of."""
 
     id: str
     owner: str
@@ -85,6 +87,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     template: str
     layers: tuple[str, ...]
     base: Template | None = None
+    origin: str = ""
     env: dict[str, str]
     region: str
     created_at: float

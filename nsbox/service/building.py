@@ -6,7 +6,6 @@ other: a self-hoster's own template needs neither Docker nor a registry.
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
 
@@ -23,14 +22,14 @@ from nsbox.model.sandbox import (
     Outcome,
     SandboxSpec,
     Template,
-    new_command_id,
 )
-from nsbox.oci.layers import TaskRunner
 from nsbox.oci.reference import parse
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service import clock
 from nsbox.service.commands import Commands
+from nsbox.service.cuts import Cuts
 from nsbox.service.images import BUILT, Images
+from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import applied
 from nsbox.settings import Settings
@@ -48,11 +47,12 @@ class Building:
         images: Images,
         sandboxes: Sandboxes,
         commands: Commands,
-        keeper: TaskRunner,
+        registry: Registry,
+        cuts: Cuts,
         settings: Settings,
     ) -> None:
         self._images, self._sandboxes, self._commands = images, sandboxes, commands
-        self._keeper, self._settings = keeper, settings
+        self._registry, self._cuts, self._settings = registry, cuts, settings
 
     async def build(self, file: TemplateFile, told: Callable[[str], None]) -> Template:
         """The template, ready for use under its name. ``told`` hears what is being done.
@@ -126,18 +126,20 @@ class Building:
             )
 
     async def _keep(self, sandbox_id: str, name: str) -> Layer:
-        order, report = _in_memory(sandbox_id.encode()), _in_memory(b"")
-        try:
-            status = await self._keeper.task(new_command_id(), "keep-layer", name, (order, report, 2))
-            answer = os.pread(report, 100, 0).split()
-        finally:
-            os.close(order)
-            os.close(report)
-        if status or len(answer) != 2:
-            raise HostProblem(
-                "what the set-up commands left could not be kept as a layer", remedy="see the log"
-            )
-        return Layer(digest="", size=0, diff_id="", name=name, unpacked=int(answer[1]))
+        live = self._registry.find(sandbox_id)
+        if live is None:
+            raise Problem(Code.SANDBOX_GONE, "the sandbox ended meanwhile", remedy="try again")
+        ended, told = trio.Event(), [False]
+
+        async def durable(well: bool) -> None:
+            told[0] = well
+            ended.set()
+
+        cut, _ = await self._cuts.cut(live, name, durable)
+        await ended.wait()
+        if not told[0]:
+            raise HostProblem("the layer could not be brought to the disk", remedy="see the log")
+        return Layer(digest="", size=0, diff_id="", name=name, unpacked=cut.bytes)
 
 
 def _told(result: CommandResult) -> str:
@@ -145,10 +147,3 @@ def _told(result: CommandResult) -> str:
     if result.outcome is Outcome.EXITED:
         return f"exit status {result.exit_code}; {last}"
     return f"{result.outcome.value}; {last}"
-
-
-def _in_memory(data: bytes) -> int:
-    descriptor = os.memfd_create("nsbox-layer", os.MFD_CLOEXEC)
-    os.write(descriptor, data)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor

@@ -18,6 +18,7 @@ import trio
 
 from nsbox.model.image import Stage
 from nsbox.model.sandbox import new_command_id
+from nsbox.model.snapshot import LAYER_PREFIX
 from nsbox.oci.blobs import Blobs
 from nsbox.oci.layers import Caps, LayerRefused, LayerReport, Reason, TaskRunner, unpack
 from nsbox.oci.library import LayerInfo, Library
@@ -25,8 +26,9 @@ from nsbox.oci.sources import Part, Source
 
 _log = logging.getLogger(__name__)
 
-#: Folders that this module may remove: image layers and those of built templates. Others have other owners.
-_OURS = ("i-", "t-")
+#: Folders that this module may remove: image layers and those of built templates and snapshots. Others have
+#: other owners.
+_OURS = ("i-", "t-", LAYER_PREFIX)
 _REMOVED = ".removed"
 _PARTIAL = ".partial"
 _UNPACKING_AT_ONCE = 2
@@ -157,10 +159,34 @@ class Layers:
         """Remove layers that nobody needs, and downloads that nobody has gone on with for so long. What was
         removed, and how many bytes that gave back."""
         horizon = time.time() - older_than_s
-        removed, freed = [], await trio.to_thread.run_sync(self._drop_blobs, horizon)
-        for name, since in self.unneeded().items():
-            if since > horizon and not name.endswith(_REMOVED):
-                continue
+        freed = await trio.to_thread.run_sync(self._drop_blobs, horizon)
+        old = [name for name, since in self.unneeded().items() if since <= horizon or name.endswith(_REMOVED)]
+        removed, bytes_ = await self._drop(old)
+        return removed, freed + bytes_
+
+    def is_here(self, name: str) -> bool:
+        """Whether it has its name: it is whole then."""
+        return self._library.has_layer(name)
+
+    def info(self, name: str) -> LayerInfo | None:
+        """What was noted of it when it was on disk. Reads a file."""
+        return self._library.layer_info(name)
+
+    async def note(self, name: str, info: LayerInfo) -> None:
+        """It is on disk, and was not unpacked here; unless it is gone again."""
+        with self._lock(name) as lock:
+            async with lock:
+                if self._library.has_layer(name):
+                    await trio.to_thread.run_sync(self._library.note_layer, name, info)
+
+    async def drop_snapshots(self) -> list[str]:
+        """Remove those of snapshots that nobody needs, at once: no pull would go on with them."""
+        found = [name for name in self.unneeded() if name.startswith(LAYER_PREFIX)]
+        return (await self._drop(found))[0]
+
+    async def _drop(self, names: Iterable[str]) -> tuple[list[str], int]:
+        removed, freed = [], 0
+        for name in names:
             with self._lock(_whole(name)) as lock:
                 async with lock:
                     if name not in self.unneeded():  # somebody came while we waited

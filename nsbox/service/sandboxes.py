@@ -67,20 +67,13 @@ class Sandboxes:
 
         ``on_disk``: what it writes will be kept, so it has to be on the disk whatever the setting says.
         """
-        if self._closing:
-            raise _shutting_down()
-        if len(self._registry) + self._wanted >= self._settings.max_sandboxes:
-            raise Problem(
-                Code.TOO_MANY_SANDBOXES,
-                f"{self._settings.max_sandboxes} sandboxes are alive already",
-                remedy="delete some, or raise max_sandboxes",
-            )
+        self.check_room(1)
         self._reserve.check()
         making = _Making()
         self._wanted += 1
         try:
             # It may have to be pulled first. No checkpoint between this and its layers being held.
-            template = await self._templates.obtain(spec.template, spec.pull)
+            template = spec.base or await self._templates.obtain(spec.template, spec.pull)
             if self._closing:
                 raise _shutting_down()
         except BaseException:
@@ -100,6 +93,18 @@ class Sandboxes:
         assert making.record is not None
         return making.record
 
+    def check_room(self, count: int) -> None:
+        """Raises ``Problem`` when so many more are too many."""
+        if self._closing:
+            raise _shutting_down()
+        if len(self._registry) + self._wanted + count > self._settings.max_sandboxes:
+            raise Problem(
+                Code.TOO_MANY_SANDBOXES,
+                f"{len(self._registry) + self._wanted} sandboxes are alive already, of at most "
+                f"{self._settings.max_sandboxes}",
+                remedy="delete some, or raise max_sandboxes",
+            )
+
     def _new_record(self, owner: str, spec: SandboxSpec, template: Template) -> Sandbox:
         now, seconds = clock.wall(), spec.timeout_ms / 1000
         return Sandbox(
@@ -111,6 +116,7 @@ class Sandboxes:
             template=template.name,
             layers=template.layers,
             base=template,
+            origin=spec.origin,
             env=spec.env,
             region=self._settings.region,
             network=spec.network,

@@ -48,7 +48,17 @@ CREATE TRIGGER key_deleted AFTER DELETE ON keys
     BEGIN UPDATE key_changes SET count = count + 1; END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES,)
+# Snapshots: few, and all of them are in memory while api runs, so `body` is enough.
+_SNAPSHOTS = """
+CREATE TABLE snapshots (
+    id         TEXT PRIMARY KEY,
+    owner      TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    body       BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -57,7 +57,8 @@ def test_the_commands_before_the_first_start(daemon: Daemon, registry: FakeRegis
     assert pulled.stderr.splitlines()[0] == "resolving"
     assert pulled.stderr.splitlines()[-1] == "done"
     # A state that is over before it could be told is skipped, so only the last one is sure to be there.
-    assert re.findall(r"^[0-9a-f]{12}  ([a-z]+)$", pulled.stderr, re.MULTILINE)[-1:] == ["done"], pulled.stderr
+    stages = re.findall(r"^[0-9a-f]{12}  ([a-z]+)$", pulled.stderr, re.MULTILINE)
+    assert stages[-1:] == ["done"], pulled.stderr
     assert nsbox("image", "pull", name).stderr == "", "no progress without a terminal, unless it is asked for"
 
     listed = nsbox("image", "list")

@@ -33,6 +33,10 @@ ROUTES = (
     ("GET", "/sandboxes/{}/files?path=/etc/passwd&raw=true"),
     ("PUT", "/sandboxes/{}/files?path=/tmp/x"),
     ("DELETE", "/sandboxes/{}/files?path=/tmp/x"),
+    ("POST", "/sandboxes/{}/snapshots"),
+    ("GET", "/sandboxes/{}/snapshots"),
+    ("POST", "/sandboxes/{}/fork"),
+    ("GET", "/sandboxes/{}/diff"),
 )
 _BODIES: dict[tuple[str, str], dict[str, str]] = {
     ("POST", "exec"): {"command": "true"},

@@ -21,7 +21,13 @@ from nsbox.plan import baseline
 
 def main(arguments: list[str]) -> int:
     order = json.loads(arguments[0])
-    known = {"identity": identity, "rootfs": root_of_a_sandbox, "overlay": overlay_of_layers, "wait": wait}
+    known = {
+        "identity": identity,
+        "rootfs": root_of_a_sandbox,
+        "overlay": overlay_of_layers,
+        "stack": stack_of_layers,
+    }
+    known["wait"] = wait
     said = known[order["do"]](order)
     print(json.dumps(said), flush=True)
     return 0
@@ -120,6 +126,24 @@ def overlay_of_layers(order: dict[str, Any]) -> dict[str, Any]:
         # lists the option.
         "volatile": os.path.isdir(f"{work}/work/incompat/volatile"),
     }
+
+
+def stack_of_layers(order: dict[str, Any]) -> dict[str, Any]:
+    """Mount ``layers`` of ``folder`` to be read, in the way that ``way`` names; what is seen."""
+    mounts.make_private()
+    os.chdir(f"{order['folder']}/layers")
+    before = _mount_points()
+    root = getattr(mounts, order["way"])(order["layers"], libc.MOUNT_ATTR_RDONLY)
+    left = _mount_points() - before
+    os.mkdir("../seen")
+    mounts.attach(root, "../seen")
+    with open("../seen/last", encoding="ascii") as file:
+        last = file.read()
+    try:
+        os.mkdir("../seen/made")
+    except OSError as error:
+        written = error.errno
+    return {"left": left, "names": sorted(os.listdir("../seen")), "last": last, "written": written}
 
 
 def _mount_points() -> int:

@@ -31,7 +31,7 @@ def names(count: int) -> list[str]:
     return [layer_name(sha256(str(number).encode())) for number in reversed(range(count))]
 
 
-def mounted(way: str, count: int) -> dict[str, Any]:
+def mounted(way: str, count: int, do: str = "overlay") -> dict[str, Any]:
     who = runner()
     with starting.folder_of(who) as folder:
         os.makedirs(f"{folder}/layers")
@@ -45,7 +45,7 @@ def mounted(way: str, count: int) -> dict[str, Any]:
         for path, folders, files in os.walk(folder):
             for one in (path, *(os.path.join(path, name) for name in folders + files)):
                 os.chown(one, who.uid, who.gid)
-        order = {"do": "overlay", "folder": folder, "way": way, "layers": names(count)}
+        order = {"do": do, "folder": folder, "way": way, "layers": names(count)}
         order |= {"upper": f"{_BOX}/upper", "work": f"{_BOX}/work"}
         return starting.run(order)[-1]
 
@@ -62,6 +62,18 @@ def test_every_layer_counts(way: str, count: int) -> None:
         "nodev": True,
         "userxattr": True,
         "volatile": True,
+    }
+
+
+@pytest.mark.parametrize("count", [2, 30, _MOST])
+@pytest.mark.parametrize("way", ["stack", "stack_by_page"])
+def test_every_layer_counts_where_nothing_is_written(way: str, count: int) -> None:
+    """As one tree that is only read, for comparisons and exports."""
+    assert mounted(way, count, "stack") == {
+        "left": 0,
+        "names": sorted(["last", *(f"n{number}" for number in range(count))]),
+        "last": str(count - 1),
+        "written": errno.EROFS,
     }
 
 

@@ -6,7 +6,6 @@ back, and when whoever asked hangs up, the work is given up. The work itself is 
 its place and gets its name when it is whole and on disk.
 """
 
-import fcntl
 import json
 import os
 import select
@@ -15,17 +14,16 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-from nsbox.kernel import libc, namespaces, trees
+from nsbox.kernel import libc, namespaces
+from nsbox.oci.placing import Placing
 from nsbox.oci.unpacking import box, walls
 from nsbox.oci.unpacking.limits import Limits
 from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
 
-PARTIAL = ".partial"
 _BLOB, _SOCKET = 0, 1
 _ORDER_BYTES = 4096
 #: What the child may say. It is read by this process, and what is more is not.
 _REPORT_BYTES = 16_384
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Order(NamedTuple):
@@ -60,63 +58,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _unpacked(path: str, order: Order) -> dict[str, Any]:
-    where, name = os.path.split(path)
-    layers = os.open(where, _FOLDER)
-    if _exists(layers, name):
-        raise Refused(Reason.EXISTS, f"the layer {name} is there already")
-    partial = name + PARTIAL
-    folder = _claim(layers, partial)
-    try:
-        report = _filled(folder, order)
+    with Placing(path) as place:
+        report = _filled(place.folder, order)
         # One for all files: an fsync for each would take longer than everything else.
-        libc.syncfs(folder)
-        if not _exists(layers, partial, os.fstat(folder)):
-            raise Refused(Reason.BUSY, "somebody removed the folder meanwhile")
-        os.rename(partial, name, src_dir_fd=layers, dst_dir_fd=layers)
-        os.fsync(layers)
-    except BaseException:
-        if _exists(layers, partial, os.fstat(folder)):
-            trees.remove_tree(layers, partial)
-        raise
+        libc.syncfs(place.folder)
+        place.publish()
+        os.fsync(place.layers)
     return report
-
-
-def _claim(layers: int, partial: str) -> int:
-    """A new folder, locked. What an earlier worker has left is removed, if it is not at work."""
-    try:
-        left = os.open(partial, _FOLDER, dir_fd=layers)
-    except FileNotFoundError:
-        pass
-    else:
-        _lock(left)
-        if not _exists(layers, partial, os.fstat(left)):  # it was finished, or given up, meanwhile
-            raise Refused(Reason.BUSY, "the layer was being unpacked by somebody else")
-        trees.remove_tree(layers, partial)
-        os.close(left)
-    try:
-        os.mkdir(partial, 0o755, dir_fd=layers)
-        folder = os.open(partial, _FOLDER, dir_fd=layers)
-    except (FileExistsError, FileNotFoundError):
-        raise Refused(Reason.BUSY, "the layer is being unpacked by somebody else") from None
-    _lock(folder)
-    os.fchown(folder, namespaces.OUTER_OFFSET, namespaces.OUTER_OFFSET)
-    return folder
-
-
-def _lock(folder: int) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refused(Reason.BUSY, "the layer is being unpacked by somebody else") from None
-
-
-def _exists(layers: int, name: str, same: os.stat_result | None = None) -> bool:
-    """Whether there is such a name; with ``same``, whether it is that very folder."""
-    try:
-        there = os.stat(name, dir_fd=layers, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return same is None or (there.st_dev, there.st_ino) == (same.st_dev, same.st_ino)
 
 
 def _filled(folder: int, order: Order) -> dict[str, Any]:

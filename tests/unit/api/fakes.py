@@ -31,6 +31,7 @@ from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord, fingerprint
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
+from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnapshots
 
 KEY = "nsbox_" + "k" * 43
 OTHER_KEY = "nsbox_" + "o" * 43
@@ -505,6 +506,9 @@ class Fakes:
         self.health = FakeHealth()
         self.keys = FakeKeys()
         self.readiness = FakeReadiness()
+        self.snapshots = FakeSnapshots(self.sandboxes)
+        self.differences = FakeDifferences(self.sandboxes)
+        self.exports = FakeExports()
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
@@ -517,6 +521,9 @@ class Fakes:
             files=self.files,
             ports=self.ports,
             network=self.network,
+            snapshots=self.snapshots,
+            differences=self.differences,
+            exports=self.exports,
             health=self.health,
             meters=FakeMeters(self.sandboxes),
             figures=FakeFigures(),
