@@ -30,7 +30,7 @@ def _arguments() -> argparse.ArgumentParser:
     one = verbs.add_parser("run", help="boot, install, test, bring the results back, end")
     _kernel(one)
     one.add_argument("--short", action="store_true", help="what CI runs: without the slowest tests")
-    one.add_argument("--limit", type=float, default=60, metavar="MINUTES", help="for everything  [60]")
+    one.add_argument("--limit", type=float, default=180, metavar="MINUTES", help="for everything  [180]")
     one.add_argument("--results", type=Path, metavar="FOLDER", help="[a folder in the cache]")
     one.add_argument(
         "--suite",
