@@ -87,7 +87,8 @@ DEFENCES = (
         "quota-bytes",
         "cli/setup_quota.py",
         _POOL,
-        "libc.set_project_quota(directory, project, 0, inodes)",
+        # Not without any: the daemon looks, and takes another backend then.
+        "libc.set_project_quota(directory, project, size * 2, inodes)",
         (
             f"{_QUOTA}test_bytes_end_at_the_limit_and_df_says_so",
             f"{_QUOTA}test_an_upload_ends_there_as_well",
@@ -97,7 +98,7 @@ DEFENCES = (
         "quota-inodes",
         "cli/setup_quota.py",
         _POOL,
-        "libc.set_project_quota(directory, project, size, 0)",
+        "libc.set_project_quota(directory, project, size, inodes * 2)",
         (f"{_QUOTA}test_inodes_end_too",),
     ),
     Defence(

@@ -34,6 +34,14 @@ class Outcome(StrEnum):
     BROKE = "broke before it could tell"
 
 
+class Verdict(StrEnum):
+    """What that says of the tests of one defence."""
+
+    NOTICED = "noticed"
+    NOT_NOTICED = "NOT NOTICED"
+    NOT_TRIED = "not tried: this machine can run none of its tests"
+
+
 class Bite(NamedTuple):
     """What became of one defence's tests."""
 
@@ -41,10 +49,13 @@ class Bite(NamedTuple):
     tests: tuple[tuple[str, Outcome], ...]
 
     @property
-    def noticed(self) -> bool:
-        """A test that the machine cannot run says nothing; one at least must, and none may pass."""
+    def verdict(self) -> Verdict:
+        """One test at least must fail, and none may pass. One that is skipped says nothing."""
         said = {outcome for _, outcome in self.tests}
-        return Outcome.FAILED in said and not said & {Outcome.PASSED, Outcome.BROKE}
+        if said == {Outcome.SKIPPED}:
+            return Verdict.NOT_TRIED
+        noticed = Outcome.FAILED in said and not said & {Outcome.PASSED, Outcome.BROKE}
+        return Verdict.NOTICED if noticed else Verdict.NOT_NOTICED
 
 
 def chosen(names: Sequence[str]) -> Sequence[Defence]:
@@ -91,7 +102,7 @@ def _outcomes(file: Path) -> Iterator[tuple[str, Outcome]]:
 def summary(bites: Sequence[Bite]) -> Iterator[str]:
     """Lines for a person; the last is for a program, too."""
     for one in bites:
-        yield f"without {one.name}: {'noticed' if one.noticed else 'NOT NOTICED'}"
+        yield f"without {one.name}: {one.verdict}"
         yield from (f"  {outcome}: {name}" for name, outcome in one.tests)
-    noticed = sum(one.noticed for one in bites)
-    yield f"{len(bites)} defences off, {noticed} noticed, {len(bites) - noticed} not noticed"
+    noticed, missed, untried = (sum(one.verdict is verdict for one in bites) for verdict in Verdict)
+    yield f"{len(bites)} defences off: {noticed} noticed, {missed} not noticed, {untried} not tried"

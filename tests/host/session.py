@@ -41,7 +41,8 @@ def run(wishes: Wishes) -> int:
         _furnish_patiently(machine, wishes, deadline)
         if wishes.off:
             bites = [*off.run_each(machine, wishes.off, wishes.results, deadline)]
-            failed, lines = not all(one.noticed for one in bites), [*off.summary(bites)]
+            failed = any(one.verdict is off.Verdict.NOT_NOTICED for one in bites)
+            lines = [*off.summary(bites)]
         else:
             verdicts = [*_run_all(machine, wishes, deadline)]
             failed, lines = any(one.failed for one in verdicts), [*suites.summary(verdicts)]
