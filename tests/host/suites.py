@@ -31,6 +31,7 @@ class Suite(NamedTuple):
 
     ``scope``: in a cgroup that it owns, as tests want that make cgroups themselves. Not for tests that start
     daemons: each of those gets a scope of its own, and a cgroup with processes could give them nothing.
+    ``figures``: what its tests print are measurements, which the summary repeats.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Suite(NamedTuple):
     slow: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
     scope: bool = False
+    figures: bool = False
 
 
 #: In the order in which they are run: the last one breaks the machine on purpose.
@@ -53,6 +55,7 @@ SUITES = (
             "tests/limits/test_neighbours.py",
             "tests/limits/test_watched.py::test_an_idle_one_costs_next_to_nothing",
         ),
+        figures=True,
     ),
     # Emulated, these take minutes; they run outside of the machine on every change.
     Suite(
@@ -100,6 +103,7 @@ class Verdict(NamedTuple):
     seconds: float = 0.0
     failures: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
     flaked: tuple[str, ...] = ()  # failed, and passed when they were tried once more
 
 
@@ -121,7 +125,13 @@ def run(machine: Machine, suite: Suite, options: Sequence[str], *, short: bool, 
         ),
         *(f"NSBOX_TEST_PYTHON={python}", python, "-m", "pytest", "-v", "--tb=short", "--durations=10"),
         # A test that hangs shows where, before the time limit ends everything.
-        *("-o", "faulthandler_timeout=300", f"--junit-xml={RESULTS}/{suite.name}.xml"),
+        *(
+            "-o",
+            "faulthandler_timeout=300",
+            "-o",
+            "junit_logging=system-out",
+            f"--junit-xml={RESULTS}/{suite.name}.xml",
+        ),
         *(f"--deselect={name}" for name in left_out),
         *(options or (short and suite.short) or [suite.path]),
     ]
@@ -163,6 +173,8 @@ def verdict(suite: Suite, results: Path, status: int) -> Verdict:
     found = Verdict(suite.name)
     for case in ET.parse(file).getroot().iter("testcase"):
         found = _with(found, case)
+        if suite.figures:
+            found = found._replace(figures=(*found.figures, *_figures(case)))
     if status not in (0, 1) or (status == 1 and not found.failed) or not found.passed + found.skipped:
         why = f"{suite.name}: pytest ended with status {status}"
         found = found._replace(failed=found.failed + 1, failures=(*found.failures, why))
@@ -173,6 +185,13 @@ def _id(name: str) -> str:
     """pytest's own name of a test, from the one in its results."""
     module, _, test = name.partition("::")
     return f"{module.replace('.', '/')}.py::{test}"
+
+
+def _figures(case: ET.Element) -> Iterator[str]:
+    """What a test printed, without the headings that pytest puts between."""
+    for line in (case.findtext("system-out") or "").splitlines():
+        if line.strip() and not line.startswith("---"):
+            yield f"{case.get('name')}: {line}"
 
 
 def _with(so_far: Verdict, case: ET.Element) -> Verdict:
@@ -196,6 +215,7 @@ def summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
             f"in {one.seconds / 60:.1f} minutes"
         )
         yield from (f"  skipped {reason}" for reason in one.skips)
+        yield from (f"  figure {line}" for line in one.figures)
     for one in verdicts:
         yield from (f"flaked {name}: failed, and passed when it was tried again" for name in one.flaked)
     for one in verdicts:

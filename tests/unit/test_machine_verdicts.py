@@ -42,6 +42,16 @@ def test_results_that_are_missing_are_a_failure(tmp_path: Path) -> None:
     assert suites.verdict(SUITE, tmp_path, 0).failed == 1
 
 
+def test_figures_are_repeated(tmp_path: Path) -> None:
+    text = "--------------- Captured Out ---------------\n64 MiB: 63.98 MiB could be written\n"
+    (tmp_path / "limits.xml").write_text(
+        f'<testsuite><testcase name="test_it"><system-out>{text}</system-out></testcase></testsuite>'
+    )
+    found = suites.verdict(SUITE._replace(figures=True), tmp_path, 0)
+    assert "  figure test_it: 64 MiB: 63.98 MiB could be written" in [*suites.summary([found])]
+    assert suites.verdict(SUITE, tmp_path, 0).figures == ()
+
+
 def test_a_status_that_no_test_explains_is_a_failure(tmp_path: Path) -> None:
     found = suites.verdict(SUITE, results(tmp_path, "limits", one=""), 3)
     assert (found.passed, found.failed) == (1, 1)
