@@ -23,6 +23,7 @@ class Defence(NamedTuple):
 
 _BOXES = "keeper/boxes.py"
 _POOL = "libc.set_project_quota(directory, project, size, inodes)"
+_SOLE = "return shown.used_inodes == 1"
 _MEMORY = "tests/limits/test_memory.py::"
 _QUOTA = "tests/limits/test_quota.py::"
 _TMPFS = "tests/limits/test_tmpfs.py::"
@@ -84,15 +85,23 @@ DEFENCES = (
         ("tests/limits/test_io.py",),
     ),
     Defence(
-        "quota-bytes",
-        "cli/setup_quota.py",
-        _POOL,
-        # Not without any: the daemon looks, and takes another backend then.
-        "libc.set_project_quota(directory, project, size * 2, inodes)",
+        "quota",
+        "host/quota.py",
+        _SOLE,
+        "projects.give(directory, 0)\n    return True",  # the daemon believes it, and nothing is counted
         (
             f"{_QUOTA}test_bytes_end_at_the_limit_and_df_says_so",
             f"{_QUOTA}test_an_upload_ends_there_as_well",
+            f"{_QUOTA}test_inodes_end_too",
         ),
+    ),
+    # A pool that setup did not limit as it says: the daemon looks, and takes the watcher instead.
+    Defence(
+        "quota-bytes",
+        "cli/setup_quota.py",
+        _POOL,
+        "libc.set_project_quota(directory, project, size * 2, inodes)",
+        (f"{_QUOTA}test_bytes_end_at_the_limit_and_df_says_so",),
     ),
     Defence(
         "quota-inodes",
@@ -104,7 +113,7 @@ DEFENCES = (
     Defence(
         "quota-project-in-use",
         "host/quota.py",
-        "return shown.used_inodes == 1",
+        _SOLE,
         "return True",
         (f"{_QUOTA}test_an_api_that_starts_anew_takes_no_project_twice",),
     ),
