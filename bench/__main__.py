@@ -26,6 +26,7 @@ from bench import (
     report,
     rivals,
     stages,
+    streams,
     unpack,
 )  # fmt: skip
 from bench.account import Who
@@ -49,6 +50,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "burst": ("All at once", load.burst),
     "throughput": (f"{load.CLIENTS} clients without a pause", load.throughput),
     "proxy": ("Previews: the proxy, beside a direct connection and nginx", previews.measure),
+    "streams": ("Output, to a client that follows it", streams.measure),
     "pulled": ("From an image that is here, and from the default template", pulled.measure),
     "network": ("The network: what it adds, and what goes through it", network.measure),
     "memory": ("Memory", memory.idle),

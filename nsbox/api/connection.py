@@ -81,8 +81,9 @@ class Http1(H11Protocol):
     _held = b""
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
-        """Hold the head of an answer back until something follows it: one write, and one wake-up of the
-        client, instead of two."""
+        """Hold the head of an answer of known length back until something follows it: one write, and one
+        wake-up of the client, instead of two. What streams may be silent for long, and whoever asked for it
+        wants to know that it was found."""
         try:
             data = self.connection.send(event)
         except h11.LocalProtocolError:
@@ -90,7 +91,7 @@ class Http1(H11Protocol):
                 raise
             return
         self._held += data
-        if not isinstance(event, h11.Response):
+        if not (isinstance(event, h11.Response) and _length_known(event)):
             held, self._held = self._held, b""
             await self.send(RawData(data=held))
 
@@ -106,6 +107,10 @@ class Http1(H11Protocol):
                 http_version=request.http_version,
             )
         await super()._create_stream(request)
+
+
+def _length_known(event: h11.Response) -> bool:
+    return any(name == b"content-length" for name, _ in event.headers)
 
 
 class IdleTimer:

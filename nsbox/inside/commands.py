@@ -11,7 +11,8 @@ import resource
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from nsbox.inside import channel, processes, spawner, users
@@ -27,6 +28,10 @@ _IDLE_KEEP = 10.0
 #: How long a killed tree may take to be gone before its command's end is told all the same, and how often
 #: that is looked at besides, in seconds.
 _DYING, _LOOK = 5.0, 0.02
+
+
+#: A child that has ended: its pid, its status, and what it used if that may be asked for.
+_Dead = tuple[int, int, resource.struct_rusage | None]
 
 
 class Command:
@@ -57,17 +62,21 @@ class Spawner:
 class Commands:
     """All commands of this sandbox. ``guard`` is the filter that they add to init's own.
 
+    What runs in a sandbox without commands has no lambdas and no comprehensions: each makes a function and
+    counts references to its names, on pages that are then copied for every sandbox (docs/adr/0017).
+
     ``watch`` and ``unwatch`` are init's poll, ``tell`` sends to api.
     """
 
     def __init__(
         self,
+        leaves: Leaves,
         guard: libc.Filter,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
         tell: Callable[[Message], None],
     ) -> None:
-        self.leaves, self._guard = Leaves(), guard
+        self.leaves, self._guard = leaves, guard
         self._watch, self._unwatch, self._tell = watch, unwatch, tell
         self._spawners: dict[int, Spawner] = {}  # by pid
         self._idle: list[Spawner] = []
@@ -142,10 +151,10 @@ class Commands:
             raise
         return new
 
-    def adopt_first(self, be: Callable[[RawSocket], NoReturn]) -> RawSocket:
-        """Fork the first spawner, for root, which has something else to do before: ``be``. Our end of its
-        socket."""
-        first = self._fork(users.ROOT, be)
+    def adopt_first(self, be: Callable[..., NoReturn], *about: object) -> RawSocket:
+        """Fork the first spawner, for root, which has something else to do before: ``be``, given its socket
+        and ``about``. Our end of its socket."""
+        first = self._fork(users.ROOT, be, *about)
         self._put_away(first)
         return first.sock
 
@@ -156,7 +165,9 @@ class Commands:
                 return one
         return None
 
-    def _fork(self, who: users.Credentials, be: Callable[[RawSocket], NoReturn] | None = None) -> Spawner:
+    def _fork(
+        self, who: users.Credentials, be: Callable[..., NoReturn] | None = None, *about: object
+    ) -> Spawner:
         ours, theirs = rawsocket.pair()
         leaf, leaf_fd = "", None
         try:
@@ -165,7 +176,7 @@ class Commands:
             pid = libc.clone3(cgroup=leaf_fd)
             if pid == 0:
                 if be is not None:
-                    be(theirs)
+                    be(theirs, *about)
                 spawner.run(theirs, who, self._guard)
         except OSError:
             ours.close()
@@ -176,7 +187,7 @@ class Commands:
             if leaf_fd is not None:
                 os.close(leaf_fd)
         one = self._spawners[pid] = Spawner(pid, ours, leaf, who)
-        self._watch(ours.fileno(), lambda: self._hear(one))
+        self._watch(ours.fileno(), partial(self._hear, one))
         return one
 
     # ---- news
@@ -268,9 +279,9 @@ class Commands:
             self._report_dead()
             return _LOOK
         horizon = time.monotonic() - keep
-        for one in [one for one in self._idle if one.idle_since <= horizon]:
-            self._retire(one)
-        return min((one.idle_since - horizon for one in self._idle), default=None)
+        while self._idle and self._idle[0].idle_since <= horizon:
+            self._retire(self._idle[0])
+        return self._idle[0].idle_since - horizon if self._idle else None
 
     # ---- end
 
@@ -280,11 +291,8 @@ class Commands:
         Spawners first: a command that died with its spawner is known as ours only when that is buried, and
         waitpid may name it earlier.
         """
-        nameless = any(one.command and not one.command.pid for one in self._spawners.values())
         strangers: dict[int, bytes] = {}  # what has no name among us, and led a session
-        dead = list(
-            _dead_children(self._wake, lambda pid: self._look_at(pid, strangers) if nameless else None)
-        )
+        dead = self._take_in(strangers)
         for pid, _, _ in dead:
             one = self._spawners.pop(pid, None)
             if one is not None:
@@ -292,10 +300,42 @@ class Commands:
             self.agents.discard(pid)
         for pid, status, usage in dead:
             command = self._orphans.pop(pid, None)
-            if command is not None:
+            if command is not None and usage is not None:
                 times = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
                 self._report(Exited(command.key, status, *times, usage.ru_maxrss, 0), command)
-        self._report_dead()
+        if self._dying:
+            self._report_dead()
+
+    def _take_in(self, strangers: dict[int, bytes]) -> list[_Dead]:
+        """Reap. Looked at before, while /proc still shows it, is what may be a command whose pid nobody has
+        told.
+
+        What spawners and agents have used nobody asks for, and wait4 would look for a class to tell it in.
+        """
+        nameless = False
+        for one in self._spawners.values():
+            nameless = nameless or (one.command is not None and not one.command.pid)
+        dead: list[_Dead] = []
+        while True:
+            try:
+                state = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return dead
+            if state is None:
+                return dead
+            pid, usage = state.si_pid, None
+            if nameless and state.si_code != os.CLD_STOPPED:
+                self._look_at(pid, strangers)
+            if pid in self._spawners or pid in self.agents:
+                pid, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+            else:
+                pid, status, usage = os.wait4(pid, os.WNOHANG | os.WUNTRACED)
+            if pid == 0:
+                continue  # stopped, and going on by now
+            if os.WIFSTOPPED(status):
+                self._wake(pid)
+            else:
+                dead.append((pid, status, usage))
 
     def _look_at(self, pid: int, strangers: dict[int, bytes]) -> None:
         """Before a dead child is reaped and nothing tells any more which command it was."""
@@ -393,25 +433,3 @@ def _says_something(sock: RawSocket) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _dead_children(
-    stopped: Callable[[int], None], look_at: Callable[[int], None]
-) -> Iterator[tuple[int, int, resource.struct_rusage]]:
-    """Reap. ``look_at`` is called for a child that has ended, while /proc still shows it."""
-    while True:
-        try:
-            state = os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if state is None:
-            return
-        if state.si_code != os.CLD_STOPPED:
-            look_at(state.si_pid)
-        pid, status, usage = os.wait4(state.si_pid, os.WNOHANG | os.WUNTRACED)
-        if pid == 0:
-            continue  # stopped, and going on by now
-        if os.WIFSTOPPED(status):
-            stopped(pid)
-        else:
-            yield pid, status, usage

@@ -17,11 +17,10 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn, TypeVar
 
-import prctl
-
 from nsbox.inside import agent, channel, dial, names, privileges, processes, rootfs, spawner, users
 from nsbox.inside.commands import Command, Commands
-from nsbox.kernel import libc, rawsocket
+from nsbox.inside.leaves import Leaves
+from nsbox.kernel import capabilities, libc, rawsocket
 from nsbox.kernel.namespaces import become_root
 from nsbox.kernel.rawsocket import RawSocket
 from nsbox.wire.framing import WireError, encode
@@ -57,26 +56,27 @@ _NOTHING_RUNS = encode(Attached(PROTOCOL_VERSION, 0))
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
-class Filters(NamedTuple):
-    """The system call filters, compiled once by keeper: init's own, and what commands add to it."""
+class Mould(NamedTuple):
+    """What all inits have in common, made once by keeper: the system call filters, init's own and what
+    commands add to it; what to give up; whether a sandbox's cgroup may give memory to its children."""
 
     init: libc.Filter
     command: libc.Filter
+    gone: capabilities.Gone
+    gives_memory: bool
 
 
-def mould(filters: Filters) -> "Init":
+def cast(mould: Mould) -> "Init":
     """What every init needs of its own and can be made before it is forked."""
     signal.signal(signal.SIGCHLD, _noted)
-    return Init(filters.command)
+    return Init(mould)
 
 
 def _noted(number: int, frame: object) -> None:
     """SIGCHLD is told by the wake-up descriptor; only a handled signal is told there."""
 
 
-def main(
-    init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | None, filters: Filters
-) -> NoReturn:
+def main(init: "Init", control: RawSocket, listener: RawSocket, cgroup: int | None, mould: Mould) -> NoReturn:
     """Be a blank, then init. ``control`` leads to keeper, ``cgroup`` is the sandbox's own as a descriptor.
 
     Every page that is written to here is copied for this sandbox alone, and merely running Python code writes
@@ -86,15 +86,12 @@ def main(
     No other descriptors are open than those and the standard streams: the zygote has no more.
     """
     try:
-        prctl.set_name("nsbox-init")
+        libc.set_name(b"nsbox-init")
         if not control.recv(1, _socket.MSG_PEEK):  # keeper has written our id maps when it says something
             os._exit(1)
-        become_root()
-        prctl.set_pdeathsig(9)
-        libc.unshare(libc.CLONE_NEWCGROUP)
         init.take(control, listener, cgroup)
-        child = init.commands.adopt_first(lambda sock: _prepare(control, sock, filters))
-        privileges.drop(privileges.promise(), filters.init)
+        child = init.come_in(libc.CLONE_NEWCGROUP, mould.gone, _prepare, control, mould)
+        privileges.drop(mould.gone, mould.init)
         if child.recv(1) != _ROOT_STANDS:
             os._exit(1)  # the child has told keeper why
         control.send(_READY)
@@ -131,7 +128,7 @@ def _report(control: RawSocket, stage: str, error: BaseException) -> None:
         pass  # keeper learns of the end from waitpid
 
 
-def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
+def _prepare(sock: RawSocket, control: RawSocket, mould: Mould) -> NoReturn:
     """In the child: all that can be done before the tenant is known, then the root, then be a spawner.
 
     pivot_root(2) moves every process of the mount namespace that stands in the old root, init included.
@@ -144,7 +141,7 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         _bring_up_loopback()
         for pid in (os.getppid(), os.getpid()):
             privileges.limit(pid, order.rlimits)
-        dropped = privileges.promise()
+        privileges.promise(mould.gone)
         channel.send(control, Ready(""))
         stage = "root"
         launch, descriptors = _expect(control, Launch)
@@ -153,8 +150,8 @@ def _prepare(control: RawSocket, sock: RawSocket, filters: Filters) -> NoReturn:
         socket.sethostname(launch.hostname)
         names.write(launch)
         sock.send(_ROOT_STANDS)
-        privileges.drop(dropped, filters.init)
-        spawner.run(sock, users.ROOT, filters.command)
+        privileges.drop(mould.gone, mould.init)
+        spawner.run(sock, users.ROOT, mould.command)
     except KeeperGone:
         pass
     except BaseException as error:
@@ -175,21 +172,37 @@ class Init:
 
     _listener: RawSocket
     _control: RawSocket
+    _cgroup: int | None
     _wakeup: int
 
-    def __init__(self, guard: libc.Filter) -> None:
+    def __init__(self, mould: Mould) -> None:
         self._api: RawSocket | None = None
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self.commands = Commands(guard, self._watch, self._unwatch, self._send)
+        self.commands = Commands(
+            Leaves(mould.gives_memory), mould.command, self._watch, self._unwatch, self._send
+        )
 
     def take(self, control: RawSocket, listener: RawSocket, cgroup: int | None) -> None:
         """What only the forked process has."""
         self._control, self._listener = control, listener
-        self.commands.leaves.use(cgroup)
+        self._cgroup = cgroup
         self._wakeup, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # Process 1 gets from inside only the signals it handles, and it handles none but SIGCHLD.
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+
+    def come_in(
+        self, new: int, gone: capabilities.Gone, be: Callable[..., NoReturn], *about: object
+    ) -> RawSocket:
+        """Be root of the namespaces, leave keeper's of the kinds ``new`` too, fork the first child, and have
+        nothing of ``gone`` come back by an exec. Our end of the child's socket."""
+        become_root()
+        libc.prctl(libc.PR_SET_PDEATHSIG, 9)
+        libc.unshare(new)
+        self.commands.leaves.use(self._cgroup)
+        child = self.commands.adopt_first(be, *about)
+        privileges.promise(gone)
+        return child
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._poll.register(descriptor, select.POLLIN)

@@ -15,7 +15,10 @@ _OWN: Final = "init"
 class Leaves:
     """Makes, ends and removes leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, gives_memory: bool) -> None:
+        """``gives_memory``: whether the sandbox's cgroup may give that controller to its children. keeper
+        knows; an init that looked for itself would pay for it with pages (docs/adr/0017)."""
+        self._gives_memory = gives_memory
         self._cgroup: int | None = None
         self._serial = 0
         self._stale: list[str] = []
@@ -29,8 +32,8 @@ class Leaves:
         its cgroup namespace must begin at the sandbox's: programs look for memory.max at its top.
         """
         self._cgroup = cgroup
-        self._counted = "memory" in self._read("cgroup.controllers").split()
-        if self._counted and cgroup is not None:
+        self._counted = self._gives_memory and cgroup is not None
+        if self._counted:
             os.mkdir(_OWN, 0o755, dir_fd=cgroup)
             self._write(f"{_OWN}/cgroup.procs", b"0")
             self._write("cgroup.subtree_control", b"+memory")
@@ -62,7 +65,10 @@ class Leaves:
         """Remove a leaf, now or when what a command left behind in it has ended."""
         if leaf:
             self._stale.append(leaf)
-        self._stale = [one for one in self._stale if not self._removed(one)]
+        stale, self._stale = self._stale, []
+        for one in stale:
+            if not self._removed(one):
+                self._stale.append(one)
 
     def _removed(self, leaf: str) -> bool:
         try:

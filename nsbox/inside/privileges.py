@@ -36,22 +36,19 @@ def limit(pid: int, rlimits: Iterable[str]) -> None:
         resource.prlimit(pid, int(number), (min(soft, hard), hard))
 
 
-def promise() -> list[int]:
-    """Give up what can be given up while mounts are still to be made: what an exec could bring.
-
-    The capabilities that ``drop`` is to let go of.
-    """
-    prctl.set_no_new_privs(1)
-    return capabilities.confine()
+def promise(gone: capabilities.Gone) -> None:
+    """Give up what can be given up while mounts are still to be made: what an exec could bring."""
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    capabilities.confine(gone)
 
 
-def drop(dropped: list[int], program: libc.Filter) -> None:
+def drop(gone: capabilities.Gone, program: libc.Filter) -> None:
     """Let go of all capabilities but those that commands may have, and load the system call filter.
 
     The filter comes last, since it refuses what the steps before it call. With no_new_privs it needs no
     capability; a template without them would have to load it first.
     """
-    capabilities.release(dropped, capabilities.KEPT)
+    capabilities.release(gone)
     libc.seccomp_filter(program)
 
 

@@ -10,19 +10,39 @@ import os
 import signal
 from typing import NoReturn
 
+import prctl
+
 from nsbox.inside import privileges
-from nsbox.inside.init import Filters, Init, KeeperGone
-from nsbox.kernel import rawsocket
+from nsbox.inside.init import Init, KeeperGone, Mould
+from nsbox.inside.leaves import Leaves
+from nsbox.kernel import capabilities, rawsocket
 from nsbox.kernel.rawsocket import RawSocket
 
 #: A function is specialised after some 8 calls and as many tries of each of its instructions.
 _TIMES = 24
+#: What the zygote can do without. Its copies get all capabilities again, with their user namespaces.
+_LITTLE = capabilities.Gone([prctl.CAP_WAKE_ALARM], [prctl.CAP_WAKE_ALARM])
 
 
-def rehearse(filters: Filters) -> None:
-    """To be called in the zygote, once SIGCHLD is handled: an init's life without a command, repeated."""
+def rehearse(mould: Mould, folder: str) -> None:
+    """To be called in the zygote, once SIGCHLD is handled: an init's life without a command, repeated.
+
+    ``folder``: where for a moment something can be made that stands for the first spawner's leaf cgroup.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for _ in range(_TIMES):
-        _perform(Init(filters.command))
+        _perform(Init(mould))
+        _keep_a_leaf(descriptor)
+    os.close(descriptor)
+
+
+def _keep_a_leaf(folder: int) -> None:
+    leaves = Leaves(gives_memory=False)  # a plain folder has no such files
+    leaves.use(folder)
+    leaf, descriptor = leaves.make()
+    if descriptor is not None:
+        os.close(descriptor)
+    leaves.discard(leaf)
 
 
 def _perform(init: Init) -> None:
@@ -31,7 +51,8 @@ def _perform(init: Init) -> None:
     listener.bind("")  # any free abstract name, unix(7)
     listener.listen(1)
     init.take(control, listener, None)
-    init.commands.adopt_first(_wait)
+    init.come_in(0, _LITTLE, _wait)
+    capabilities.release(_LITTLE)
     init.begin()
     api = RawSocket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     api.connect(listener.getsockname())

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import prctl
 
 from nsbox.inside import channel, privileges
-from nsbox.inside.init import Filters
+from nsbox.inside.init import Mould
 from nsbox.keeper import layout
 from nsbox.keeper.boxes import Box, Host
 from nsbox.keeper.config import Config
@@ -25,7 +25,7 @@ from nsbox.keeper.core import Keeper
 from nsbox.keeper.network import Network
 from nsbox.keeper.pool import Pool
 from nsbox.keeper.zygote import Zygote
-from nsbox.kernel import journal, libc, mounts, seccomp
+from nsbox.kernel import capabilities, journal, libc, mounts, seccomp
 from nsbox.kernel.cgroup import Cgroup
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import TO_KEEPER, Message
@@ -56,10 +56,13 @@ class Loop:
         self._ending = False
         cgroup = Cgroup(config.cgroup) if config.cgroup else None
         machine = os.uname().machine
-        filters = Filters(
-            libc.Filter(seccomp.init_policy(machine)), libc.Filter(seccomp.clone3_guard(machine))
+        mould = Mould(
+            libc.Filter(seccomp.init_policy(machine)),
+            libc.Filter(seccomp.clone3_guard(machine)),
+            capabilities.all_but(),
+            "memory" in config.controllers,
         )
-        self._zygote = Zygote(filters)
+        self._zygote = Zygote(mould)
         host = Host(cgroup, config.controllers, self._zygote, config.io_max)
         self._network = Network(json.loads(config.network), self) if config.network else None
         self.keeper = Keeper(host, Pool(config.pool_size, host), self, self.answer, self._network)

@@ -16,6 +16,7 @@ from typing import NoReturn
 from nsbox.inside import init as inside_init
 from nsbox.inside import privileges
 from nsbox.inside.rehearsal import rehearse
+from nsbox.keeper import layout
 from nsbox.kernel import libc, namespaces, rawsocket
 from nsbox.wire.framing import ANCILLARY_ROOM, descriptors_in
 
@@ -28,8 +29,8 @@ _PATIENCE = 10.0
 class Zygote:
     """keeper's handle on it. ``restart`` replaces one that died."""
 
-    def __init__(self, filters: inside_init.Filters) -> None:
-        self._filters = filters
+    def __init__(self, mould: inside_init.Mould) -> None:
+        self._mould = mould
         self._sock: socket.socket | None = None
         self.pid = 0
 
@@ -41,7 +42,7 @@ class Zygote:
         with theirs:
             self.pid = libc.clone3()
             if self.pid == 0:
-                _serve(theirs, self._filters)
+                _serve(theirs, self._mould)
         self._sock = ours
 
     def clone(self, control: socket.socket, listener: socket.socket, cgroup: int | None) -> int:
@@ -64,7 +65,7 @@ class Zygote:
         return int(pid)
 
 
-def _serve(sock: socket.socket, filters: inside_init.Filters) -> NoReturn:
+def _serve(sock: socket.socket, mould: inside_init.Mould) -> NoReturn:
     """In the zygote. As little as possible: what is touched here is copied for every sandbox."""
     try:
         signal.set_wakeup_fd(-1)
@@ -77,8 +78,8 @@ def _serve(sock: socket.socket, filters: inside_init.Filters) -> NoReturn:
         raw = rawsocket.adopt(os.dup(sock.fileno()))
         sock.close()
         sys._clear_type_cache()  # keeper's entries, each of which init would have to throw out
-        init = inside_init.mould(filters)
-        rehearse(filters)
+        init = inside_init.cast(mould)
+        rehearse(mould, layout.RUN)
         room = ANCILLARY_ROOM
         while True:
             data, ancillary, _, _ = raw.recvmsg(1, room)
@@ -93,7 +94,7 @@ def _serve(sock: socket.socket, filters: inside_init.Filters) -> NoReturn:
             if pid == 0:
                 raw.close()
                 control, listener = rawsocket.adopt(descriptors[0]), rawsocket.adopt(descriptors[1])
-                inside_init.main(init, control, listener, cgroup, filters)
+                inside_init.main(init, control, listener, cgroup, mould)
             for descriptor in descriptors:
                 os.close(descriptor)
             raw.send(_ANSWER.pack(pid))

@@ -8,7 +8,7 @@ is what the process holds. So all five sets are brought down, for every capabili
 
 import errno
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 import prctl
 
@@ -34,6 +34,7 @@ KEPT: Final[frozenset[int]] = frozenset(
 
 _HIGHEST_POSSIBLE: Final = 63  # a capability set has 64 bits
 
+_PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
 _PR_SET_SECUREBITS: Final = 28  # prctl.set_securebits refuses the ambient bits
 _PR_CAP_AMBIENT: Final = 47
@@ -55,6 +56,13 @@ SECUREBITS: Final[int] = (
 )
 
 
+class Gone(NamedTuple):
+    """Capabilities to give up: those that are held, and those that are inheritable, which is all."""
+
+    held: list[int]
+    inheritable: list[int]
+
+
 def drop_to(kept: Collection[int] = KEPT) -> None:
     """Leave the calling process ``kept`` in permitted, effective and bounding, and nothing elsewhere.
 
@@ -62,45 +70,45 @@ def drop_to(kept: Collection[int] = KEPT) -> None:
     user namespace. Cannot be undone, and repeating it does no harm as long as SETPCAP is kept. The order
     is forced: bounding set and securebits are changed with CAP_SETPCAP, so what is held goes last.
     """
-    release(confine(kept), kept)
+    gone = all_but(kept)
+    confine(gone)
+    release(gone)
 
 
-def confine(kept: Collection[int] = KEPT) -> list[int]:
-    """The first part of ``drop_to``: an exec can bring nothing but ``kept``; what is held stays.
+def all_but(kept: Collection[int] = KEPT) -> Gone:
+    """What is to be given up on this kernel, also what python-prctl has no name for, because the running
+    kernel is newer than its headers.
 
-    The capabilities that ``release`` is to give up.
+    The kernel itself says where its list ends; /proc/sys/kernel/cap_last_cap need not be mounted.
     """
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    dropped = _drop_from_bounding_all_but(kept)
-    libc.prctl(_PR_SET_SECUREBITS, SECUREBITS)
-    return dropped
-
-
-def _drop_from_bounding_all_but(kept: Collection[int]) -> list[int]:
-    """Also what python-prctl has no name for, because the running kernel is newer than its headers.
-
-    The kernel itself says where its list ends; /proc/sys/kernel/cap_last_cap may not be mounted by now.
-    """
-    dropped = []
+    held = []
     for capability in range(_HIGHEST_POSSIBLE + 1):
-        if capability in kept:
-            continue
         try:
-            libc.prctl(_PR_CAPBSET_DROP, capability)
+            libc.prctl(_PR_CAPBSET_READ, capability)
         except OSError as error:
             if error.errno == errno.EINVAL:  # beyond the last one
                 break
             raise
-        dropped.append(capability)
-    return dropped
+        if capability not in kept:
+            held.append(capability)
+    return Gone(held, [*held, *kept])
 
 
-def release(dropped: Collection[int], kept: Collection[int]) -> None:
+def confine(gone: Gone) -> None:
+    """The first part of ``drop_to``: an exec can bring nothing of ``gone``; what is held stays."""
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    held, _ = gone
+    for capability in held:
+        libc.prctl(_PR_CAPBSET_DROP, capability)
+    libc.prctl(_PR_SET_SECUREBITS, SECUREBITS)
+
+
+def release(gone: Gone) -> None:
     """The second part of ``drop_to``: give up what is held, in all three sets by one capset(2).
 
     ``prctl.set_caps`` refuses numbers above those of its own headers, so this goes to the function it wraps,
     which passes them on to libcap. Its arguments: what to set in effective, permitted and inheritable, and
     what to clear there. All at once, since effective may never exceed permitted (EPERM).
     """
-    gone = list(dropped)
-    prctl._prctl.set_caps([], [], [], gone, gone, [*gone, *kept])
+    held, inheritable = gone
+    prctl._prctl.set_caps([], [], [], held, held, inheritable)

@@ -94,6 +94,7 @@ RESOLVE_BENEATH: Final = 0x08
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
+_PR_SET_NAME: Final = 15
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 _Q_GETQUOTA, _Q_SETQUOTA, _PRJQUOTA, _QIF_LIMITS = 0x80_0007, 0x80_0008, 2, 5
@@ -313,6 +314,11 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     """prctl(2), for the options that python-prctl does not know."""
     result = _prctl(option, _word(arg2), _word(arg3), _word(arg4), _word(arg5))
     return _checked(result, "prctl", (option, arg2))
+
+
+def set_name(name: bytes) -> None:
+    """Name this thread, up to 15 bytes: PR_SET_NAME of prctl(2)."""
+    _checked(_prctl(_PR_SET_NAME, name), "prctl", (_PR_SET_NAME, name))
 
 
 def _word(value: int) -> ctypes.c_ulong:

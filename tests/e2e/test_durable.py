@@ -12,11 +12,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.conftest import DaemonFactory
-from tests.e2e.client import Api, Sandbox
+from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
 from tests.e2e.sse import Event, Stream
 
@@ -381,6 +382,33 @@ def test_logs_as_json_and_as_bytes(sandbox: Sandbox) -> None:
         assert sandbox.request("GET", f"/processes/{key}/logs?{bad}").status in (400, 422), bad
     assert sandbox.request("GET", "/processes/cmd_none/logs").code == "process_not_found"
     assert sandbox.request("GET", "/processes/cmd_none").code == "process_not_found"
+
+
+def test_a_silent_process_is_followed_from_the_start(sandbox: Sandbox) -> None:
+    """Its log has nothing yet, and the answer has begun: clients give up on heads that do not come."""
+    sleeper = sandbox.request("POST", "/processes", {"command": "sleep 3600"}).json["id"]
+    connection = http.client.HTTPConnection(sandbox.api.host, sandbox.api.port, timeout=15)
+    path = f"{BASE}/sandboxes/{sandbox.id}/processes/{sleeper}/logs?raw=true&follow=true"
+    connection.request("GET", path, headers={"Authorization": f"Bearer {sandbox.api.key}"})
+    response = connection.getresponse()
+    assert (response.status, response.headers["X-Log-Offset"]) == (200, "0")
+    assert sandbox.request("DELETE", f"/processes/{sleeper}").status == 200
+    assert response.read() == b""
+    connection.close()
+
+
+def test_two_hundred_at_once(sandbox: Sandbox) -> None:
+    """Each is answered with its own output and its own status, and leaves no process behind."""
+    with ThreadPoolExecutor(200) as pool:
+        told = list(pool.map(lambda n: sandbox.run(f"echo {n}; exit {n % 200}"), range(200)))
+    assert [(one["stdout"], one["exitCode"]) for one in told] == [(f"{n}\n", n) for n in range(200)]
+    wait_until(lambda: states(sandbox) == {"S"} or states(sandbox) == set(), what="no zombie and no command")
+
+
+def states(sandbox: Sandbox) -> set[str]:
+    """Of every process but the one that looks: S is a spawner that waits, Z a zombie."""
+    script = "for one in /proc/[0-9]*; do [ $one = /proc/1 ] || [ $one = /proc/$$ ] || cut -d')' -f2 $one/stat 2>/dev/null | cut -c2; done"
+    return set(sandbox.run(["sh", "-c", script])["stdout"].split())
 
 
 def test_a_flood_is_bounded_and_every_byte_accounted_for(daemon_factory: DaemonFactory) -> None:

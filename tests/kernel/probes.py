@@ -15,7 +15,7 @@ from typing import Any
 import prctl
 
 from nsbox.inside import privileges, rootfs
-from nsbox.kernel import libc, mounts, namespaces, seccomp
+from nsbox.kernel import capabilities, libc, mounts, namespaces, seccomp
 from nsbox.plan import baseline
 
 
@@ -136,10 +136,11 @@ def _init(sock: socket.socket, root: int) -> None:
         os.umask(0)
         rootfs.stage(baseline.prepare())
         os.umask(0o022)
-        dropped = privileges.promise()
+        gone = capabilities.all_but()
+        privileges.promise(gone)
         rootfs.enter(root)
         os.close(root)
-        privileges.drop(dropped, libc.Filter(seccomp.init_policy(os.uname().machine)))
+        privileges.drop(gone, libc.Filter(seccomp.init_policy(os.uname().machine)))
         said = seen()
     except OSError as error:
         said = {"errno": error.errno, "error": str(error)}

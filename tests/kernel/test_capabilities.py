@@ -180,7 +180,7 @@ def test_full_inheritable_and_ambient_sets_are_emptied() -> None:
 
 def test_emptying_them_bites(monkeypatch: pytest.MonkeyPatch) -> None:
     """With securebits as they were, an ambient set that is not cleared outlives both exec and uid 0."""
-    monkeypatch.setattr(capabilities, "release", lambda dropped, kept: None)
+    monkeypatch.setattr(capabilities, "release", lambda gone: None)
     monkeypatch.setattr(capabilities, "SECUREBITS", 0)
     monkeypatch.setattr(capabilities, "_PR_CAP_AMBIENT", PR_GET_SECUREBITS)  # something without effect
 

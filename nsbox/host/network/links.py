@@ -43,6 +43,9 @@ _AF_BYTES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 _NO_LINK_LOCAL = nest(
     26, nest(int(socket.AF_INET6), attribute(8, b"\x01"))
 )  # IFLA_AF_SPEC, ADDR_GEN_MODE none
+#: IFLA_NUM_TX_QUEUES and IFLA_NUM_RX_QUEUES. Unless told, the kernel (since 5.16) makes as many at each end
+#: as the host may ever have processors, each with 1.7 KiB (x86-64), and then uses one of each.
+_ONE_QUEUE = attribute(31, struct.pack("=I", 1)) + attribute(32, struct.pack("=I", 1))
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -103,14 +106,14 @@ def _neighbour(address: Address, link: int, mac: bytes) -> Request:
 def outer_requests(slot: int, netns: int, addresses: tuple[Address, ...]) -> list[Request]:
     """The pair, and this end of it."""
     number = index(slot)
-    # That of pasta's interface, so that TCP segments are as large as it takes them.
-    mtu = attribute(4, _u32(uplink.MTU))
+    # MTU: that of pasta's interface, so that TCP segments are as large as it takes them.
+    each_end = attribute(4, _u32(uplink.MTU)) + _ONE_QUEUE
     peer = _link(
-        0, 0, attribute(3, INSIDE.encode() + b"\0"), attribute(1, _mac(slot, True)), mtu
+        0, 0, attribute(3, INSIDE.encode() + b"\0"), attribute(1, _mac(slot, True)), each_end
     ) + attribute(28, _u32(netns))
     kind = nest(18, attribute(1, b"veth\0"), nest(2, attribute(1, peer)))
     made = _link(
-        number, 0, attribute(3, name(slot).encode() + b"\0"), attribute(1, _mac(slot, False)), mtu,
+        number, 0, attribute(3, name(slot).encode() + b"\0"), attribute(1, _mac(slot, False)), each_end,
         attribute(27, _u32(GROUP)), kind,
     )  # fmt: skip
     return [

@@ -14,7 +14,7 @@ from nsbox.inside.leaves import Leaves
 @pytest.fixture
 def leaves(tmp_path: Path) -> Iterator[Leaves]:
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    made = Leaves()
+    made = Leaves(gives_memory=False)
     made.use(descriptor)
     yield made
     os.close(descriptor)
@@ -78,9 +78,8 @@ def test_with_memory_init_has_a_leaf_and_leaves_go_as_a_whole(
     no controllers for children while a process stands above them."""
     written: list[tuple[str, bytes]] = []
     monkeypatch.setattr(Leaves, "_write", lambda self, path, data: written.append((path, data)))
-    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    counted = Leaves()
+    counted = Leaves(gives_memory=True)
     counted.use(descriptor)
     name = make(counted)
     assert written == [
@@ -93,7 +92,7 @@ def test_with_memory_init_has_a_leaf_and_leaves_go_as_a_whole(
 
 
 def test_where_there_are_none() -> None:
-    leaves = Leaves()
+    leaves = Leaves(gives_memory=True)
     assert leaves.make() == ("", None)
     assert leaves.holds_only("", 1)
     assert not leaves.oom_killed("")
