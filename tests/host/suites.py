@@ -50,10 +50,12 @@ SUITES = (
         "limits",
         Account.USER,
         "tests/limits",
-        # Judged by milliseconds, or by a few hundredths of a processor.
+        # Judged by milliseconds.
         slow=(
             "tests/limits/test_neighbours.py",
-            "tests/limits/test_watched.py::test_an_idle_one_costs_next_to_nothing",
+            # No controller, quota or systemd holds these: they run outside of the machine on every change.
+            "tests/limits/test_watched.py",
+            "tests/limits/test_reserve.py",
         ),
         figures=True,
     ),
