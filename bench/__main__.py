@@ -23,6 +23,7 @@ from bench import (
     previews,
     proc,
     pulled,
+    recovery,
     report,
     rivals,
     stages,
@@ -54,6 +55,7 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "pulled": ("From an image that is here, and from the default template", pulled.measure),
     "network": ("The network: what it adds, and what goes through it", network.measure),
     "memory": ("Memory", memory.idle),
+    "recovery": ("The API process is killed", recovery.measure),
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
     "unpack": ("Images, from a layout to a tree on disk", unpack.measure),
     "stages": ("Where the time goes", stages.measure),
@@ -66,6 +68,7 @@ NAMES = tuple(dict.fromkeys(name.partition("_")[0] for name in (*_WARM, *_EMPTY)
 #: What --quick leaves out, and why.
 _SLOW = {
     "network": "--quick leaves it out: it needs two daemons more",
+    "recovery": "--quick leaves it out: making 500 sandboxes takes its time",
     "memory": "--quick leaves it out: sandboxes have to settle for half a minute",
     "unpack": "--quick leaves it out: making the images takes half a minute",
 }

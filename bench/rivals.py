@@ -99,7 +99,7 @@ def _oci_ways(name: str, accounts: Sequence[Who], layer: str, work: str) -> tupl
         place = oci_bundle.make(os.path.join(work, f"{name}-{one.name}"), layer, one)
         argv = (name, "--root", f"{place}/state", "run", "--bundle", place, "nsbox-bench-{n}")
         ways.append(Way(argv, one))
-        if name == "crun" and one.by_root and os.path.isdir("/sys/fs/cgroup/unified"):
+        if name == "crun" and one.by_root and both_cgroups():
             ways.append(Way(argv, one, private_cgroups=True))  # crun refuses hosts with both versions
     return tuple(ways)
 
@@ -136,7 +136,7 @@ def _time(way: Way, work: str, runs: int, first: int) -> list[float] | str:
     command = [sys.executable, "-I", _TIMER]
     identity = way.who.identity
     if way.private_cgroups:
-        command, identity = _in_private_cgroups(command, way.who), {}
+        command, identity = in_private_cgroups(command, way.who), {}
     try:
         done = subprocess.run(
             command, input=json.dumps(orders), capture_output=True, text=True,
@@ -150,7 +150,12 @@ def _time(way: Way, work: str, runs: int, first: int) -> list[float] | str:
     return [float(one) for one in told["times"]] if "times" in told else str(told["error"])
 
 
-def _in_private_cgroups(command: Sequence[str], who: Who) -> list[str]:
+def both_cgroups() -> bool:
+    """Whether the host has both versions of cgroups mounted, which crun refuses."""
+    return os.path.isdir("/sys/fs/cgroup/unified")
+
+
+def in_private_cgroups(command: Sequence[str], who: Who) -> list[str]:
     """In a mount namespace of its own: the host's cgroup mounts stay as they are."""
     script = 'mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup && exec "$@"'
     become = ["setpriv", f"--reuid={who.uid}", f"--regid={who.gid}", "--clear-groups"]

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -28,6 +29,8 @@ from nsbox.host.keeper import KeeperLink
 from nsbox.host.storage import Reserve, Rooms
 from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
+from nsbox.model.lifecycle import Action
+from nsbox.model.sandbox import Sandbox
 from nsbox.oci import templatefile
 from nsbox.plan import edge as edge_settings
 from nsbox.plan.previews import Form
@@ -39,15 +42,20 @@ from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
 from nsbox.service.embedding import default_template, remove_unused
+from nsbox.service.figures import Figures
 from nsbox.service.files import Files
 from nsbox.service.health import Health
 from nsbox.service.images import Images
 from nsbox.service.links import Links
+from nsbox.service.meters import Meters
 from nsbox.service.network import Network
 from nsbox.service.ports import Ports
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.standby import Standbys
+from nsbox.service.sweep import Sweep
+from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database
@@ -60,6 +68,7 @@ _log = logging.getLogger(__name__)
 _NOTE_USES = 30.0
 #: How long after one answer of keeper's the next is asked for, in seconds.
 _BEAT = 2.0
+_STANDSTILLS = (Action.PAUSE, Action.IDLE, Action.EXPIRE, Action.RESUME, Action.WAKE)
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -174,7 +183,9 @@ async def _serve(
     images = Images(settings, keeper, nursery, standing)
     files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
     templates = Templates(settings.default_template, images, files)
-    commands = Commands(registry, templates, settings, nursery)
+    tally = Tally()
+    registry.on_move(partial(_count, tally))
+    commands = Commands(registry, templates, settings, nursery, tally)
     rooms = Rooms(settings.state_dir, settings.storage)
     reserve = Reserve(settings.state_dir, settings.reserve_mb)
     sandboxes = Sandboxes(
@@ -187,18 +198,23 @@ async def _serve(
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await sandboxes.reconcile(alive)
+    commands.remember()
     nursery.start_soon(commands.clear_unused)
-    health = Health(registry, keeper.enforced)
+    health = Health(registry, keeper, reserve, database, settings)
+    sweep = Sweep(registry, sandboxes, keeper, settings.state_dir, settings.sweep_s, tally)
+    meters = Meters(registry, settings.state_dir)
     form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
     ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
     edge = _edge(settings, ports, form, keys)
+    standbys = Standbys(registry, sandboxes.pauses, nursery, commands.busy, edge.visited)
     connections = Connections(edge)
     publisher.use(connections)
     ports.republish()
     services = Services(
         sandboxes=sandboxes,
-        creations=Creations(sandboxes, commands, registry, nursery),
+        creations=Creations(sandboxes, commands, registry, nursery, tally),
+        standbys=standbys,
         templates=templates,
         images=images,
         building=Building(images, sandboxes, commands, keeper, settings),
@@ -208,9 +224,19 @@ async def _serve(
         ports=ports,
         network=Network(registry, keeper, settings),
         health=health,
+        meters=meters,
+        figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
         keys=keys,
     )
-    for task in (sandboxes.expire, sandboxes.keep_house, images.keep_house):
+    for task in (
+        sandboxes.expire,
+        sandboxes.keep_house,
+        standbys.watch,
+        meters.watch,
+        health.watch,
+        sweep.watch,
+        images.keep_house,
+    ):
         nursery.start_soon(task)
     nursery.start_soon(_note_uses, keys, database)
     used = {layer for live in registry.all() for layer in live.record.layers} | set(template.layers)
@@ -247,6 +273,14 @@ def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
         return keys.find(presented) is not None
 
     return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), is_key, bounds)
+
+
+def _count(tally: Tally, action: Action, record: Sandbox) -> None:
+    """A sandbox has moved from one state to another."""
+    if record.state.final:
+        tally.ends.add(record.end_reason.value if record.end_reason is not None else "unknown")
+    elif action in _STANDSTILLS:
+        tally.standstills.add(action.value)
 
 
 async def _beat(keeper: KeeperLink, pipe: int) -> None:

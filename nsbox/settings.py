@@ -166,6 +166,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tcp_ports: str = ""
     # processes
     hang_timeout_s: Positive = 60
+    metrics_readers: tuple[str, ...] = ("admin",)
+    sweep_s: Positive = 60
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:

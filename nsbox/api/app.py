@@ -14,6 +14,7 @@ from nsbox.api import (
     images,
     imports,
     logs,
+    metrics,
     network,
     ports,
     pulling,
@@ -21,6 +22,7 @@ from nsbox.api import (
     uploads,
 )
 from nsbox.api.bodies import JsonBodies
+from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
@@ -40,7 +42,11 @@ def create_app(services: Services, settings: Settings) -> Gate:
         pulling.templates_route(services, bodies, settings),
         imports.route(services, settings),
     ]
-    return Gate(_routes(services, settings), raw_routes, services, bodies)  # type: ignore[arg-type]
+
+    async def scrape(exchange: Exchange) -> None:
+        await metrics.scrape(exchange, services, settings.metrics_readers)
+
+    return Gate(_routes(services, settings), raw_routes, services, bodies, {metrics.PATH: scrape})  # type: ignore[arg-type]
 
 
 def _routes(services: Services, settings: Settings) -> QuartTrio:
@@ -56,6 +62,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     images.add(app, services, settings)
     ports.add(app, services)
     network.add(app, services, settings)
+    metrics.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

@@ -45,11 +45,14 @@ class Gate:
         raw_routes: list[RawRoute],
         services: Services,
         bodies: JsonBodies,
+        outside: dict[str, Callable[[Exchange], Awaitable[None]]] | None = None,
     ) -> None:
         self._routes = routes
         self._raw_routes = raw_routes
         self._services = services
         self._bodies = bodies
+        #: Routes that are not below ``BASE``; they ask for a key themselves.
+        self._outside = outside or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -72,6 +75,9 @@ class Gate:
         path = exchange.scope["raw_path"].decode("ascii")
         if path in ("/healthz", f"{BASE}/healthz"):
             await self._health(exchange)
+            return
+        if path in self._outside:
+            await self._outside[path](exchange)
             return
         if path != BASE and not path.startswith(f"{BASE}/"):
             raise Problem(Code.ROUTE_NOT_FOUND, f"the API is under {BASE}")

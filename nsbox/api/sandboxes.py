@@ -1,4 +1,5 @@
-"""``/sandboxes``: create, list, look at, pause, resume, give more or less time, kill."""
+"""``/sandboxes``: create, list, look at, pause, resume, give more or less time, say what it does by
+itself, kill."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from nsbox.settings import Settings
 
 _CREATE = schema.Reader(schema.CreateSandbox)
 _TIMEOUT = schema.Reader(schema.SetTimeout)
+_LIFECYCLE = schema.Reader(schema.SetLifecycle)
 _NOTHING = schema.Reader(schema.Nothing)
 _NONE: frozenset[str] = frozenset()
 _LIVING = frozenset(state for state in State if state.alive)
@@ -69,6 +71,11 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         record = await services.sandboxes.pauses.set_timeout(asked.owner, sandbox_id, wanted)
         return reply(views.time_left(record))
 
+    async def lifecycle(sandbox_id: str) -> Response:
+        asked = call(_NONE)
+        record = await services.standbys.set(asked.owner, sandbox_id, _LIFECYCLE.read(asked.body).standby())
+        return reply({"id": record.id, "status": record.state.value, **views.standby(record.standby)})
+
     one = "/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{BASE}/sandboxes", "create_sandbox", create, methods=["POST"])
     app.add_url_rule(f"{BASE}/sandboxes", "list_sandboxes", get_all, methods=["GET"])
@@ -77,6 +84,7 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     app.add_url_rule(f"{BASE}{one}/pause", "pause_sandbox", pause, methods=["POST"])
     app.add_url_rule(f"{BASE}{one}/resume", "resume_sandbox", resume, methods=["POST"])
     app.add_url_rule(f"{BASE}{one}/timeout", "set_timeout", timeout, methods=["POST"])
+    app.add_url_rule(f"{BASE}{one}/lifecycle", "set_lifecycle", lifecycle, methods=["PUT"])
 
 
 def _states(status: str | None) -> frozenset[State]:

@@ -21,6 +21,7 @@ from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, NetworkPolicy
 from nsbox.model.ports import PortSpec, Protocol
 from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
+from nsbox.model.standby import AutoPause, OnExpiry, Standby
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.plan.network import BadPolicyError, checked
 from nsbox.service.readiness import ReadyWhen
@@ -35,6 +36,8 @@ MAX_ENV_BYTES = 64 * 1024
 _MAX_REFERENCE = 512
 _HIGHEST_PORT = 65_535
 MAX_WAIT_MS = 300_000
+#: Of a sandbox before it is paused by itself. Less than a second would pause it between two requests.
+MIN_IDLE_MS, MAX_IDLE_MS = 1_000, 86_400_000
 MAX_LINK_S = 30 * 86_400
 _LINK_S = 3_600
 _READY_MS = 30_000
@@ -75,6 +78,25 @@ class SetNetwork(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
             raise _wrong(error.detail, prefix + error.field) from error
 
 
+class AutoPauseWish(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``autoPause``."""
+
+    idle_ms: int
+    ignore_processes: bool = False
+
+
+class SetLifecycle(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``PUT /sandboxes/:id/lifecycle``: as a whole, what is not given is off."""
+
+    auto_pause: AutoPauseWish | None = None
+    on_expiry: OnExpiry | None = None
+    auto_resume: bool | None = None
+
+    def standby(self) -> Standby:
+        """Bounds checked."""
+        return _standby(self.auto_pause, self.on_expiry, self.auto_resume)
+
+
 class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes``."""
 
@@ -87,6 +109,9 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
     env_vars: dict[str, str] | None = None
     pull: PullPolicy | None = None
     network: SetNetwork | None = None
+    auto_pause: AutoPauseWish | None = None
+    on_expiry: OnExpiry | None = None
+    auto_resume: bool | None = None
 
     def limits(self, settings: Settings) -> Limits:
         """Bounds checked, defaults filled in."""
@@ -112,6 +137,7 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
             env=check_env(self.env_vars, "envVars"),
             pull=self.pull,
             network=(self.network or SetNetwork()).policy(settings, "network."),
+            standby=_standby(self.auto_pause, self.on_expiry, self.auto_resume),
         )
 
 
@@ -381,6 +407,17 @@ def _wrong(detail: str, field: str, **facts: Any) -> Problem:
 def _too_long(detail: str, field: str, limit: int) -> Problem:
     remedy = "write a file and run that, or send the text as stdin"
     return Problem(Code.BODY_TOO_LARGE, detail, field=field, remedy=remedy, limit=limit)
+
+
+def _standby(pause: AutoPauseWish | None, on_expiry: OnExpiry | None, auto_resume: bool | None) -> Standby:
+    if pause is not None:
+        _within(pause.idle_ms, MIN_IDLE_MS, MAX_IDLE_MS, "autoPause.idleMs")
+        wish = AutoPause(idle_ms=pause.idle_ms, ignore_processes=pause.ignore_processes)
+    return Standby(
+        auto_pause=None if pause is None else wish,
+        on_expiry=on_expiry or OnExpiry.KILL,
+        auto_resume=bool(auto_resume),
+    )
 
 
 def _bounded(value: int | None, bound: Bound, field: str) -> int:

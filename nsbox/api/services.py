@@ -15,9 +15,11 @@ import msgspec
 from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
+from nsbox.model.metrics import Family, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
+from nsbox.model.standby import Standby
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service.readiness import ReadyWhen
@@ -93,6 +95,14 @@ class PausesService(Protocol):
 
     async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
         """Its time ends so long from now, standstills not counted."""
+        ...
+
+
+class StandbysService(Protocol):
+    """Sandboxes that are paused and resumed by themselves."""
+
+    async def set(self, owner: str, sandbox_id: str, standby: Standby) -> Sandbox:
+        """What it does by itself from now on."""
         ...
 
 
@@ -313,6 +323,22 @@ class NetworkService(Protocol):
         ...
 
 
+class MetersService(Protocol):
+    """What a sandbox uses."""
+
+    async def get(self, owner: str, sandbox_id: str) -> tuple[Sandbox, Sample, list[Sample]]:
+        """The record, what it uses now, and the last hour."""
+        ...
+
+
+class FiguresService(Protocol):
+    """What is told to Prometheus."""
+
+    async def families(self, *, sandboxes: bool) -> list[Family]:
+        """``sandboxes``: with what each one uses."""
+        ...
+
+
 class HealthService(Protocol):
     """Whether sandboxes can be made now."""
 
@@ -334,6 +360,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     sandboxes: SandboxesService
     creations: CreationsService
+    standbys: StandbysService
     templates: TemplatesService
     images: ImagesService
     building: BuildingService
@@ -343,4 +370,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     ports: PortsService
     network: NetworkService
     health: HealthService
+    meters: MetersService
+    figures: FiguresService
     keys: Keys

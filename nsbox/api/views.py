@@ -12,6 +12,7 @@ from nsbox.model.lifecycle import State
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
+from nsbox.model.standby import Standby
 
 #: The limits of a sandbox, as ``Sandbox.enforced`` and clients name them.
 LIMITS = ("vcpus", "memoryMb", "storageMb", "pids")
@@ -56,12 +57,25 @@ def sandbox(record: Sandbox, network: NetworkState) -> JSON:
     }
     if record.state is State.PAUSED and record.remaining_s is not None:
         view["remainingMs"] = round(record.remaining_s * 1000)
+    view |= standby(record.standby)
     view["network"] = network_policy(record.network, network)
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
     if record.end_reason is not None:
         view["endReason"] = record.end_reason.value
     return view
+
+
+def standby(wish: Standby) -> JSON:
+    """What a sandbox does by itself."""
+    pause = wish.auto_pause
+    return {
+        "autoPause": None
+        if pause is None
+        else {"idleMs": pause.idle_ms, "ignoreProcesses": pause.ignore_processes},
+        "onExpiry": wish.on_expiry.value,
+        "autoResume": wish.auto_resume,
+    }
 
 
 def _storage(record: Sandbox) -> JSON | None:
@@ -220,7 +234,7 @@ def _output(data: bytes, encoding: Encoding) -> str:
 def process(record: Process) -> JSON:
     """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
     view: JSON = {
-        "pid": record.pid,
+        "pid": record.pid or None,
         "command": record.command,
         "id": record.id,
         "cwd": record.cwd,

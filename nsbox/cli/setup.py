@@ -13,8 +13,18 @@ import click
 
 from nsbox import settings
 from nsbox.cli.output import paint
+from nsbox.cli.setup_network import InstallPasta, MakeTun
 from nsbox.cli.setup_quota import QuotaPool
-from nsbox.cli.setup_steps import AllowNamespaces, GiveIds, MakeFolder, MakeUser, Step, Undoable, WriteFile
+from nsbox.cli.setup_steps import (
+    AllowNamespaces,
+    Dispensable,
+    GiveIds,
+    MakeFolder,
+    MakeUser,
+    Step,
+    Undoable,
+    WriteFile,
+)
 from nsbox.cli.setup_units import check_installed, unit_text, user_unit_text
 from nsbox.host import account, facts
 from nsbox.model.errors import HostProblem
@@ -75,6 +85,7 @@ def plan(
     service: bool,
     restricted: bool,
     switches: AllowNamespaces | None = None,
+    network: bool = False,
 ) -> list[Step]:
     """The steps that this host needs, in order."""
     if profile_only:
@@ -84,6 +95,8 @@ def plan(
     steps: list[Step] = [MakeUser(user, state_dir), GiveIds(user), MakeFolder(state_dir, user)]
     if switches is not None and switches.concerns:
         steps.append(switches)
+    if network:
+        steps += [InstallPasta(), MakeTun()]
     if restricted:
         steps.append(profile_step())
     if service:
@@ -114,7 +127,17 @@ def execute(steps: Sequence[Step], *, dry_run: bool) -> None:
         for command in step.commands():
             click.echo(f"          {command}")
         if not dry_run:
-            step.apply()
+            _apply(step)
+
+
+def _apply(step: Step) -> None:
+    try:
+        step.apply()
+    except HostProblem as problem:
+        if not isinstance(step, Dispensable):
+            raise
+        click.echo(f"{paint('failed ', 'yellow')} {step.title}: {problem}")
+        click.echo(f"          {step.without}")
 
 
 @click.command()
@@ -139,8 +162,9 @@ def setup(
     dry_run: bool,
 ) -> None:
     """Prepare this host, as root: a system user without a shell, a range of subordinate ids for it, a state
-    folder that only it can enter and, where its file system has project quotas, a pool of them that holds
-    storageMb. What is already there stays as it is."""
+    folder that only it can enter, pasta (by apt) for the sandboxes' way to the internet and, where the state
+    folder's file system has project quotas, a pool of them that holds storageMb. What is already there stays
+    as it is."""
     if user_service:
         _set_up_user_service(undo=undo, dry_run=dry_run)
         return
@@ -176,6 +200,7 @@ def setup(
         restricted=facts.user_namespaces().apparmor_restricts is True
         or (undo and os.path.exists(PROFILE_PATH)),
         switches=AllowNamespaces(),
+        network=chosen.network is settings.NetworkUse.ON,
     )
     if not (ids_only or profile_only) and facts.project_quota(chosen.state_dir):
         steps.append(QuotaPool(chosen.service_user, chosen))

@@ -7,7 +7,7 @@ import pwd
 import shlex
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from nsbox.host import account, facts
@@ -44,10 +44,22 @@ class Undoable(Step, Protocol):
     def undo(self) -> None: ...
 
 
-def run(argv: Sequence[str]) -> None:
+@runtime_checkable
+class Dispensable(Step, Protocol):
+    """A change that sandboxes can be made without: where it fails, setup says so and goes on."""
+
+    @property
+    def without(self) -> str:
+        """What is then not to be had."""
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
     """A system tool, whose complaint becomes ours."""
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            env={**os.environ, **(environment or {})},
+        )  # fmt: skip
     except OSError as error:
         raise HostProblem(f"{argv[0]} cannot be started: {error.strerror}") from error
     if done.returncode != 0:

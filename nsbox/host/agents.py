@@ -46,6 +46,11 @@ class Agents:
                 else:
                     conversation.endpoint.close()
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is using one."""
+        return self._limit.borrowed_tokens > 0
+
     async def _open(self) -> Endpoint:
         return await self._box.open_agent(new_command_id(), "")
 

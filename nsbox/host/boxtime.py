@@ -7,7 +7,7 @@ with init and with file agents. A paused sandbox is not slow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -22,6 +22,8 @@ class BoxTime:
         self._ends: dict[trio.CancelScope, float] = {}
         self._going = trio.Event()
         self._going.set()
+        #: Called when somebody begins to wait for it to go on.
+        self.wanted: Callable[[], None] = lambda: None
 
     def now(self) -> float:
         """Seconds; only differences mean something."""
@@ -47,6 +49,7 @@ class BoxTime:
     async def going(self) -> None:
         """Wait until it does not stand still. No checkpoint where it does not."""
         while self._stopped_at is not None:
+            self.wanted()
             await self._going.wait()
 
     @contextmanager

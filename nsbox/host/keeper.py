@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 
 import trio
@@ -28,6 +29,8 @@ from nsbox.wire.messages import (
     Refusals,
     SetNetwork,
     Storage,
+    Sweep,
+    Swept,
     Task,
     TaskDone,
     Thaw,
@@ -64,6 +67,9 @@ class KeeperLink:
         self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
         self.enforced: tuple[str, ...] = ()
+        self.blanks = 0
+        self.sandboxes: tuple[str, ...] = ()
+        self.answered_at = time.monotonic()
         self._one_at_a_time = trio.Lock()
         self.network = NetworkState(0, "there is no network: see the setting network")
 
@@ -82,6 +88,7 @@ class KeeperLink:
         if not isinstance(message, Welcome) or message.version != PROTOCOL_VERSION:
             raise HostProblem("keeper is of another version than api", remedy="restart nsbox")
         self.enforced = message.enforced
+        self._heard(message)
         return message.sandboxes
 
     async def listen(self) -> None:
@@ -115,10 +122,17 @@ class KeeperLink:
                 self._fill(("freeze", message.id), message)
             case Thawed():
                 self._fill(("thaw", message.id), message)
+            case Swept():
+                self._fill(("sweep", message.key), message)
             case TaskDone():
                 self._fill(("task", message.key), message)
             case Welcome():
+                self._heard(message)
                 self._fill(("ping", ""), message)
+
+    def _heard(self, message: Welcome) -> None:
+        self.blanks, self.answered_at = message.blanks, time.monotonic()
+        self.sandboxes = message.sandboxes
 
     def _fill(self, key: tuple[str, str], message: Message) -> None:
         slot = self._slots.pop(key, None)
@@ -215,6 +229,12 @@ class KeeperLink:
                 Code.SANDBOX_UNRESPONSIVE, f"keeper did not answer: {error}", remedy="try again"
             ) from error
         return answer
+
+    async def audit(self) -> tuple[str, ...]:
+        """Have keeper remove what belongs to no box; what that was, as ``rule name``. Raises ``Problem``."""
+        answer = await self._asked("sweep", "", Sweep(""))
+        assert isinstance(answer, Swept)
+        return answer.findings
 
     async def task(self, key: str, name: str, argument: str, descriptors: Sequence[int]) -> int:
         """Run a task in the outer namespace; its status as of waitpid. Raises ``Closed``."""

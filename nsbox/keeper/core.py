@@ -12,6 +12,7 @@ from typing import Protocol
 
 from nsbox.inside import channel
 from nsbox.keeper import layout, tasks
+from nsbox.keeper.audit import Audit
 from nsbox.keeper.boxes import Box, Host, Phase, StageError
 from nsbox.keeper.freezer import Freezer
 from nsbox.keeper.network import Network
@@ -41,6 +42,8 @@ from nsbox.wire.messages import (
     Refusals,
     SetNetwork,
     Storage,
+    Sweep,
+    Swept,
     Task,
     TaskDone,
     Thaw,
@@ -80,6 +83,7 @@ class Keeper:
         self.sweeper = Sweeper()
         self.freezer = Freezer(answer)
         self.storage = StorageWatcher()
+        self.audit = Audit()
         self._boxes: dict[int, Box] = {}  # by pid
         self._by_id: dict[str, Box] = {}
         self._tasks: dict[int, str] = {}
@@ -97,7 +101,7 @@ class Keeper:
             case Hello():
                 # Those still being made too: the api that ordered them is gone, and this one ends them.
                 ids = tuple(box.id for box in self._by_id.values() if box.phase is not Phase.ENDING)
-                self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids))
+                self._answer(Welcome(PROTOCOL_VERSION, self._host.enforced, ids, len(self.pool)))
                 if self._network is not None:
                     self._answer(self._network.state)
             case Create():
@@ -112,6 +116,8 @@ class Keeper:
             case Thaw(sandbox_id):
                 box = self._running(sandbox_id)
                 self._answer(Thawed(sandbox_id, errno.ESRCH if box is None else self.freezer.thaw(box)))
+            case Sweep(key):
+                self._answer(Swept(key, self._sweep()))
             case Task():
                 self._start_task(message, descriptors)
             case SetNetwork(sandbox_id, policy):
@@ -198,6 +204,21 @@ class Keeper:
             )
         box.destroy_asked = True
         self._end(box)
+
+    def _sweep(self) -> tuple[str, ...]:
+        boxes = self._boxes.values()
+        pending = {one.path for one in self._cgroups}
+        known = {box.cgroup.path for box in boxes if box.cgroup is not None} | pending
+        findings, strays = self.audit.look(
+            [box.name for box in boxes],
+            [box.id for box in boxes if box.id],
+            known,
+            self._host.cgroup,
+            self.sweeper.discard,
+        )
+        self._cgroups += strays
+        self.remove_cgroups()
+        return findings
 
     def _running(self, sandbox_id: str) -> Box | None:
         box = self._by_id.get(sandbox_id)

@@ -23,6 +23,9 @@ class Pool:
     def wants_more(self) -> bool:
         return len(self._stock) < self.size and time.monotonic() >= self._not_before
 
+    def __len__(self) -> int:
+        return len(self._stock)
+
     @property
     def low(self) -> bool:
         """Less than half of the stock is there."""

@@ -40,11 +40,15 @@ class Action(StrEnum):
     FAIL = "fail"  # a step of create failed and was rolled back
     PAUSE = "pause"
     RESUME = "resume"
+    IDLE = "idle"  # unused for so long that, by its autoPause, it is paused
+    EXPIRE = "expire"  # its time is over, and by its onExpiry it is paused for that, not killed
+    WAKE = "wake"  # a request came that needs it running, and by its autoResume it is resumed
     EXEC = "exec"
     FILES = "files"
     TIMEOUT = "timeout"  # its time is made longer or shorter
     PORTS = "ports"  # exposed, listed, taken away; what is exposed is reached only while it runs
     NETWORK = "network"
+    METRICS = "metrics"
     KILL = "kill"  # asked for by a client, or the time is over
     GONE = "gone"  # processes, mounts, cgroup and directories are seen to be gone
     LOSE = "lose"  # found missing without having been killed
@@ -73,15 +77,21 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.PORTS): State.RUNNING,
     (State.RUNNING, Action.TIMEOUT): State.RUNNING,
     (State.RUNNING, Action.NETWORK): State.RUNNING,
+    (State.RUNNING, Action.METRICS): State.RUNNING,
     (State.RUNNING, Action.PAUSE): State.PAUSED,
     (State.RUNNING, Action.RESUME): State.RUNNING,
+    (State.RUNNING, Action.IDLE): State.PAUSED,
+    (State.RUNNING, Action.EXPIRE): State.PAUSED,
+    (State.RUNNING, Action.WAKE): State.RUNNING,
     (State.RUNNING, Action.KILL): State.STOPPING,
     (State.RUNNING, Action.LOSE): State.LOST,
     (State.PAUSED, Action.PORTS): State.PAUSED,
     (State.PAUSED, Action.TIMEOUT): State.PAUSED,
     (State.PAUSED, Action.NETWORK): State.PAUSED,
+    (State.PAUSED, Action.METRICS): State.PAUSED,
     (State.PAUSED, Action.PAUSE): State.PAUSED,
     (State.PAUSED, Action.RESUME): State.RUNNING,
+    (State.PAUSED, Action.WAKE): State.RUNNING,
     (State.PAUSED, Action.KILL): State.STOPPING,
     (State.PAUSED, Action.LOSE): State.LOST,
     (State.STOPPING, Action.KILL): State.STOPPING,
@@ -151,7 +161,11 @@ def page() -> str:
         "# The life of a sandbox\n\n"
         "Generated from `nsbox/model/lifecycle.py` by `python -m nsbox.model.lifecycle`; do not edit.\n\n"
         f"```mermaid\n{diagram()}```\n\n{table()}\n"
-        "A dot is a refusal: HTTP 409 with the code `wrong_state`.\n"
+        "A dot is a refusal: HTTP 409 with the code `wrong_state`.\n\n"
+        "`idle`, `expire` and `wake` happen by themselves, to sandboxes that were made so (`autoPause`,\n"
+        "`onExpiry`, `autoResume`: [api.md](api.md#by-itself)). With `autoResume`, what is refused to a\n"
+        "paused sandbox here (`exec`, `files`, and a visit to one of its ports) wakes it first, and waits\n"
+        "for that.\n"
     )
 
 

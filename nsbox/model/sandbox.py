@@ -13,6 +13,7 @@ from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkPolicy
 from nsbox.model.ports import Port
 from nsbox.model.request import Request
+from nsbox.model.standby import Standby
 from nsbox.model.template import Template as Template  # noqa: PLC0414 - it has long been found here
 
 ID_PREFIX = "sb_"
@@ -64,6 +65,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     pull: PullPolicy | None = None
     request: Request | None = None
     network: NetworkPolicy = NetworkPolicy()
+    standby: Standby = Standby()
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     request: Request | None = None
     made: bool = False
     network: NetworkPolicy = NetworkPolicy()
+    standby: Standby = Standby()
     ended_at: float | None = None
     end_reason: EndReason | None = None
 

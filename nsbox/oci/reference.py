@@ -127,10 +127,12 @@ def _split_registry(name: str) -> tuple[str, str]:
 
 
 def check_host(text: str) -> str:
-    """A registry's host with its port, in lower case. Raises ``BadReference``."""
+    """A registry's host with its port, in lower case; one that only its capitals tell from the first part of
+    a repository keeps them, or what is printed would be read as something else. Raises ``BadReference``."""
     if not _HOST_RE.fullmatch(text):
         raise BadReference(f"{text[:100]!r} is not the host of a registry")
     port = text.rpartition(":")[2] if ":" in text.rpartition("]")[2] else ""
     if port and not 1 <= int(port) <= 65_535:
         raise BadReference(f"{port} is not a port")
-    return text.lower()
+    lower = text.lower()
+    return lower if "." in text or ":" in text or lower == "localhost" else text

@@ -194,12 +194,13 @@ class Connection:
                 await self.client.send(pages.redirect(redirect, cookie))
                 self.hang_up()
                 return None
+            assert self.target is not None
+            await self._wake(self.target)
             reused = self.upstream is not None
             upstream = self.upstream or await self.reach()
         except _Told as told:
             await self.tell(told.fault, request, told.detail, told.status)
             return None
-        assert self.target is not None
         sent = rewrite.request_head(request, self.who, self.target, self.edge.is_key)
         again = reused and request.method in _SAFE and request.length == 0
         exchange = self.exchange = Exchange(request, sent, cookie, again=again)
@@ -235,13 +236,20 @@ class Connection:
             request = request._replace(target=access.without_token(request.target)[1])
         else:
             request, cookie, redirect = self._let_in(request, target, port)
-        if reach is not Reach.OPEN:
-            raise _Told(_UNREACHED[reach])
         if self.target is None:
             if not self.edge.enter(target.sandbox_id):
                 raise _Told(Fault.TOO_MANY, "Too many are connected to this sandbox.")
             self.target = target
         return request, cookie, redirect
+
+    async def _wake(self, target: Target) -> None:
+        """After the visitor was let in: whoever may not come in wakes nobody. Raises ``_Told``."""
+        try:
+            reach = (await self.edge.ports.wake(*target[:2])).reach
+        except Unresponsive as error:
+            raise _Told(Fault.UNRESPONSIVE) from error
+        if reach is not Reach.OPEN:
+            raise _Told(_UNREACHED[reach])
 
     def _let_in(self, request: Request, target: Target, port: Port) -> tuple[Request, bytes, bytes | None]:
         verdict = access.judge(

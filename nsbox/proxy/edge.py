@@ -25,6 +25,8 @@ class Ports(Protocol):
 
     def admits(self, token: str, sandbox_id: str, port: Port) -> int | None: ...
 
+    async def wake(self, sandbox_id: str, number: int) -> Found: ...
+
     async def dial(self, sandbox_id: str, number: int) -> socket.socket: ...
 
 
@@ -67,6 +69,10 @@ class Edge:
             return False
         self.counts[sandbox_id] += 1
         return True
+
+    def visited(self, sandbox_id: str) -> bool:
+        """Whether a connection to a sandbox is open."""
+        return self.counts.get(sandbox_id, 0) > 0
 
     def leave(self, sandbox_id: str) -> None:
         """The connection is gone."""

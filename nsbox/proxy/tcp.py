@@ -31,6 +31,7 @@ class Tunnel:
 
     def __init__(self, sock: socket.socket, place: tuple[str, int], edge: Edge) -> None:
         self.place: tuple[str, int] | None = place
+        self._place = place
         self._sandbox_id, self._number = place
         self._edge = edge
         self._client = Line(sock, edge.held, self._moved, lambda blocked: None)
@@ -51,7 +52,7 @@ class Tunnel:
         """Relay both ways until both sides have ended. Raises nothing but cancellation."""
         entered = self._edge.enter(self._sandbox_id)
         try:
-            if entered and self._edge.ports.find(self._sandbox_id, self._number).reach is Reach.OPEN:
+            if entered and (await self._edge.ports.wake(*self._place)).reach is Reach.OPEN:
                 sock = await self._edge.ports.dial(self._sandbox_id, self._number)
                 upstream = self._upstream = Line(sock, self._edge.held, self._moved, lambda blocked: None)
                 async with trio.open_nursery() as nursery:

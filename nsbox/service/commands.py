@@ -14,7 +14,7 @@ from nsbox.host.logs import Damaged, Log
 from nsbox.host.shelf import Shelf
 from nsbox.model.command import KEY, End, Kind, Note, Request
 from nsbox.model.errors import Code, HostProblem, Problem
-from nsbox.model.lifecycle import Action
+from nsbox.model.lifecycle import Action, State, after
 from nsbox.model.sandbox import (
     CommandResult,
     CommandSpec,
@@ -30,6 +30,7 @@ from nsbox.service.following import Follower
 from nsbox.service.jobs import Job, answered
 from nsbox.service.registry import Registry
 from nsbox.service.shelves import Jobs
+from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
 from nsbox.wire.messages import Exec
@@ -44,8 +45,14 @@ class Commands:
     """Commands of all sandboxes. ``nursery`` is the daemon's."""
 
     def __init__(
-        self, registry: Registry, templates: Templates, settings: Settings, nursery: trio.Nursery
+        self,
+        registry: Registry,
+        templates: Templates,
+        settings: Settings,
+        nursery: trio.Nursery,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._registry, self._templates = registry, templates
         self._settings, self._nursery = settings, nursery
         self._jobs: dict[str, Jobs] = {}
@@ -58,8 +65,10 @@ class Commands:
         self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
     ) -> CommandResult:
         """Run a command to its end or its time-out. Raises ``Problem`` if it could not be started."""
-        job = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
-        result = await job.result()
+        with self._tally.exec_seconds.timed():
+            job = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
+            result = await job.result()
+        self._tally.outcomes.add(result.outcome.value)
         live = self._registry.find(sandbox_id)
         if result.outcome is Outcome.OOM and live is not None:
             await self._registry.look_at_memory(live)
@@ -120,8 +129,11 @@ class Commands:
             jobs.add(job)
             job.waiting += 1  # by the time the caller asks for the result it may have ended
             try:
-                await job.start(order, spec.stdin)
+                with self._tally.start_seconds.timed():
+                    await job.start(order, spec.stdin)
+                self._tally.commands.add(kind.value)
             except BaseException:
+                self._tally.failures.add()
                 jobs.drop(job)
                 raise
             finally:
@@ -212,14 +224,46 @@ class Commands:
                 one.close()
                 continue
             spent = clock.boottime() - job.note.begun - (stood - job.note.stood)
-            job.adopt(log, one, max(spent, 0.0), end)
+            job.adopt(box, log, one, max(spent, 0.0), end)
             jobs.add(job)
             self._nursery.start_soon(self._supervise, job, jobs)
         for key in known:
-            self._restore(jobs, box, key)
+            self._restore(jobs, key)
+
+    def remember(self) -> None:
+        """At the start, of sandboxes that are paused: init answers nobody now, and the logs say what was
+        begun and what has ended. The rest is learnt when they are resumed."""
+        for live in self._registry.all():
+            if live.record.state is State.PAUSED and live.box is None:
+                jobs = self._of(live.record.id)
+                for key in sorted(jobs.shelf.keys()):
+                    self._stand(jobs, key)
+
+    def _stand(self, jobs: Jobs, key: str) -> None:
+        if not KEY.fullmatch(key):
+            return
+        try:
+            if jobs.shelf.end(key) is not None:
+                self._restore(jobs, key)
+                return
+            log = jobs.shelf.open(key)
+        except (OSError, Damaged):
+            return
+        try:
+            job = Job(key, _NOTES.decode(log.note), None, jobs.shelf)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            log.close()
+            return
+        job.stand(log)
+        jobs.add(job)
 
     def _found(self, jobs: Jobs, box: Box, one: Adopted, stood: float) -> tuple[Job, Log, End | None]:
         key = one.running.key
+        known = jobs.find(key)
+        if known is not None and known.stands:
+            return known, known.log, None
+        if known is not None:
+            jobs.drop(known)
         try:
             log = jobs.shelf.open(key)
             note, told = _NOTES.decode(log.note), jobs.shelf.end(key)
@@ -237,13 +281,19 @@ class Commands:
         job = Job(key, note, box, jobs.shelf)
         return job, job.new_log(), None
 
-    def _restore(self, jobs: Jobs, box: Box, key: str) -> None:
+    def _restore(self, jobs: Jobs, key: str) -> None:
         """What init knows nothing of has ended, or never began."""
+        known = jobs.find(key)
+        if known is not None:
+            if known.stands:
+                known.lose()
+                jobs.forget(known)
+            return
         try:
             told = jobs.shelf.end(key)
             if told is not None:
                 log = jobs.shelf.open(key)
-                job = Job(key, _NOTES.decode(log.note), box, jobs.shelf)
+                job = Job(key, _NOTES.decode(log.note), None, jobs.shelf)
                 job.restore(log, _ENDS.decode(told))
                 jobs.add(job)
                 jobs.ended(job)
@@ -266,6 +316,9 @@ class Commands:
         jobs = self._jobs.pop(sandbox_id, None)
         if jobs is not None:
             jobs.closed = True
+            for job in jobs.known():
+                if job.stands:
+                    job.lose()
             self._nursery.start_soon(trio.to_thread.run_sync, jobs.shelf.clear)
 
     async def clear_unused(self) -> None:
@@ -275,12 +328,16 @@ class Commands:
         gone = shelf.unused(self._settings.state_dir, alive)
         await trio.to_thread.run_sync(shelf.clear, gone)
 
+    def busy(self, sandbox_id: str, ignore_processes: bool) -> bool:
+        """Whether a command runs, or is being started."""
+        jobs = self._jobs.get(sandbox_id)
+        return jobs is not None and any(_keeps_busy(job, ignore_processes) for job in jobs.known())
+
     async def list(self, owner: str, sandbox_id: str, everything: bool = False) -> list[Process]:
         """The background processes that run; or all commands that are known, ended ones too."""
-        if everything:
-            await self._registry.record(owner, sandbox_id)
-        else:
-            await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        record = await self._registry.record(owner, sandbox_id)
+        if not everything and record.state is not State.PAUSED:
+            after(record.state, Action.EXEC)
         jobs = self._jobs.get(sandbox_id)
         return [view(job) for job in (jobs.all() if jobs else []) if everything or _in_the_list(job)]
 
@@ -341,6 +398,11 @@ class Commands:
             return await answered(lambda: box.kill_all(new_command_id()))
         except Refusal as refusal:
             raise refusals.of_command(refusal) from refusal
+
+
+def _keeps_busy(job: Job, ignore_processes: bool) -> bool:
+    ignored = ignore_processes and job.note.kind is Kind.PROCESS and not job.followed
+    return not job.ended.is_set() and not ignored
 
 
 def _in_the_list(job: Job) -> bool:

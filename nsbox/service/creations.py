@@ -14,6 +14,10 @@ from nsbox.model.sandbox import Sandbox, SandboxSpec
 from nsbox.service.commands import Commands
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.tally import Tally
+
+#: What is no fault of the client's.
+_OURS = (Code.CREATE_FAILED, Code.HOST_LACKS, Code.HOST_FULL, Code.SANDBOX_UNRESPONSIVE, Code.SANDBOX_GONE)
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +26,14 @@ class Creations:
     """Creates for clients. ``nursery`` is the daemon's."""
 
     def __init__(
-        self, sandboxes: Sandboxes, commands: Commands, registry: Registry, nursery: trio.Nursery
+        self,
+        sandboxes: Sandboxes,
+        commands: Commands,
+        registry: Registry,
+        nursery: trio.Nursery,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._sandboxes, self._commands, self._registry = sandboxes, commands, registry
         self._nursery = nursery
         self._making: dict[tuple[str, str], _Making] = {}
@@ -76,6 +86,22 @@ class Creations:
             making.done.set()
 
     async def _whole(self, owner: str, spec: SandboxSpec) -> Sandbox:
+        result = "left"  # the client, before it was made
+        try:
+            with self._tally.create_seconds.timed():
+                record = await self._made(owner, spec)
+            result = "made"
+        except Problem as problem:
+            result = "failed" if problem.code in _OURS else "refused"
+            raise
+        except Exception:
+            result = "failed"
+            raise
+        finally:
+            self._tally.creates.add(result)
+        return record
+
+    async def _made(self, owner: str, spec: SandboxSpec) -> Sandbox:
         record = await self._sandboxes.create(owner, spec)
         try:
             await self._commands.begin(record)

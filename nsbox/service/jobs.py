@@ -75,8 +75,8 @@ class Follows(Protocol):
 class Job:
     """One command from its pipes to its end. What it writes goes to its log, and outlives this process."""
 
-    def __init__(self, key: str, note: Note, box: Box, shelf: Shelf) -> None:
-        self.key, self.note, self._box, self._shelf = key, note, box, shelf
+    def __init__(self, key: str, note: Note, box: Box | None, shelf: Shelf) -> None:
+        self.key, self.note, self._inside, self._shelf = key, note, box, shelf
         self.pid = 0
         self.end: End | None = None
         self.problem: Problem | None = None
@@ -97,6 +97,11 @@ class Job:
         self.log: Log
         #: Held by whoever changes the log.
         self.writing = trio.Lock()
+
+    @property
+    def _box(self) -> Box:
+        assert self._inside is not None, "nothing is asked of a sandbox whose init is not known"
+        return self._inside
 
     # ---- begun
 
@@ -142,8 +147,9 @@ class Job:
         self._stdin = (streams.stdin, streams.data)
         self._outputs = [streams.stdout, streams.stderr]
 
-    def adopt(self, log: Log, adopted: Adopted, spent: float, end: End | None) -> None:
+    def adopt(self, box: Box, log: Log, adopted: Adopted, spent: float, end: End | None) -> None:
         """An earlier process began it. ``spent`` of its time is over; ``end`` is known if it has ended."""
+        self._inside = box
         self.log, self._running, self.end = log, adopted.running, end
         log.keep_head(self.note.head)
         self.pid = adopted.running.pid
@@ -153,6 +159,31 @@ class Job:
         self.begun.set()
         if end is not None:
             self.ended.set()
+
+    def stand(self, log: Log) -> None:
+        """An earlier process began it, and its sandbox is paused: what is on disk is all that is known, and
+        it has not ended. ``adopt`` or ``lose`` follows."""
+        self.log = log
+        self.kept = self.background = True
+        self.begun.set()
+
+    @property
+    def followed(self) -> bool:
+        """Whether somebody follows what it writes."""
+        return bool(self._followers)
+
+    @property
+    def stands(self) -> bool:
+        return self._inside is None and not self.ended.is_set()
+
+    def lose(self) -> None:
+        """One that stands will not go on."""
+        self.end = End(
+            outcome=Outcome.SANDBOX_GONE, pid=0, duration_ms=0, ended_at=clock.wall(), log_end=self.log.end
+        )
+        self.log.close()
+        self.ended.set()
+        self._tell()
 
     def restore(self, log: Log, end: End) -> None:
         """An earlier process saw it end, and nothing of it is left to come."""

@@ -55,32 +55,47 @@ class Pauses:
                 return live.record, None
             # Bounded by init's patience and keeper's. A client that leaves leaves no half pause behind.
             with trio.CancelScope(shield=True):
-                record, cgroup = await self._freeze(live)
+                record, cgroup = await self._freeze(live, Action.PAUSE)
         return record, await self._give_back(live, cgroup)
 
-    async def _freeze(self, live: Live) -> tuple[Sandbox, str]:
+    async def by_itself(self, live: Live, action: Action, still: Callable[[], bool]) -> bool:
+        """A pause that nobody asked for; whether there was one. ``still`` is asked in one step with the
+        change of state: whoever has come by then has come in time, and who comes after that finds it paused.
+
+        ``EXPIRE`` gives it its whole time again. Raises ``Problem``; it runs on then, or has ended.
+        """
+        async with live.turn:
+            if live.record.state is not State.RUNNING or not still():
+                return False
+            with trio.CancelScope(shield=True):
+                _, cgroup = await self._freeze(live, action)
+        await self._give_back(live, cgroup)
+        return True
+
+    async def _freeze(self, live: Live, action: Action) -> tuple[Sandbox, str]:
+        now = clock.boottime()
+        left = max(0.0, live.record.deadline - now)
+        anew = live.record.timeout_ms / 1000 if action is Action.EXPIRE else left
         try:
             if live.box is not None:
                 # In one step with the state below: no question to init is begun from now on.
                 live.box.time.stop()
-            now = clock.boottime()
-            left = max(0.0, live.record.deadline - now)
-            await self._registry.move(live, Action.PAUSE, remaining_s=left, paused_at=now)
+            await self._registry.move(live, action, remaining_s=anew, paused_at=now)
             if live.box is not None:
                 await live.box.quiet()
             cgroup = await self._keeper.freeze(live.record.id)
         except Unresponsive as error:
-            await self._back(live)
+            await self._back(live, left)
             raise Problem(
                 Code.SANDBOX_UNRESPONSIVE, f"the sandbox cannot be paused: {error}", remedy="try again"
             ) from error
         except Exception:
-            await self._back(live)
+            await self._back(live, left)
             raise
         after(live.record.state, Action.PAUSE)  # ended meanwhile?
         return live.record, cgroup
 
-    async def _back(self, live: Live) -> None:
+    async def _back(self, live: Live, left: float) -> None:
         """A pause has failed. Where it is not even known to run, it stays paused: that can be resumed."""
         try:
             await self._keeper.thaw(live.record.id)
@@ -90,7 +105,7 @@ class Pauses:
             return
         self._let_go_on(live)
         if live.record.state is State.PAUSED:
-            await self._move_on(live)
+            await self._move_on(live, Action.RESUME, left)
 
     async def _give_back(self, live: Live, cgroup: str) -> int | None:
         """Outside of the turn: a resume does not wait for it, and ends it."""
@@ -103,16 +118,22 @@ class Pauses:
 
     async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
         """Let it go on. Idempotent. Raises ``Problem``; it is paused then as before, or has ended."""
-        live = await self._found(owner, sandbox_id, Action.RESUME)
+        return await self._go_on(await self._found(owner, sandbox_id, Action.RESUME), Action.RESUME)
+
+    async def wake(self, live: Live) -> Sandbox:
+        """The same, because somebody needs it. However many ask at once, it is resumed once."""
+        return await self._go_on(live, Action.WAKE)
+
+    async def _go_on(self, live: Live, action: Action) -> Sandbox:
         async with live.turn:
-            after(live.record.state, Action.RESUME)
+            after(live.record.state, action)
             if live.record.state is State.RUNNING:
                 return live.record
             with trio.CancelScope(shield=True):
-                record = await self._thaw(live)
+                record = await self._thaw(live, action)
         return record
 
-    async def _thaw(self, live: Live) -> Sandbox:
+    async def _thaw(self, live: Live, action: Action) -> Sandbox:
         if live.box is not None:
             await self._keeper.thaw(live.record.id)
         elif not await self._reattach(live):
@@ -120,14 +141,14 @@ class Pauses:
                 await self._end(live, EndReason.CRASHED)
             raise Problem(Code.SANDBOX_GONE, "the sandbox cannot go on", remedy="create a new sandbox")
         self._let_go_on(live)
-        return await self._move_on(live)
+        return await self._move_on(live, action, live.record.remaining_s or 0.0)
 
-    async def _move_on(self, live: Live) -> Sandbox:
+    async def _move_on(self, live: Live, action: Action, left: float) -> Sandbox:
         """Its time goes on with what was left of it. Raises ``Problem`` when it has ended meanwhile."""
-        left = live.record.remaining_s or 0.0
+        live.touch()
         record = await self._registry.move(
             live,
-            Action.RESUME,
+            action,
             deadline=clock.boottime() + left,
             expires_at=clock.wall() + left,
             remaining_s=None,
@@ -162,7 +183,7 @@ class Pauses:
             await self._keeper.freeze(live.record.id)
         except Problem as problem:
             _log.warning("%s cannot be kept paused, and runs: %s", live.record.id, problem.detail)
-            await self._thaw(live)
+            await self._thaw(live, Action.RESUME)
 
     async def _found(self, owner: str, sandbox_id: str, action: Action) -> Live:
         record = await self._registry.record(owner, sandbox_id)

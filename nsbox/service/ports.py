@@ -15,7 +15,7 @@ import trio
 
 from nsbox.host import dialled
 from nsbox.host.box import Box, Refusal, Unresponsive
-from nsbox.model.errors import Code, Problem
+from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action, State, after
 from nsbox.model.ports import Exposed, Link, Port, PortSpec
 from nsbox.model.ports import Protocol as Kind
@@ -202,6 +202,17 @@ class Ports:
     def admits(self, token: str, sandbox_id: str, port: Port) -> int | None:
         """When the token of a link ends, if it opens this port."""
         return self._links.expiry(token, sandbox_id, port)
+
+    async def wake(self, sandbox_id: str, number: int) -> Found:
+        """What a visitor meets who may come in: a paused sandbox is resumed for him where it may be.
+        Raises ``Unresponsive``."""
+        live = self._registry.find(sandbox_id)
+        if live is not None:
+            try:
+                await self._registry.awake(live)
+            except (Problem, HostProblem) as problem:
+                raise Unresponsive(problem.detail) from problem
+        return self.find(sandbox_id, number)
 
     async def dial(self, sandbox_id: str, number: int) -> socket.socket:
         """A connection to an exposed port. Raises ``dialled.NotListening``, ``Unresponsive``."""

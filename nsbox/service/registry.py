@@ -4,7 +4,7 @@ The record on disk is the truth that survives; this is the part of it that is in
 sandbox from one state to the next, and only by the transition table.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import trio
@@ -27,15 +27,28 @@ class Live:
     so whoever holds it looks at the state again after each wait.
     """
 
-    def __init__(self, record: Sandbox) -> None:
-        self.record = record
+    def __init__(self, record: Sandbox, wanted: Callable[["Live"], None] = lambda _: None) -> None:
+        self.record, self._wanted = record, wanted
         self.box: Box | None = None
         self.agents: Agents | None = None
         self.turn = trio.Lock()
+        #: Somebody sees to it that its time is over.
+        self.expiring = False
+        self.touch()
+
+    def touch(self) -> None:
+        """It is in use now. By trio's clock, which stands still while the host sleeps: nobody could come."""
+        self.used_at = trio.current_time()
 
     def connect(self, box: Box) -> None:
         self.box = box
         self.agents = Agents(box)
+        box.time.wanted = lambda: self._wanted(self)
+
+    @property
+    def wakes(self) -> bool:
+        """It is paused, and whoever needs it may have it resumed."""
+        return self.record.state is State.PAUSED and self.record.standby.auto_resume
 
     def disconnect(self) -> None:
         if self.agents is not None:
@@ -51,10 +64,21 @@ class Registry:
         self.store = store
         self._live: dict[str, Live] = {}
         self._on_end: list[Callable[[str], None]] = []
+        self._on_move: list[Callable[[Action, Sandbox], None]] = []
+        self._wake: Callable[[Live], Awaitable[object]] = _cannot_wake
+        self._wanted: Callable[[Live], None] = lambda _: None
 
     def on_end(self, call: Callable[[str], None]) -> None:
         """Have ``call`` told of each sandbox of which only a record is left."""
         self._on_end.append(call)
+
+    def on_move(self, call: Callable[[Action, Sandbox], None]) -> None:
+        """Have ``call`` told of each change of a state, and what it was done for."""
+        self._on_move.append(call)
+
+    def use_waker(self, wake: Callable[[Live], Awaitable[object]], wanted: Callable[[Live], None]) -> None:
+        """``wake`` resumes a paused sandbox; ``wanted`` hears that something waits for one to go on."""
+        self._wake, self._wanted = wake, wanted
 
     def __len__(self) -> int:
         return len(self._live)
@@ -72,7 +96,7 @@ class Registry:
 
     def adopt(self, record: Sandbox) -> Live:
         """Take over a sandbox that the record already has."""
-        live = self._live[record.id] = Live(record)
+        live = self._live[record.id] = Live(record, self._wanted_one)
         return live
 
     async def move(
@@ -82,7 +106,8 @@ class Registry:
 
         Raises ``Problem(WRONG_STATE)``, and changes nothing then.
         """
-        state = after(live.record.state, action)
+        before = live.record.state
+        state = after(before, action)
         if reason is not None and live.record.end_reason is None:
             changes["end_reason"] = reason
         if state.final:
@@ -93,6 +118,9 @@ class Registry:
             live.disconnect()
             for call in self._on_end:
                 call(live.record.id)
+        if state is not before:
+            for told in self._on_move:
+                told(action, live.record)
         await self.store.update(live.record)
         return live.record
 
@@ -116,11 +144,29 @@ class Registry:
             raise not_found(sandbox_id)
         return found
 
+    def _wanted_one(self, live: Live) -> None:
+        self._wanted(live)
+
+    async def awake(self, live: Live) -> None:
+        """Note that somebody needs it; where it is paused and may be resumed for that, it is. Raises
+        ``Problem``. No checkpoint where it runs.
+
+        Somebody may pause it again before the resume is told here: hence the loop.
+        """
+        live.touch()
+        while live.wakes:
+            await self._wake(live)
+            live.touch()
+
     async def usable(self, owner: str, sandbox_id: str, action: Action) -> tuple[Sandbox, Box, Agents]:
-        """A sandbox on which ``action`` is allowed now. Raises ``Problem``."""
+        """A sandbox on which ``action`` is allowed now, resumed for that where it may be. Raises
+        ``Problem``."""
         record = await self.record(owner, sandbox_id)
-        after(record.state, action)
         live = self._live.get(sandbox_id)
+        if live is not None:
+            await self.awake(live)
+            record = live.record
+        after(record.state, action)
         if live is None or live.box is None or live.agents is None or live.box.closed:
             raise Problem(Code.SANDBOX_GONE, "the sandbox is no longer there", remedy="create a new sandbox")
         return record, live.box, live.agents
@@ -131,6 +177,10 @@ class Registry:
             found = [one.record for one in self._live.values()]
             return [one for one in found if one.owner == owner and one.state in states]
         return await self.store.list(owner, states)
+
+
+async def _cannot_wake(live: Live) -> None:
+    after(live.record.state, Action.EXEC)  # nobody resumes anything here: refused as without autoResume
 
 
 def not_found(sandbox_id: str) -> Problem:

@@ -11,11 +11,12 @@ import trio
 from nsbox.host.box import Adopted, Box, Unresponsive
 from nsbox.host.keeper import KeeperLink
 from nsbox.host.storage import Reserve, Rooms
-from nsbox.model.errors import Code, Problem
+from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action, EndReason, State
 from nsbox.model.sandbox import Sandbox, SandboxSpec, Template, new_sandbox_id
+from nsbox.model.standby import OnExpiry
 from nsbox.plan import launch
-from nsbox.service import clock
+from nsbox.service import clock, standby
 from nsbox.service.pauses import Pauses
 from nsbox.service.registry import Live, Registry
 from nsbox.service.templates import Templates
@@ -27,6 +28,11 @@ _log = logging.getLogger(__name__)
 #: How often agents that are not used are let go and ended records are looked at, in seconds.
 _HOUSEKEEPING = 5.0
 _PRUNING = 3600.0
+#: How many sandboxes are taken over at once when api starts.
+_RECONCILED_AT_ONCE = 32
+#: How often it is tried to pause what is to be paused at its end, and how long between, in seconds.
+_PAUSE_TRIES = 10
+_PAUSE_AGAIN = 1.0
 
 
 class Sandboxes:
@@ -108,6 +114,7 @@ class Sandboxes:
             env=spec.env,
             region=self._settings.region,
             network=spec.network,
+            standby=spec.standby,
             created_at=now,
             expires_at=now + seconds,
             deadline=clock.boottime() + seconds,
@@ -151,6 +158,8 @@ class Sandboxes:
         except BaseException:
             self._rooms.discard(live.record.id)
             raise
+        if live.record.standby.pauses and not created.cgroup:
+            raise standby.no_freezer()
         try:
             box = Box(self._run_dir, live.record.id)
             await box.attach()
@@ -257,9 +266,26 @@ class Sandboxes:
                 await self._deadlines_changed.wait()
 
     async def _expire(self, live: Live) -> None:
-        if not _is_over(live, clock.boottime()):  # paused, given more time, or ended, a moment ago
+        if live.expiring or not _is_over(live, clock.boottime()):  # paused, given more time, or ended
+            return
+        if live.record.standby.on_expiry is OnExpiry.PAUSE and await self._paused_instead(live):
             return
         await self._reported(lambda: self._end(live, EndReason.EXPIRED), f"ending {live.record.id} on time")
+
+    async def _paused_instead(self, live: Live) -> bool:
+        """Whether that is settled. One that cannot be made to stand still does not run for ever."""
+        live.expiring = True
+        try:
+            for _ in range(_PAUSE_TRIES):
+                try:
+                    await self.pauses.by_itself(live, Action.EXPIRE, lambda: _is_over(live, clock.boottime()))
+                    return True
+                except (Problem, HostProblem) as problem:
+                    _log.warning("%s is not paused at its end: %s", live.record.id, problem.detail)
+                await trio.sleep(_PAUSE_AGAIN)
+        finally:
+            live.expiring = False
+        return not _is_over(live, clock.boottime())
 
     async def keep_house(self) -> None:
         """Retry tombstones, let go of idle agents, forget old records, for ever."""
@@ -303,9 +329,18 @@ class Sandboxes:
         for sandbox_id in alive:
             if sandbox_id not in rows:
                 await self._reported(partial(self._keeper.destroy, sandbox_id), f"ending {sandbox_id}")
-        for record in rows.values():
-            live = self._registry.adopt(record)
-            if record.id not in alive:
+        living = set(alive)
+        lives = [self._registry.adopt(record) for record in rows.values()]
+        # Many at once: each waits for keeper and for its init, which are other processes.
+        limit = trio.CapacityLimiter(_RECONCILED_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for live in lives:
+                nursery.start_soon(self._reconcile, live, live.record.id in living, limit)
+
+    async def _reconcile(self, live: Live, there: bool, limit: trio.CapacityLimiter) -> None:
+        record = live.record
+        async with limit:
+            if not there:
                 await self._registry.move(live, Action.LOSE, EndReason.LOST)
             elif record.state is State.PAUSED:
                 await self._reported(partial(self.pauses.keep, live), f"keeping {record.id} paused")

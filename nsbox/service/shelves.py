@@ -32,6 +32,10 @@ class Jobs:
     def all(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.begun.is_set() and job.problem is None]
 
+    def known(self) -> list[Job]:
+        """Those too that have not begun yet."""
+        return list(self._jobs.values())
+
     def find(self, key: str) -> Job | None:
         return self._jobs.get(key)
 

@@ -142,6 +142,15 @@ class Database:
                 raise
         return result
 
+    async def probe(self) -> None:
+        """Write what changes nothing, of the one page that every database has. Raises as ``run``."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {int(version):d}")
+
+        await self.run(work)
+
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """``query(connection)`` in the writer's thread, without a transaction: for a single SELECT."""
         return await trio.to_thread.run_sync(self._plain, query, limiter=self._limiter)

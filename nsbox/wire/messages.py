@@ -2,7 +2,7 @@
 
     api ──────────── keeper          Hello/Welcome, Create → Created | Failed, Destroy → Destroyed,
      │                 │             Freeze → Frozen, Thaw → Thawed, Task → TaskDone,
-     │                 │             SetNetwork → NetworkSet, AskRefusals → Refusals;
+     │                 │             Sweep → Swept, SetNetwork → NetworkSet, AskRefusals → Refusals;
      │                 │             unasked: Gone, Storage, NetworkState
      │                 ├─ network    Plug + network namespace → Plugged, SetPolicy → PolicySet, Unplug,
      │                 │             AskLog → LogRows; unasked: NetworkState
@@ -26,7 +26,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 
 # ---- api and keeper
@@ -39,11 +39,12 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """keeper's answer: what it can enforce, and which sandboxes live."""
+    """keeper's answer: what it can enforce, which sandboxes live, and how many blanks are in stock."""
 
     version: int
     enforced: tuple[str, ...]
     sandboxes: tuple[str, ...]
+    blanks: int = 0
 
 
 class Create(NamedTuple):
@@ -119,6 +120,19 @@ class Frozen(NamedTuple):
     id: str
     errno: int
     cgroup: str
+
+
+class Sweep(NamedTuple):
+    """Look for what belongs to no box, and remove what was there the last time too."""
+
+    key: str
+
+
+class Swept(NamedTuple):
+    """What was removed: ``rule name``."""
+
+    key: str
+    findings: tuple[str, ...]
 
 
 class Thaw(NamedTuple):
@@ -496,7 +510,7 @@ Message = (
     | Agent | AgentReady
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
     | Dial | Dialled
-    | Freeze | Frozen | Thaw | Thawed
+    | Freeze | Frozen | Thaw | Thawed | Sweep | Swept
 )  # fmt: skip
 
 
@@ -516,10 +530,12 @@ class Stage(enum.StrEnum):
 
 
 #: Which messages a socket carries, by what its receiving end is. Everything else is the peer's fault.
-TO_KEEPER: frozenset[type] = frozenset({Hello, Create, Destroy, Freeze, Thaw, Task, SetNetwork, AskRefusals})
+TO_KEEPER: frozenset[type] = frozenset(
+    {Hello, Create, Destroy, Freeze, Thaw, Sweep, Task, SetNetwork, AskRefusals}
+)
 FROM_KEEPER: frozenset[type] = frozenset(
     {
-        *{Welcome, Created, Storage, Failed, Destroyed, Frozen, Thawed, Gone, TaskDone},
+        *{Welcome, Created, Storage, Failed, Destroyed, Frozen, Thawed, Swept, Gone, TaskDone},
         *{NetworkSet, Refusals, NetworkState},
     }
 )

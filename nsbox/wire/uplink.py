@@ -4,5 +4,5 @@
 INTERFACE = "ext0"
 #: Where pasta listens for questions to the host's own resolver. Nobody else uses TEST-NET-1's last.
 FORWARDER = "192.0.2.254"
-#: Of pasta's interface and of every sandbox's link: bytes.
+#: Of pasta's interface and of every sandbox's link: bytes (docs/adr/0048).
 MTU = 32_768

@@ -42,6 +42,8 @@ NAMES = {
     "lan.example": (NEIGHBOUR4, NEIGHBOUR6),
     "loop.example": ("127.0.0.1", "::ffff:169.254.169.254"),
 }
+#: A name that is never answered.
+SILENT = "silent.example"
 #: What ``turns.example`` answers, first, second and from then on: of each family on its own.
 REBOUND = ((INTERNET4, INTERNET6), (METADATA4, METADATA6), (NEIGHBOUR4, NEIGHBOUR6))
 
@@ -246,6 +248,8 @@ class World:
             kind = int.from_bytes(query[offset + 1 : offset + 3], "big")
             question = query[12 : offset + 5]
             name = ".".join(labels)
+            if name == SILENT:
+                continue
             known = NAMES.get(name)
             if name == "turns.example" and kind in turns:
                 known = REBOUND[min(turns[kind], len(REBOUND) - 1)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
-from tests.conftest import DaemonFactory
-from tests.e2e.daemon import wait_until
+from tests.conftest import DaemonFactory, new_key
+from tests.e2e.daemon import Daemon, wait_until
 
 
 def test_without_pasta_the_record_says_so(daemon_factory: DaemonFactory) -> None:
@@ -26,6 +27,46 @@ def test_without_pasta_the_record_says_so(daemon_factory: DaemonFactory) -> None
             assert box.request("PUT", "/network", {"mode": "off"}).json["enforced"] is True
     finally:
         os.chmod("/dev/net/tun", mode)
+
+
+class _Lacking(Daemon):
+    """A daemon on a host where one program cannot be executed: in a mount namespace of its own, for the
+    others here have it."""
+
+    program: str
+
+    def command(self, *more: str) -> list[str]:
+        script = 'mount --bind /dev/null "$0" && exec "$@"'
+        hide = ["unshare", "--mount", "--propagation=private", "sh", "-c", script, self.program]
+        return [*hide, *super().command(*more)]
+
+
+def test_without_pasta_itself() -> None:
+    """The record names the package, and commands run."""
+    found = shutil.which("pasta")
+    if os.geteuid() != 0 or found is None:
+        pytest.skip("needs root to hide pasta, and a pasta to hide")
+    one = _Lacking(key=new_key())
+    one.program = os.path.realpath(found)
+    try:
+        with one.start().api() as api:
+            box = api.sandbox()
+            wait_until(
+                lambda: "apt-get install passt" in api.get(box.id)["network"].get("reason", ""), 10, "told"
+            )
+            assert api.get(box.id)["network"]["enforced"] is False
+            assert box.out("echo fine") == "fine\n"
+    finally:
+        one.close()
+
+
+def test_the_policy_of_those_who_ask_for_none(daemon_factory: DaemonFactory) -> None:
+    """Is the operator's, and a wish of one's own goes before it."""
+    settings = {"network_mode": "allowlist", "network_allow": "example.org,192.0.2.0/24"}
+    with daemon_factory(settings=settings).api() as api:
+        told = api.get(api.sandbox().id)["network"]
+        assert (told["mode"], told["allow"]) == ("allowlist", ["example.org", "192.0.2.0/24"])
+        assert api.get(api.sandbox(network={"mode": "off"}).id)["network"]["mode"] == "off"
 
 
 def test_switched_off(daemon_factory: DaemonFactory) -> None:

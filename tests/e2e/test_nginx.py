@@ -24,7 +24,7 @@ from tests.e2e import servers
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Sandbox
 from tests.e2e.daemon import Daemon, wait_until
-from tests.e2e.visitor import serve
+from tests.e2e.visitor import expose, serve, start
 
 DOMAIN = "preview.example.org"
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
@@ -215,3 +215,46 @@ def test_a_link_through_nginx_makes_a_secure_cookie(front: Front) -> None:
     assert response.status == 303
     assert "Secure" in response.headers["Set-Cookie"]
     connection.close()
+
+
+# ---- nginx as what runs in a sandbox
+
+_INSIDE = """
+daemon off; master_process off; user root; pid /srv/nginx.pid; error_log stderr;
+events { worker_connections 64; }
+http {
+  access_log off; default_type text/plain;
+  client_body_temp_path /srv/t1; proxy_temp_path /srv/t2; fastcgi_temp_path /srv/t3;
+  uwsgi_temp_path /srv/t4; scgi_temp_path /srv/t5;
+  server { listen 127.0.0.1:8080; root /srv/www; sendfile on; }
+}
+"""
+
+
+def test_nginx_in_a_sandbox(sandbox: Sandbox) -> None:
+    """As a tenant would bring it along: the host's program and its libraries, served by the preview."""
+    program = _nginx()
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    libraries = re.findall(r"=> (/\S+)", listed)
+    for path in (program, *libraries):
+        name = "nginx" if path == program else f"lib/{os.path.basename(path)}"
+        with open(path, "rb") as file:
+            assert sandbox.upload(f"/srv/{name}", file.read()).status == 200
+    body = os.urandom(8 << 20)
+    assert sandbox.upload("/srv/www/large", body).status == 200
+    sandbox.write("/srv/www/index.html", "hello from nginx")
+    sandbox.write("/srv/nginx.conf", _INSIDE)
+    sandbox.out("chmod +x /srv/nginx")
+    start(
+        sandbox,
+        "LD_LIBRARY_PATH=/srv/lib exec /srv/nginx -p /srv -c /srv/nginx.conf -e stderr >/tmp/log 2>&1",
+    )
+    preview = expose(sandbox, 8080)
+    assert preview.told["listening"] is True, sandbox.read("/tmp/log").json
+    answer = preview.ask()
+    assert (answer.status, answer.body) == (200, b"hello from nginx")
+    assert answer.headers["Server"].startswith("nginx/")
+    assert preview.ask("/large").body == body
+    part = preview.ask("/large", headers={"Range": "bytes=1000-1999"})
+    assert (part.status, part.body) == (206, body[1000:2000])
+    assert preview.ask("/nothing").status == 404

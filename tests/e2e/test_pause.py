@@ -6,6 +6,7 @@ import http.client
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import DaemonFactory
 from tests.e2e.client import JSON, Answer, Api, Sandbox
 from tests.e2e.daemon import Daemon, descendants, processes, wait_until
+from tests.e2e.visitor import Preview, expose, serve
 
 #: Counts, and notes the longest time that it did not come to it.
 COUNTER = """
@@ -130,7 +132,6 @@ def test_what_is_asked_of_a_paused_one(sandbox: Sandbox) -> None:
     for answer in (
         sandbox.exec("true"),
         sandbox.request("POST", "/processes", {"command": "true"}),
-        sandbox.request("GET", "/processes"),
         sandbox.request("DELETE", "/processes"),
         sandbox.read("/etc/passwd"),
         sandbox.files("GET", "/", list="true"),
@@ -141,6 +142,7 @@ def test_what_is_asked_of_a_paused_one(sandbox: Sandbox) -> None:
     ):
         assert (answer.status, answer.code) == (409, "wrong_state"), answer
         assert answer.json["remedy"] == "resume it first"
+    assert sandbox.request("GET", "/processes").json == []  # to look changes nothing
     resume(sandbox)
     assert sandbox.write("/tmp/x", "x").status == 200
 
@@ -250,6 +252,152 @@ def test_an_upload_waits_for_the_resume(sandbox: Sandbox, pool: ThreadPoolExecut
     assert sandbox.download("/tmp/up").body == data
 
 
+# ---- visitors of its ports
+
+#: Half of an answer at once, the rest (of /slow) after two seconds; and what it is sent comes back.
+SLOW = """
+import http.server, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+        self.wfile.write(b"begun")
+        self.wfile.flush()
+        if self.path == "/slow":
+            time.sleep(2)
+        self.wfile.write(b" done")
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+"""
+
+
+ECHO = """
+import socketserver
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+socketserver.ThreadingTCPServer(("127.0.0.1", 5432), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def slow(sandbox: Sandbox) -> Preview:
+    serve(sandbox, "slow.py", SLOW)
+    return expose(sandbox, 8080)
+
+
+def test_visitors_of_a_paused_one_are_told_so(sandbox: Sandbox, slow: Preview) -> None:
+    """At once, on a new connection and on one that was kept; and nobody is told of what is not exposed."""
+    kept = slow.connect()
+    assert _get(kept, slow) == (200, b"begun done")
+    pause(sandbox)
+    told = slow.ask()
+    assert (told.status, told.code, told.headers["Retry-After"]) == (503, "sandbox_paused", "10")
+    assert told.headers["Content-Type"] == "application/problem+json"
+    page = slow.ask(headers={"Accept": "text/html"})
+    assert (page.status, page.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
+    assert b"<h1>The sandbox is paused</h1>" in page.body
+    assert b'http-equiv="refresh" content="10"' in page.body
+    status, body = _get(kept, slow)
+    assert (status, b"sandbox_paused" in body) == (503, True)
+    kept.close()
+    other = slow.ask(headers={"Host": slow.netloc.replace("-8080.", "-8081.")})
+    assert (other.status, other.code) == (404, "port_not_exposed")
+    resume(sandbox)
+    assert (slow.ask().status, slow.ask().body) == (200, b"begun done")
+
+
+def _get(connection: http.client.HTTPConnection, preview: Preview, path: str = "/") -> tuple[int, bytes]:
+    connection.request("GET", path, headers={"Host": preview.netloc})
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+def test_an_answer_that_has_begun_goes_on_after_the_resume(sandbox: Sandbox, slow: Preview) -> None:
+    with slow.raw() as sock:
+        sock.sendall(f"GET /slow HTTP/1.1\r\nHost: {slow.netloc}\r\n\r\n".encode())
+        answer = b""
+        while not answer.endswith(b"begun"):
+            answer += sock.recv(4_096)
+        asked = time.monotonic()
+        pause(sandbox)
+        in_time = time.monotonic() - asked < 1.5  # else it may have come already, on a host that is this slow
+        came = _until_silent(sock)
+        assert not (in_time and came)
+        resume(sandbox)
+        while b" done" not in came:
+            piece = sock.recv(4_096)
+            assert piece, "the connection was kept"
+            came += piece
+        assert came == b" done"
+        sock.sendall(f"GET / HTTP/1.1\r\nHost: {slow.netloc}\r\n\r\n".encode())
+        assert sock.recv(4_096).startswith(b"HTTP/1.1 200")
+
+
+def _until_silent(sock: socket.socket) -> bytes:
+    sock.settimeout(3)
+    came = b""
+    try:
+        while piece := sock.recv(4_096):
+            came += piece
+        raise AssertionError("the connection was closed")
+    except TimeoutError:
+        return came
+    finally:
+        sock.settimeout(60)
+
+
+def test_a_body_that_is_on_its_way_waits_for_the_resume(
+    sandbox: Sandbox, slow: Preview, pool: ThreadPoolExecutor
+) -> None:
+    """More than the kernel holds for somebody who does not read: the visitor waits, and nothing is lost."""
+    body = os.urandom(32 << 20)
+    with slow.raw() as sock:
+        sock.sendall(
+            f"POST / HTTP/1.1\r\nHost: {slow.netloc}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        )
+        sock.sendall(body[:1_000])
+        pause(sandbox)
+        sent = pool.submit(sock.sendall, body[1_000:])
+        time.sleep(1)  # the standstill itself
+        assert not sent.done()
+        resume(sandbox)
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        assert response.read() == body
+        sent.result(20)
+
+
+def test_tcp_to_a_paused_one(daemon_factory: DaemonFactory) -> None:
+    """There is no page in TCP: who comes is turned away, and who is connected waits."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    with daemon_factory(settings={"tcp_ports": f"{number}-{number}"}).api() as api:
+        made = api.sandbox()
+        serve(made, "echo.py", ECHO)
+        wish = {"port": 5432, "protocol": "tcp", "waitMs": 30_000}
+        place = ("127.0.0.1", made.request("POST", "/ports", wish).json["hostPort"])
+        with socket.create_connection(place, 60) as sock:
+            sock.sendall(b"before")
+            assert sock.recv(100) == b"before"
+            pause(made)
+            with socket.create_connection(place, 60) as late:
+                assert late.recv(100) == b""
+            sock.sendall(b"meanwhile")
+            assert _until_silent(sock) == b""
+            resume(made)
+            assert sock.recv(100) == b"meanwhile"
+        api.kill(made.id)
+
+
 def test_kill_of_a_paused_one(daemon_factory: DaemonFactory, pool: ThreadPoolExecutor) -> None:
     daemon = daemon_factory()
     with daemon.api() as api:
@@ -302,6 +450,57 @@ def test_api_is_replaced_while_one_is_paused(daemon_factory: DaemonFactory) -> N
         pause(made)
         resume(made)
         assert made.request("DELETE", "/processes").status == 200
+
+
+def test_what_a_paused_one_has_done_is_known_after_api_was_replaced(
+    daemon_factory: DaemonFactory, pool: ThreadPoolExecutor
+) -> None:
+    """Nobody can ask its init, and it is not asked: what is on disk is told."""
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        made = api.sandbox()
+        ended = made.request("POST", "/processes", {"command": "echo ended; exit 3"}).json["id"]
+        wait_until(
+            lambda: made.request("GET", f"/processes/{ended}").json["status"] == "exited", what="it ends"
+        )
+        line = "echo before; until test -e /tmp/go; do sleep 0.05; done; echo after; sleep 0.2; exit 4"
+        runs = made.request("POST", "/processes", {"command": line}).json["id"]
+        other = made.request("POST", "/processes", {"command": "sleep 600"}).json["id"]
+
+        def logs(key: str) -> str:
+            return made.request("GET", f"/processes/{key}/logs?raw=true").body.decode()
+
+        wait_until(lambda: logs(runs) == "before\n", what="it has written")
+        pause(made)
+        daemon.kill(daemon.api_pid, signal.SIGKILL)
+        daemon.wait_ready(15)
+        api.close()
+        assert {one["id"] for one in made.request("GET", "/processes").json} == {runs, other}
+        everything = {one["id"]: one for one in made.request("GET", "/processes?all=true").json}
+        assert everything[ended]["exitCode"] == 3
+        shown = made.request("GET", f"/processes/{runs}").json
+        assert (shown["status"], shown["command"], shown["pid"]) == ("running", line, None)
+        assert (logs(runs), logs(ended)) == ("before\n", "ended\n")
+        # Who follows it now, or waits for its end, gets what comes after the resume.
+        following = pool.submit(lambda: made.request("GET", f"/processes/{runs}/logs?raw=true&follow=true"))
+        waiting = pool.submit(lambda: made.request("GET", f"/processes/{runs}/wait"))
+        time.sleep(0.5)
+        assert not following.done()
+        resume(made)
+        assert made.request("GET", f"/processes/{runs}").json["pid"] > 0
+        assert made.write("/tmp/go", "").status == 200
+        assert following.result(20).body == b"before\nafter\n"
+        assert waiting.result(20).json["exitCode"] == 4
+        # One that is ended while it is paused takes its commands with it.
+        pause(made)
+        daemon.kill(daemon.api_pid, signal.SIGKILL)
+        daemon.wait_ready(15)
+        api.close()
+        waiting = pool.submit(lambda: made.request("GET", f"/processes/{other}/wait"))
+        time.sleep(0.3)
+        assert not waiting.done()
+        assert api.kill(made.id).status == 200
+        assert waiting.result(20).json["outcome"] == "sandboxGone"
 
 
 def test_api_dies_between_the_row_and_the_kernel(daemon_factory: DaemonFactory) -> None:

@@ -70,6 +70,8 @@ SUITES = (
             # To the second; it runs outside of the machine on every change.
             "tests/e2e/test_sandboxes.py::test_it_is_killed_on_time",
             "tests/e2e/test_life.py::test_a_hundred",
+            "tests/e2e/test_soak.py::test_nothing_is_left_of_many",
+            "tests/e2e/test_model.py::test_a_daemon_and_its_model",
             "tests/e2e/test_life.py::test_api_killed_at_random_under_load",
             "tests/e2e/test_files.py::test_twenty_thousand_entries",
             "tests/e2e/test_files.py::test_a_tree_that_is_too_deep_for_any_path",

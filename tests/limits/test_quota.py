@@ -191,3 +191,12 @@ def test_quotas_that_were_taken_away_are_found_out() -> None:
             one.start()
     finally:
         one.close()
+
+
+def test_metrics_tell_what_the_quota_counts(make: Make) -> None:
+    sandbox = make(storageMb=64)
+    before = sandbox.request("GET", "/metrics?history=false").json["now"]["disk"]
+    sandbox.out("head -c 20000000 /dev/zero > /root/twenty && sync /root/twenty")
+    after = sandbox.request("GET", "/metrics?history=false").json["now"]["disk"]
+    assert 20_000_000 <= after["bytes"] - before["bytes"] <= 21_000_000
+    assert after["inodes"] > before["inodes"]

@@ -35,6 +35,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "nft": "nftables",
     "chromium": "chromium",
+    "strace": "strace",
 }
 
 

@@ -334,11 +334,128 @@ time.sleep(5)
         held = int(box.out("cat /tmp/held"))
         fine = reached(neighbour, every_way([hosts.INTERNET4]))
         print(f"\n10,000 connections tried: {held} held; the neighbour reached {len(fine)} of 3")
-        assert 0 < held <= 1_100
+        assert 500 < held <= 1_024 + 50  # a few close and are followed by others while it is counted
         assert len(fine) == 3
     finally:
         world_api.kill(neighbour.id)
 
+
+_SHORT = """
+import select, socket, struct, sys, time
+address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+opened, begun = 0, time.monotonic()
+while time.monotonic() - begun < seconds:
+    made = []
+    for _ in range(50):
+        s = socket.socket()
+        s.setblocking(False)
+        s.connect_ex((address, port))
+        made.append(s)
+    poll = select.poll()
+    for s in made:
+        poll.register(s, select.POLLOUT)
+    end = time.monotonic() + 0.5
+    while made and time.monotonic() < end:
+        for number, event in poll.poll(100):
+            opened += not event & (select.POLLERR | select.POLLHUP)
+            poll.unregister(number)
+            s = next(one for one in made if one.fileno() == number)
+            # A reset: such an entry counts no more for its sandbox, and stays in the table for a while.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+            made.remove(s)
+print(opened, time.monotonic() - begun)
+"""
+
+
+def test_short_connections_are_bounded_by_their_rate(box: Sandbox) -> None:
+    """However many are open at a time: what a sandbox has closed is kept by the table, and by the host."""
+    box.write("/tmp/short.py", _SHORT)
+    said = box.out(["python3", "/tmp/short.py", hosts.INTERNET4, str(PORT), "8"], timeoutMs=60_000)
+    opened, seconds = map(float, said.split())
+    print(f"\nshort connections: {opened:.0f} in {seconds:.1f} s")
+    assert 500 < opened <= 2_000 + 100 * seconds + 100
+
+
+_ASK = """
+import socket, struct, sys, time
+name, seconds = sys.argv[1], float(sys.argv[2])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((open("/etc/resolv.conf").read().split()[1], 53))
+s.setblocking(False)
+labels = b"".join(bytes([len(one)]) + one.encode() for one in name.split("."))
+question = b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0" + labels + b"\\0\\0\\1\\0\\1"
+begun, asked, answered, told = time.monotonic(), 0, 0, False
+while time.monotonic() - begun < seconds:
+    if not told and time.monotonic() - begun > 1:
+        print("soaked", flush=True)
+        told = True
+    for _ in range(50):
+        try:
+            s.send(question)
+            asked += 1
+        except BlockingIOError:
+            break
+    try:
+        while s.recv(2048):
+            answered += 1
+    except BlockingIOError:
+        pass
+print(asked, answered, time.monotonic() - begun, flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["internet.example", hosts.SILENT])
+def test_a_flood_of_questions_harms_itself_alone(world_api: Api, box: Sandbox, name: str) -> None:
+    """Also of questions that nobody answers, which wait. The neighbour is answered at the first try, while it
+    lasts; and no more of the flood is looked at than the rate says. Two flood, for the rate keeps one from
+    taking all the room that there is for questions that wait."""
+    neighbour, other = world_api.sandbox(), world_api.sandbox()
+    try:
+        neighbour.out("echo options attempts:1 timeout:4 >>/etc/resolv.conf")
+        for one in (box, other):
+            one.write("/tmp/flood.py", _ASK)
+            one.request("POST", "/processes", {"command": f"python3 /tmp/flood.py {name} 12 >/tmp/said 2>&1"})
+        for one in (box, other):
+            one.out("until grep -q soaked /tmp/said; do sleep 0.05; done", timeoutMs=30_000)
+        # All the time: how much room there is comes and goes with the questions that are given up.
+        found = []
+        while box.run("grep -Eq '^[0-9]' /tmp/said")["exitCode"]:
+            found.append(neighbour.run("getent ahosts internet.example", timeoutMs=20_000)["exitCode"])
+        asked, answered, seconds = map(float, box.out("tail -n 1 /tmp/said").split())
+    finally:
+        world_api.kill(neighbour.id)
+        world_api.kill(other.id)
+    print(f"\n{asked:.0f} questions for {name} in {seconds:.0f} s, {answered:.0f} answered")
+    print(f"meanwhile the neighbour asked {len(found)} times, and was answered {found.count(0)} times")
+    assert found.count(0) == len(found) > 0
+    assert asked > 4_000
+    assert answered <= 1.2 * (400 + 200 * seconds)
+
+
+def test_a_packet_under_anothers_address_is_dropped(world: World, world_api: Api, box: Sandbox) -> None:
+    """Any program may bind to an address that is not its host's, and with IPv6 send from it (IPV6_FREEBIND;
+    IPv4 looks for the route back first). The answer would be somebody else's, who may have no network."""
+    neighbour = world_api.sandbox(network={"mode": "off"})
+    forged = f"""
+import socket, sys
+for source in (*[sys.argv[1]] * 10, "::"):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+    s.bind((source, 0))
+    s.settimeout(20)
+    s.sendto(b"x", ({hosts.INTERNET6!r}, {PORT}))
+print(s.recv(5))
+"""
+    try:
+        address = neighbour.out("hostname -I").split()[1]
+        assert "hello" in box.out(["python3", "-c", forged, address], timeoutMs=30_000)
+    finally:
+        world_api.kill(neighbour.id)
+    assert world.hits("around") == [f"{hosts.INTERNET6}/udp"]  # the last, which is its own
+
+
+# ---- last, for without the bounds it leaves pasta busy for a minute
 
 _FILL = """
 import socket, sys, time
@@ -381,8 +498,9 @@ def test_the_connection_table_is_not_filled_by_one(
     box.write("/tmp/fill.py", _FILL)
     fill = ["python3", "/tmp/fill.py", hosts.INTERNET4, str(PORT), "5"]
     try:
+        before = _entries(inside_network)  # of floods that other tests have made
         tried = int(box.out(fill, timeoutMs=60_000))
-        entries = _entries(inside_network)
+        entries = _entries(inside_network) - before
         assert len(reached(neighbour, every_way([hosts.INTERNET4]))) == 3
         _nft(inside_network, "insert", "rule", "inet", "nsbox", "out", "accept")
         box.out(fill, timeoutMs=60_000)
@@ -395,23 +513,3 @@ def test_the_connection_table_is_not_filled_by_one(
     assert entries < 5_000
     assert _kernels_word(inhabitant.process("nsbox-network"), "nf_conntrack_tcp_timeout_time_wait") == 10
     assert without > 2 * entries
-
-
-def test_a_flood_of_questions_harms_itself_alone(world_api: Api, box: Sandbox) -> None:
-    neighbour = world_api.sandbox()
-    flood = """
-import socket, time
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-server = open("/etc/resolv.conf").read().split()[1]
-q = b"\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\10internet\\7example\\0\\0\\1\\0\\1"
-end = time.monotonic() + 20
-while time.monotonic() < end:
-    s.sendto(q, (server, 53))
-"""
-    try:
-        box.write("/tmp/flood.py", flood)
-        box.request("POST", "/processes", {"command": "python3 /tmp/flood.py"})
-        for _ in range(5):
-            assert neighbour.run("getent ahosts internet.example", timeoutMs=8_000)["exitCode"] == 0
-    finally:
-        world_api.kill(neighbour.id)

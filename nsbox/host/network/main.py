@@ -113,6 +113,7 @@ class Network:
         self.add(self._control.fileno(), self._obey)
         self.add(self._host.fileno(), self._host_spoke)
         self.add(self._log.fileno(), self._refused)
+        self.add(self._ports.removals.fileno(), self._ports.removed)
         self.add(self._around.fileno(), self._around_spoke)
         self._look_outside()
         while True:

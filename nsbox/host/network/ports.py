@@ -1,5 +1,5 @@
 """Who is plugged in where: boxes, slots, policies, logs. One operation at a time; each is done when it
-returns."""
+returns, but for the removal of a link."""
 
 import sys
 from collections import deque
@@ -9,6 +9,7 @@ from nsbox.host.network import conntrack, dns, links, nft, policy, refusals, rul
 from nsbox.host.network.named import Named
 from nsbox.host.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
 from nsbox.host.network.policy import Policy
+from nsbox.host.network.removals import Removals
 
 #: Slots: an address for each, in the smallest network that the settings allow.
 SLOTS: Final = 16_000
@@ -32,6 +33,7 @@ class Ports:
         self._routes = Netlink(NETLINK_ROUTE)
         self.firewall = Netlink(NETLINK_NETFILTER)
         self._tracker = Netlink(NETLINK_NETFILTER)
+        self.removals = Removals()
         # Oldest first: an address rests as long as it can before somebody else has it.
         self._free = deque(range(SLOTS))
         self._boxes: dict[int, Port] = {}
@@ -39,7 +41,7 @@ class Ports:
         self._by_address: dict[str, Port] = {}
 
     def plug(self, number: int, slot: int, netns: int, wanted: Policy) -> Port:
-        """A link for a box. Raises ``OSError``; nothing is left of it then."""
+        """A link for a box. Raises ``OSError``; what there is of it goes then."""
         known = slot >= 0
         if known:
             self._free.remove(slot)
@@ -51,7 +53,7 @@ class Ports:
                 links.plug(self._routes, slot, netns, self._plan)
             self._put(port, wanted)
         except OSError:
-            self._forget_link(port)
+            self.removals.remove(slot)
             raise
         self._boxes[number] = self._slots[slot] = self._by_address[str(port.addresses[0])] = port
         return port
@@ -70,17 +72,17 @@ class Ports:
         fresh = port.policy == policy.OFF
         self._put(port, wanted)
         if not fresh:
-            self._forget_connections(port)
+            self._forget_connections(port.slot)
 
-    def _forget_connections(self, port: Port) -> None:
+    def _forget_connections(self, slot: int) -> None:
         """Their next packet is looked at as if it were the first."""
         try:
-            conntrack.forget(self._tracker, links.index(port.slot))
+            conntrack.forget(self._tracker, links.index(slot))
         except OSError as error:
             print(f"nsbox network: conntrack: {error}", file=sys.stderr, flush=True)
 
     def unplug(self, number: int) -> None:
-        """Nothing of it is left, and the slot is free, when this returns."""
+        """For a box that is dead. Its policy is gone when this returns; the slot is free when its link is."""
         port = self._boxes.pop(number, None)
         if port is None:
             return
@@ -92,16 +94,16 @@ class Ports:
                 self.firewall.transact(nft.SUBSYSTEM, [*port.named.shut(), *end])
         except OSError as error:
             print(f"nsbox network: the policy of {port.slot}: {error}", file=sys.stderr, flush=True)
-        self._forget_link(port)
+        self.removals.remove(port.slot)
 
-    def _forget_link(self, port: Port) -> None:
-        try:
-            links.unplug(self._routes, port.slot)
-        except OSError as error:
-            print(f"nsbox network: link {port.slot}: {error}", file=sys.stderr, flush=True)
-            return  # the slot is not used again
-        self._forget_connections(port)
-        self._free.append(port.slot)
+    def removed(self) -> None:
+        """Links are gone: their slots are free."""
+        for slot, error in self.removals.finished():
+            if error is not None:
+                print(f"nsbox network: link {slot}: {error}", file=sys.stderr, flush=True)
+                continue  # the slot is not used again
+            self._forget_connections(slot)
+            self._free.append(slot)
 
     def log(self, number: int) -> refusals.Log | None:
         port = self._boxes.get(number)

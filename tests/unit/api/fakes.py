@@ -13,6 +13,7 @@ from nsbox.api.services import Listing, Services
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.metrics import Family, Point, Reading, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
@@ -26,6 +27,7 @@ from nsbox.model.sandbox import (
     Sandbox,
     SandboxSpec,
 )
+from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
 from nsbox.store.keys import KeyRecord, fingerprint
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
@@ -82,6 +84,7 @@ class FakeSandboxes:
             deadline=0.0,
             boot_id="b",
             enforced=("memoryMb", "pids"),
+            standby=spec.standby,
         )
         self.records[record.id] = record
         return record
@@ -121,6 +124,16 @@ class FakePauses:
 
     async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
         return await self._change(owner, sandbox_id, timeout_ms=timeout_ms, remaining_s=timeout_ms / 1000)
+
+
+class FakeStandbys:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def set(self, owner: str, sandbox_id: str, standby: Standby) -> Sandbox:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        changed = self._sandboxes.records[sandbox_id] = msgspec.structs.replace(record, standby=standby)
+        return changed
 
 
 class FakeTemplates:
@@ -458,6 +471,25 @@ class FakePorts:
         return Link(url=f"http://preview-{number}/?t", expires_at=CREATED + seconds)
 
 
+class FakeMeters:
+    def __init__(self, sandboxes: FakeSandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def get(self, owner: str, sandbox_id: str) -> tuple[Sandbox, Sample, list[Sample]]:
+        record = await self._sandboxes.get(owner, sandbox_id)
+        reading = Reading(cpu_us=1_500_000, memory=4096)
+        return record, Sample(CREATED, reading, 12.5), [Sample(CREATED - 30, Reading())]
+
+
+class FakeFigures:
+    async def families(self, *, sandboxes: bool) -> list[Family]:
+        labels = (("sandbox", 'a"b\\c\nd'),) if sandboxes else ()
+        return [
+            Family("nsbox_x", "gauge", "X.", (Point(1, labels),)),
+            Family("nsbox_none", "gauge", "N.", ()),
+        ]
+
+
 class Fakes:
     """The fakes, and the bundle of them."""
 
@@ -476,6 +508,7 @@ class Fakes:
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
+            standbys=FakeStandbys(self.sandboxes),
             templates=self.templates,
             images=self.images,
             building=self.building,
@@ -485,5 +518,7 @@ class Fakes:
             ports=self.ports,
             network=self.network,
             health=self.health,
+            meters=FakeMeters(self.sandboxes),
+            figures=FakeFigures(),
             keys=self.keys,
         )

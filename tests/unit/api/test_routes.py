@@ -44,6 +44,8 @@ SANDBOX_ROUTES = [
     ("POST", "/pause"),
     ("POST", "/resume"),
     ("POST", "/timeout", {"timeoutMs": 5_000}),
+    ("PUT", "/lifecycle", {"autoResume": True}),
+    ("GET", "/metrics"),
     ("GET", "/ports"),
     ("POST", "/ports", {"port": 80}),
     ("DELETE", "/ports/80"),

@@ -324,7 +324,7 @@ def test_hello_lists_what_lives_and_what_is_being_made(world: World) -> None:
     ending = running(world, "sb_4")
     world.obey(Destroy("sb_4"))
     (answer,) = world.obey(Hello(PROTOCOL_VERSION))
-    assert answer == Welcome(PROTOCOL_VERSION, ("pids",), ("sb_1", "sb_2", "sb_3"))
+    assert answer == Welcome(PROTOCOL_VERSION, ("pids",), ("sb_1", "sb_2", "sb_3"), len(world.keeper.pool))
     assert world.die(ending) == [Destroyed("sb_4")]
 
 

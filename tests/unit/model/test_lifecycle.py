@@ -14,15 +14,15 @@ from nsbox.model.lifecycle import Action, State, after
 
 #: Written down a second time on purpose. A row a state, a column an action; ``.`` refuses, ``=`` stays.
 EXPECTED = """
-           ready    fail    pause   resume   exec  files  timeout  ports  network  kill      gone     lose
-creating   running  failed  .       .        .     .      .        .      .        stopping  .        lost
-running    .        .       paused  =        =     =      =        =      =        stopping  .        lost
-paused     .        .       =       running  .     .      =        =      =        stopping  .        lost
-stopping   .        .       .       .        .     .      .        .      .        =         stopped  stopped
-stopped    .        .       .       .        .     .      .        .      .        =         .        .
-failed     .        .       .       .        .     .      .        .      .        =         .        .
-lost       .        .       .       .        .     .      .        .      .        =         .        .
-"""
+           ready    fail    pause   resume   idle    expire  wake     exec  files  timeout  ports  network  metrics  kill      gone     lose
+creating   running  failed  .       .        .       .       .        .     .      .        .      .        .        stopping  .        lost
+running    .        .       paused  =        paused  paused  =        =     =      =        =      =        =        stopping  .        lost
+paused     .        .       =       running  .       .       running  .     .      =        =      =        =        stopping  .        lost
+stopping   .        .       .       .        .       .       .        .     .      .        .      .        .        =         stopped  stopped
+stopped    .        .       .       .        .       .       .        .     .      .        .      .        .        =         .        .
+failed     .        .       .       .        .       .       .        .     .      .        .      .        .        =         .        .
+lost       .        .       .       .        .       .       .        .     .      .        .      .        .        =         .        .
+"""  # noqa: E501
 
 
 def expected() -> dict[tuple[State, Action], State | None]:

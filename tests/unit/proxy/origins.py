@@ -31,6 +31,9 @@ class FakePorts:
         self.reach: dict[str, Reach] = {A: Reach.OPEN, B: Reach.OPEN}
         self.public = True
         self.dials: list[str] = []
+        #: Those that are resumed when a visitor comes; and for whom that was asked.
+        self.wakes: set[str] = set()
+        self.woken: list[str] = []
         #: What is done to the sandbox's end before it is handed over, as an init that was taken over might.
         self.tamper: Callable[[socket.socket], None] = lambda sock: None
 
@@ -44,6 +47,13 @@ class FakePorts:
 
     def admits(self, token: str, sandbox_id: str, port: Port) -> int | None:
         return 2_000_000_000 if token == "T" else None
+
+    async def wake(self, sandbox_id: str, number: int) -> Found:
+        self.woken.append(sandbox_id)
+        await trio.lowlevel.checkpoint()
+        if sandbox_id in self.wakes and self.reach[sandbox_id] is Reach.PAUSED:
+            self.reach[sandbox_id] = Reach.OPEN
+        return self.find(sandbox_id, number)
 
     async def dial(self, sandbox_id: str, number: int) -> socket.socket:
         self.dials.append(sandbox_id)

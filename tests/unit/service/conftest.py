@@ -12,6 +12,7 @@ from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
+from nsbox.service.standby import Standbys
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings, StorageMode
 from nsbox.store.database import Database
@@ -45,6 +46,14 @@ class Service:
             self.commands.adopt,
             Rooms("/nowhere", StorageMode.WATCHED),
             Reserve("/", 0),
+        )
+        self.visitors: set[str] = set()
+        self.standbys = Standbys(
+            self.registry,
+            self.sandboxes.pauses,
+            self.nursery,
+            self.commands.busy,
+            self.visitors.__contains__,
         )
         self.creations = Creations(self.sandboxes, self.commands, self.registry, self.nursery)
 

@@ -36,6 +36,9 @@ class FakeKeeper:
         self.freeze_gate = trio.Event()
         self.freeze_gate.set()
         self.freeze_fails = self.thaw_fails = False
+        self.cgroup = ""
+        self.sandboxes: tuple[str, ...] = ()
+        self.strays: tuple[str, ...] = ()
 
     async def create(self, order: Create) -> Created:
         self.log.append(("create", order.id))
@@ -44,7 +47,7 @@ class FakeKeeper:
         if self.create_fails:
             raise Problem(Code.CREATE_FAILED, "no")
         self.lives.add(order.id)
-        return Created(order.id, ("pids",))
+        return Created(order.id, ("pids",), self.cgroup)
 
     async def destroy(self, sandbox_id: str) -> None:
         """Like the real link, two who ask at the same time share one order."""
@@ -84,6 +87,15 @@ class FakeKeeper:
         if self.thaw_fails:
             raise Problem(Code.SANDBOX_UNRESPONSIVE, "no answer")
         self.frozen.discard(sandbox_id)
+
+    async def ping(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sandboxes = tuple(self.lives)
+        await trio.lowlevel.checkpoint()
+
+    async def audit(self) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        return self.strays
 
     def count(self, what: str) -> int:
         return sum(1 for kind, _ in self.log if kind == what)

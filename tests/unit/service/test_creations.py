@@ -83,8 +83,13 @@ async def test_after_a_restart(service: Service) -> None:
 async def test_killed_before_it_was_announced(service: Service) -> None:
     """The next api ends what the record calls creating; whoever asks again gets a sandbox that runs."""
     service.keeper.create_gate = trio.Event()
-    with trio.move_on_after(0.01):
-        await service.creations.create("ann", KEYED)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.creations.create, "ann", KEYED)
+            while not service.registry.all():
+                await trio.sleep(0.001)
+            await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
     (live,) = service.registry.all()
     assert live.record.state is State.CREATING
     service.start()

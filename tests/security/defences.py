@@ -1,0 +1,183 @@
+"""Takes one defence after another out of a copy of the sources and runs the tests that must notice.
+
+    sh scripts/defences                  all of them, about ten seconds each
+    sh scripts/defences conntrack names  those whose names contain one of these words
+
+Each is a piece of the product's text, and what stands there instead. The product has no switch for any of
+this. A test of the units sees to it that the pieces are still there (``tests/unit/test_defences.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Final, NamedTuple
+
+_REACH: Final = "tests/security/test_reach.py"
+_RULESET: Final = "nsbox/host/network/ruleset.py"
+_POLICY: Final = "nsbox/host/network/policy.py"
+_RESOLVER: Final = "nsbox/host/network/resolver.py"
+_PORTS: Final = "nsbox/host/network/ports.py"
+_MAIN: Final = "nsbox/host/network/main.py"
+_NAMED: Final = "nsbox/host/network/named.py"
+
+
+class Defence(NamedTuple):
+    """``tests`` fail, each of them, when ``text`` in ``file`` is replaced by ``without``."""
+
+    name: str
+    file: str
+    text: str
+    without: str
+    tests: tuple[str, ...]
+
+
+DEFENCES: Final = (
+    Defence(
+        "ranges that are inside", _MAIN, "*ruleset.never(never)", "*ruleset.never([])",
+        (
+            f"{_REACH}::test_nothing_inside_is_reached",
+            f"{_REACH}::test_names_that_point_inside",
+            f"{_REACH}::test_a_name_that_is_bound_anew",
+        ),
+    ),
+    Defence(
+        "what is inside is refused before names are looked at", _POLICY,
+        'made.append(nft.rule(name, nft.then(Verdict.JUMP, "never")))', "pass",
+        (
+            f"{_REACH}::test_a_name_that_is_bound_anew",
+            f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",
+        ),
+    ),
+    Defence(
+        "the operator's list, and the host's own addresses", _MAIN, "*ruleset.own(own)", "*ruleset.own([])",
+        ("tests/e2e/test_network.py::test_what_the_operator_opened_and_shut",),
+    ),
+    Defence(
+        "connections at once", _RULESET, 'nft.connections_over("connected", limits.connections)',
+        'nft.connections_over("connected", 65_000)',
+        (f"{_REACH}::test_a_flood_of_connections_harms_itself_alone",),
+    ),
+    Defence(
+        "the rate of new connections", _RULESET, "(100, 2_000)", "(1_000_000, 1_000_000)",
+        (f"{_REACH}::test_short_connections_are_bounded_by_their_rate",),
+    ),
+    Defence(
+        "closed connections leave the table soon", _MAIN,
+        "_write(_TIME_WAIT, str(_CLOSED), needed=False)", "pass",
+        (f"{_REACH}::test_the_connection_table_is_not_filled_by_one",),
+    ),
+    Defence(
+        "the rate of questions", _RULESET, "(200, 400), (100", "(1_000_000, 1_000_000), (100",
+        (f"{_REACH}::test_a_flood_of_questions_harms_itself_alone[internet.example]",),
+    ),
+    Defence(
+        "questions of one sandbox that wait", _RESOLVER,
+        "_WAITING_EACH = 1_024, 64", "_WAITING_EACH = 1_024, 65_536",
+        (f"{_REACH}::test_a_flood_of_questions_harms_itself_alone[silent.example]",),
+    ),
+    Defence(
+        "source addresses belong to their link", _RULESET,
+        'nft.rule("raw", nft.wrong_way(), nft.then(Verdict.DROP)),', "",
+        (f"{_REACH}::test_a_packet_under_anothers_address_is_dropped",),
+    ),
+    Defence(
+        "what names have opened is shut with the policy", _NAMED,
+        "return self._shut(self._open)", "return []",
+        (f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",),
+    ),
+    Defence(
+        "connections are forgotten when the policy changes", _PORTS,
+        "conntrack.forget(self._tracker, links.index(slot))", "pass",
+        (f"{_REACH}::test_a_policy_changes_for_connections_that_are_there[wish1-stuck]",),
+    ),
+    Defence(
+        "names are asked for by policy", _RESOLVER, "not self._who.may_resolve(slot, asked.name)", "False",
+        (
+            "tests/e2e/test_network.py::test_off_is_off_from_the_first_moment",
+            "tests/e2e/test_network.py::test_names_that_are_denied",
+        ),
+    ),
+)  # fmt: skip
+
+
+class Verdict(NamedTuple):
+    """What the tests said without a defence."""
+
+    failed: int
+    passed: int
+    said: str
+
+
+def _weaken(copy: str, defence: Defence) -> None:
+    path = os.path.join(copy, defence.file)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if text.count(defence.text) != 1:
+        raise SystemExit(f"{defence.name}: {defence.file} has not once {defence.text!r}")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace(defence.text, defence.without))
+
+
+def _copy(to: str) -> str:
+    """The sources and their environment, which finds itself in the new place."""
+    here = os.getcwd()
+    copy = os.path.join(to, "src")
+    shutil.copytree(here, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
+    for folder, _, names in os.walk(os.path.join(copy, ".venv")):
+        for name in names:
+            if name.endswith(".pth"):
+                path = os.path.join(folder, name)
+                with open(path, encoding="utf-8") as file:
+                    lines = file.read().replace(here, copy)
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(lines)
+    return copy
+
+
+def _run(copy: str, tests: tuple[str, ...]) -> Verdict:
+    python = os.path.join(copy, ".venv", "bin", "python")
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *tests],
+        cwd=copy, env={**os.environ, "NSBOX_TEST_PYTHON": python},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = {kind: int(count) for count, kind in re.findall(r"(\d+) (failed|passed|error)", done.stdout)}
+    # An error is no verdict: something else broke.
+    said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = 0 if "error" in found else found.get("failed", 0)
+    told = "\n".join(said) or (done.stdout + done.stderr)[-2_000:]
+    return Verdict(failed, found.get("passed", 0), told)
+
+
+def main(words: list[str]) -> int:
+    """1 when a test did not notice."""
+    if os.geteuid() != 0:
+        raise SystemExit("the tests' hosts are made by root")
+    chosen = [one for one in DEFENCES if not words or any(word in one.name for word in words)]
+    unnoticed = 0
+    for defence in chosen:
+        begun = time.monotonic()
+        # In /var/tmp every account can walk to it.
+        with tempfile.TemporaryDirectory(prefix="nsbox-defence-", dir="/var/tmp") as work:
+            os.chmod(work, 0o755)
+            copy = _copy(work)
+            _weaken(copy, defence)
+            verdict = _run(copy, defence.tests)
+        bites = verdict.failed >= len(defence.tests) and not verdict.passed
+        unnoticed += not bites
+        took = time.monotonic() - begun
+        print(f"{'noticed ' if bites else 'UNNOTICED'} {defence.name}: {verdict.failed} failed, "
+              f"{verdict.passed} passed, {took:.0f} s", flush=True)  # fmt: skip
+        for line in verdict.said.splitlines():
+            print(f"    {line[:200]}", flush=True)
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
