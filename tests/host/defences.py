@@ -2,7 +2,7 @@
 
 A test that passes with and without the thing it is about proves nothing. ``sh scripts/test-host --defence-off
 NAME`` (or ``all``) takes a defence out of the *installed* copy in the machine and demands that its tests fail
-there. The product knows nothing of it; ``tests/unit/test_machine_defences.py`` holds this list to the sources.
+there. The product knows nothing of it; ``tests/unit/test_machine_defences.py`` holds the list to the sources.
 """
 
 from __future__ import annotations
