@@ -7,6 +7,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from nsbox.api import (
+    attach,
     commands,
     downloads,
     execution,
@@ -19,6 +20,7 @@ from nsbox.api import (
     ports,
     pulling,
     sandboxes,
+    stdin,
     uploads,
 )
 from nsbox.api.bodies import JsonBodies
@@ -26,6 +28,7 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import Gate
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
+from nsbox.api.tickets import Tickets
 from nsbox.model.errors import Code, Problem
 from nsbox.settings import Settings
 
@@ -36,6 +39,7 @@ def create_app(services: Services, settings: Settings) -> Gate:
     raw_routes = [
         execution.route(services.commands, bodies, settings),
         logs.route(services.commands),
+        stdin.route(services.commands, settings),
         uploads.route(services.files, settings),
         downloads.route(services.files),
         pulling.images_route(services, bodies, settings),
@@ -46,10 +50,13 @@ def create_app(services: Services, settings: Settings) -> Gate:
     async def scrape(exchange: Exchange) -> None:
         await metrics.scrape(exchange, services, settings.metrics_readers)
 
-    return Gate(_routes(services, settings), raw_routes, services, bodies, {metrics.PATH: scrape})  # type: ignore[arg-type]
+    tickets = Tickets()
+    sockets = attach.Attach(services, tickets)
+    routes = _routes(services, settings, tickets)
+    return Gate(routes, raw_routes, services, bodies, sockets, {metrics.PATH: scrape})  # type: ignore[arg-type]
 
 
-def _routes(services: Services, settings: Settings) -> QuartTrio:
+def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     # The gate has read the body, and the connection bounds how slowly an answer may be taken. Quart's
     # own limit on an answer would cut it silently.
@@ -57,7 +64,7 @@ def _routes(services: Services, settings: Settings) -> QuartTrio:
     app.url_map.merge_slashes = False  # it would answer `//` with a redirect
     app.url_map.redirect_defaults = False
     sandboxes.add(app, services, settings)
-    commands.add(app, services)
+    commands.add(app, services, tickets)
     files.add(app, services, settings)
     images.add(app, services, settings)
     ports.add(app, services)

@@ -9,6 +9,7 @@ from nsbox.api import idempotency, query, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
+from nsbox.api.tickets import KEEP_S, PROTOCOL, Tickets
 from nsbox.model.errors import Code, Problem
 
 _START = schema.Reader(schema.StartProcess)
@@ -16,10 +17,11 @@ _NONE: frozenset[str] = frozenset()
 _ALL = frozenset({"all"})
 _TIMEOUT = frozenset({"timeoutMs"})
 _WAIT_MS = 30_000
+_TICKET = schema.Reader(schema.MakeTicket)
 _SIGNAL = schema.Reader(schema.SendSignal)
 
 
-def add(app: QuartTrio, services: Services) -> None:
+def add(app: QuartTrio, services: Services, tickets: Tickets) -> None:
     """Add the routes."""
 
     async def start(sandbox_id: str) -> Response:
@@ -60,6 +62,15 @@ def add(app: QuartTrio, services: Services) -> None:
     async def kill_all(sandbox_id: str) -> Response:
         return reply({"killed": await services.commands.kill_all(call(_NONE).owner, sandbox_id)})
 
+    async def ticket(sandbox_id: str, key: str) -> Response:
+        asked = call(_NONE)
+        origin = _TICKET.read(asked.body or b"{}").origin
+        await services.commands.get(asked.owner, sandbox_id, key)
+        made = tickets.make(asked.owner, sandbox_id, key, origin)
+        return reply(
+            {"ticket": made, "protocols": [PROTOCOL, f"{PROTOCOL}.{made}"], "expiresInS": KEEP_S}, 201
+        )
+
     one = f"{BASE}/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{one}/processes", "start_process", start, methods=["POST"])
     app.add_url_rule(f"{one}/processes", "list_processes", get_all, methods=["GET"])
@@ -67,6 +78,7 @@ def add(app: QuartTrio, services: Services) -> None:
     app.add_url_rule(f"{one}/processes/<key>", "end_process", end, methods=["DELETE"])
     app.add_url_rule(f"{one}/processes/<key>/wait", "wait_process", wait, methods=["GET"])
     app.add_url_rule(f"{one}/processes/<key>/signal", "signal_process", signal, methods=["POST"])
+    app.add_url_rule(f"{one}/processes/<key>/ticket", "make_ticket", ticket, methods=["POST"])
     app.add_url_rule(f"{one}/processes", "kill_processes", kill_all, methods=["DELETE"])
 
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, LifespanState
 from hypercorn.utils import parse_socket_addr
+
+from nsbox.api import websocket
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ class Tasks(TaskGroup):
             try:
                 return await from_connection.receive()
             except trio.EndOfChannel:
-                return {"type": "http.disconnect"}
+                return {"type": "http.disconnect"}  # of a WebSocket too: who reads those knows no other
 
         async def run() -> None:
             with from_connection:
@@ -62,7 +64,7 @@ class Tasks(TaskGroup):
                 await send(None)  # ends a response that the application left unfinished, and the connection
 
         async def put(event: Any) -> None:
-            if event["type"] == "http.disconnect":
+            if event["type"] in ("http.disconnect", "websocket.disconnect"):
                 to_app.close()
                 return
             try:
@@ -75,8 +77,9 @@ class Tasks(TaskGroup):
 
 
 class Http1(H11Protocol):
-    """HTTP/1.1 and nothing else. No route is a WebSocket, HTTP/2 without TLS has no users here, and both
-    are roads into the server that are best closed: an ``Upgrade`` may simply be ignored (RFC 9110, 7.8)."""
+    """HTTP/1.1, and WebSockets on the one route that has them. HTTP/2 without TLS has no users here, and what
+    nobody needs is a road into the server that is best closed: an ``Upgrade`` may simply be ignored (RFC
+    9110, 7.8)."""
 
     _held = b""
 
@@ -99,14 +102,29 @@ class Http1(H11Protocol):
         pass
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if any(name == b"upgrade" for name, _ in request.headers):
+        if any(name == b"upgrade" for name, _ in request.headers) and not websocket.wanted(request):
             request = h11.Request(
                 method=request.method,
                 target=request.target,
                 headers=[(name, value) for name, value in request.headers if name != b"upgrade"],
                 http_version=request.http_version,
             )
-        await super()._create_stream(request)
+        if not websocket.wanted(request):
+            await super()._create_stream(request)
+            return
+        self.stream = websocket.Stream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.connection = H11WSConnection(cast(h11.Connection, self.connection))
+        await self.stream.handle(websocket.begin(request, self.connection_state))
 
 
 def _length_known(event: h11.Response) -> bool:
@@ -205,6 +223,7 @@ class Connection:
 
     async def _serve(self) -> None:
         socket = self._stream.socket
+        websocket.watch_peer(socket)
         client = parse_socket_addr(socket.family, socket.getpeername())
         server = parse_socket_addr(socket.family, socket.getsockname())
         async with Tasks() as tasks:

@@ -6,7 +6,7 @@ Keys are checked before routes are looked up, so without a key nobody learns whi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -36,6 +36,14 @@ class RawRoute(msgspec.Struct, frozen=True):
     handle: Callable[[Exchange, str], Awaitable[None]]
 
 
+class Sockets(Protocol):
+    """What takes WebSockets."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI; it asks who asks by itself."""
+        ...
+
+
 class Gate:
     """The outer ASGI application."""
 
@@ -45,8 +53,10 @@ class Gate:
         raw_routes: list[RawRoute],
         services: Services,
         bodies: JsonBodies,
+        sockets: Sockets,
         outside: dict[str, Callable[[Exchange], Awaitable[None]]] | None = None,
     ) -> None:
+        self._sockets = sockets
         self._routes = routes
         self._raw_routes = raw_routes
         self._services = services
@@ -61,7 +71,7 @@ class Gate:
         elif scope["type"] == "http":
             await self._http(Exchange(scope, receive, send))
         else:
-            await send({"type": "websocket.close"})
+            await self._sockets.serve(scope, receive, send)
 
     async def _http(self, exchange: Exchange) -> None:
         try:

@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 import signal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, NetworkPolicy
 from nsbox.model.ports import PortSpec, Protocol
-from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec
+from nsbox.model.sandbox import CommandSpec, Encoding, Limits, SandboxSpec, TerminalSize
 from nsbox.model.standby import AutoPause, OnExpiry, Standby
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.plan.network import BadPolicyError, checked
@@ -42,6 +42,7 @@ MAX_LINK_S = 30 * 86_400
 _LINK_S = 3_600
 _READY_MS = 30_000
 _MAX_LINE = 1_000
+_MAX_TERMINAL = 4_096
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}"
 _USER = re.compile(f"{_NAME}(?::{_NAME})?")
@@ -250,6 +251,20 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_un
         return ReadyWhen(port=self.port, line=self.line, patience=patience)
 
 
+class Terminal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``terminal`` of ``POST /sandboxes/:id/processes``, and a control message of a connection to one."""
+
+    rows: int = 24
+    columns: int = 80
+
+    def size(self) -> TerminalSize:
+        """Bounds checked."""
+        return TerminalSize(
+            _within(self.rows, 1, _MAX_TERMINAL, "terminal.rows"),
+            _within(self.columns, 1, _MAX_TERMINAL, "terminal.columns"),
+        )
+
+
 class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/processes``."""
 
@@ -258,10 +273,18 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     env: dict[str, str] | None = None
     user: str | None = None
     ready_when: Ready | None = None
+    stdin: Literal["open", "closed"] | None = None
+    terminal: Terminal | None = None
 
     def spec(self) -> CommandSpec:
         """The wish, complete but for the shell of a string command."""
-        return _command(self.command, self.cwd, self.env, self.user)
+        if self.terminal is not None and self.stdin == "closed":
+            raise _wrong("the stdin of a terminal is open", "stdin")
+        return msgspec.structs.replace(
+            _command(self.command, self.cwd, self.env, self.user),
+            stdin_open=self.stdin == "open",
+            terminal=self.terminal.size() if self.terminal is not None else None,
+        )
 
     def ready(self) -> ReadyWhen | None:
         """What the answer shall wait for."""
@@ -282,6 +305,24 @@ class SendSignal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
             return signal.Signals[f"SIG{name}"].value
         except KeyError as error:
             raise _wrong("signal is a name such as TERM, or a number", "signal") from error
+
+
+class WriteStdin(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/processes/:id/stdin`` with JSON."""
+
+    data: str = ""
+    encoding: Encoding | None = None
+    close: bool = False
+
+    def raw(self) -> bytes:
+        """What is to be written."""
+        return _base64(self.data, "data") if self.encoding is Encoding.BASE64 else self.data.encode()
+
+
+class MakeTicket(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /sandboxes/:id/processes/:id/ticket``."""
+
+    origin: str | None = None
 
 
 class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):

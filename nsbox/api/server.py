@@ -11,6 +11,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
+from nsbox.api import websocket
 from nsbox.api.connection import Connection, IdleTimer
 from nsbox.settings import Settings
 
@@ -136,5 +137,7 @@ def _config(settings: Settings) -> Config:
     config.include_server_header = False
     config.h11_max_incomplete_size = _MAX_HEAD_BYTES
     config.keep_alive_timeout = settings.keep_alive_s
+    config.websocket_max_message_size = websocket.MAX_MESSAGE
+    config.websocket_ping_interval = websocket.PING_S
     config.keep_alive_max_requests = 1_000_000
     return config

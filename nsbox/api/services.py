@@ -18,7 +18,16 @@ from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Family, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, PortSpec
-from nsbox.model.sandbox import CommandResult, CommandSpec, Listing, Process, Sandbox, SandboxSpec, Template
+from nsbox.model.sandbox import (
+    CommandResult,
+    CommandSpec,
+    Listing,
+    Process,
+    Sandbox,
+    SandboxSpec,
+    Template,
+    TerminalSize,
+)
 from nsbox.model.standby import Standby
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
@@ -234,6 +243,18 @@ class CommandsService(Protocol):
 
     async def signal(self, owner: str, sandbox_id: str, key: str, number: int) -> Process:
         """Send it a signal. Raises ``PROCESS_ENDED``."""
+        ...
+
+    async def write_stdin(self, owner: str, sandbox_id: str, key: str, data: bytes, patience: float) -> int:
+        """Write to its stdin; how much was taken in time. Raises ``PROCESS_ENDED``, ``STDIN_CLOSED``."""
+        ...
+
+    async def close_stdin(self, owner: str, sandbox_id: str, key: str) -> None:
+        """Let its stdin come to its end."""
+        ...
+
+    async def resize(self, owner: str, sandbox_id: str, key: str, size: TerminalSize) -> None:
+        """Give its terminal another size. Raises ``NO_TERMINAL``."""
         ...
 
     async def end(self, owner: str, sandbox_id: str, key: str) -> Process:

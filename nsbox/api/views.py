@@ -243,6 +243,7 @@ def process(record: Process) -> JSON:
         "kind": record.kind,
         "logStart": record.log_start,
         "logEnd": record.log_end,
+        "stdin": "open" if record.stdin_open else "closed",
     }
     return view if record.running else view | process_end(record)
 

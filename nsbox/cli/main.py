@@ -32,6 +32,9 @@ _COMMANDS = {
     "serve": _Entry("nsbox.cli.serve", "Run the daemon.", service_state=True, runs_daemon=True),
     "demo": _Entry("nsbox.cli.demo", "Show a sandbox at work, over the real API.", runs_daemon=True),
     "run": _Entry("nsbox.cli.run", "Run one command in a throw-away sandbox.", runs_daemon=True),
+    "shell": _Entry(
+        "nsbox.cli.shell", "Open a terminal in a sandbox of a running daemon.", as_service_user=False
+    ),
     "image": _Entry(
         "nsbox.cli.image", "Pull, import, build and remove images.", service_state=True, runs_daemon=True
     ),

@@ -1,5 +1,6 @@
 """api's side of the conversation with a sandbox's init, which what runs inside may have taken over."""
 
+import os
 import socket
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from nsbox.wire.messages import (
     Agent,
     AgentReady,
     Attached,
+    CloseInput,
     Dial,
     Dialled,
     Exec,
@@ -25,6 +27,7 @@ from nsbox.wire.messages import (
     Killed,
     Message,
     Refused,
+    Resize,
     Running,
     Signal,
     Started,
@@ -34,6 +37,8 @@ from nsbox.wire.messages import (
 _PATIENCE = 10.0
 #: More commands than one init can have: each takes two of its descriptors, and two of ours when adopted.
 _MOST_ADOPTED = 2_000
+#: What is kept of a command: the read ends of its outputs, and then perhaps the write end of its stdin.
+_OUTPUTS = 2
 
 
 class Refusal(Exception):
@@ -74,17 +79,19 @@ class RunningCommand:
 
 
 class Adopted:
-    """A command of an earlier api process. ``outputs``: read ends, which the taker owns. Its end may have
-    been told already."""
+    """A command of an earlier api process. ``outputs``: read ends, which the taker owns, as is
+    ``input``, the write end of a stdin that is kept open (-1: there is none). Its end may have been told."""
 
-    def __init__(self, running: RunningCommand, told: Running, outputs: list[int]) -> None:
-        self.running, self.outputs = running, outputs
+    def __init__(self, running: RunningCommand, told: Running, outputs: list[int], input_: int = -1) -> None:
+        self.running, self.outputs, self.input = running, outputs, input_
         self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
 
     def close(self) -> None:
         """It is not taken."""
         close_all(self.outputs)
-        self.outputs = []
+        if self.input >= 0:
+            os.close(self.input)
+        self.outputs, self.input = [], -1
 
 
 class Box:
@@ -118,7 +125,7 @@ class Box:
         except BaseException as error:
             self.close()
             for one in adopted:
-                close_all(one.outputs)
+                one.close()
             if isinstance(error, Closed | trio.TooSlowError):
                 raise Unresponsive(str(error)) from error
             raise
@@ -129,7 +136,8 @@ class Box:
         if isinstance(message, Running) and message.key not in self._exits:
             slot = self._exits[message.key] = Slot()
             running = RunningCommand(message.key, message.pid, slot)
-            adopted.append(Adopted(running, message, pipes.reclaimed(descriptors)))
+            outputs, others = descriptors[:_OUTPUTS], descriptors[_OUTPUTS:]
+            adopted.append(Adopted(running, message, pipes.reclaimed(outputs), pipes.reclaimed_input(others)))
             if not message.pid:
                 self._unstarted[message.key] = running
             return
@@ -228,6 +236,14 @@ class Box:
     async def kill(self, key: str) -> None:
         """End a command's tree. Its end is told through its slot."""
         await self._tell(Kill(key))
+
+    async def close_input(self, key: str) -> None:
+        """init shall keep a command's stdin open no longer."""
+        await self._tell(CloseInput(key))
+
+    async def resize(self, key: str, tty: int) -> None:
+        """Give a command's terminal another size."""
+        await self._tell(Resize(key, tty))
 
     async def forget(self, key: str) -> None:
         """Nothing more is wanted of a command."""

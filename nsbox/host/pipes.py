@@ -48,6 +48,67 @@ def reclaimed(descriptors: Sequence[int]) -> list[int]:
     return found
 
 
+def reclaimed_input(descriptors: Sequence[int]) -> int:
+    """The write end of a pipe of ours among what a sandbox sent, anew; -1 where there is none, or nobody
+    reads it any more. All of ``descriptors`` are closed."""
+    found = -1
+    for descriptor in descriptors:
+        try:
+            told = os.fstat(descriptor)
+            if found < 0 and stat.S_ISFIFO(told.st_mode) and told.st_uid == os.getuid():
+                found = reopened_input(descriptor)
+        except OSError:
+            pass  # ENXIO: whoever read it has closed it
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def reopened_input(descriptor: int) -> int:
+    """The write end of a pipe anew, as ``reopened``. Raises ``OSError``, ENXIO where nobody reads it."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+class Input:
+    """The stdin of a command that is kept open: written in pieces, by one after the other."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._turn = trio.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """By us, or by whoever read it."""
+        return self._descriptor < 0
+
+    async def write(self, data: bytes, patience: float) -> int:
+        """How much of it was taken, within so many seconds: all, or what there was room for."""
+        taken = 0
+        with trio.move_on_after(patience):
+            async with self._turn:
+                while taken < len(data) and not self.closed:
+                    try:
+                        taken += os.write(self._descriptor, memoryview(data)[taken:])
+                    except BlockingIOError:
+                        await self._room()
+                    except BrokenPipeError:
+                        self.close()
+        return taken
+
+    async def _room(self) -> None:
+        try:
+            await trio.lowlevel.wait_writable(self._descriptor)
+        except trio.ClosedResourceError:
+            pass
+
+    def close(self) -> None:
+        """Idempotent. Who waits for room is woken."""
+        if self._descriptor >= 0:
+            trio.lowlevel.notify_closing(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
 class Recorder:
     """Moves a command's outputs into its log. Owns the two descriptors.
 

@@ -10,6 +10,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,12 +20,14 @@ from nsbox.inside import channel, processes, spawner, users
 from nsbox.inside.leaves import Leaves
 from nsbox.kernel import libc, rawsocket
 from nsbox.kernel.rawsocket import RawSocket
-from nsbox.wire.framing import WireError
-from nsbox.wire.messages import FROM_SPAWNER, Exec, Exited, Message, Refused, Stage, Started
+from nsbox.wire.framing import WireError, encode
+from nsbox.wire.messages import FROM_SPAWNER, Exec, Exited, Message, Refused, Resize, Stage, Started
 
 #: So many idle spawners are kept, and for so long, in seconds: each is a process of the sandbox.
 _IDLE_MOST = 2
 _IDLE_KEEP = 10.0
+#: So many of the ends that are kept of a command are of its output.
+_OUTPUTS = 2
 #: How long a killed tree may take to be gone before its command's end is told all the same, and how often
 #: that is looked at besides, in seconds.
 _DYING, _LOOK = 5.0, 0.02
@@ -35,12 +38,14 @@ _Dead = tuple[int, int, resource.struct_rusage | None]
 
 
 class Command:
-    """A command. ``kept`` are duplicates of the read ends of its output; ``pid`` is 0 until it runs."""
+    """A command. ``kept`` are duplicates of the read ends of its output, and of the write end of an input
+    that stays open; ``pid`` is 0 until it runs."""
 
     def __init__(self, order: Exec, kept: tuple[int, ...]) -> None:
         # Not the whole order: its environment may hold secrets, which have no business here afterwards.
         self.key, self.argv, self.cwd = order.key, order.argv, order.cwd
         self.kept, self.pid = kept, 0
+        self.on_terminal = order.tty != 0
         self.leaf = ""
         self.oom = False  # its leaf is gone, and the kernel killed it for lack of memory
         self.dying_until = 0.0  # once it was killed: when its end is told whatever is left of its tree
@@ -106,7 +111,7 @@ class Commands:
 
     def start(self, order: Exec, descriptors: list[int]) -> None:
         """Start a command; Started or Refused follows. Owns the descriptors: stdin, stdout, stderr, and the
-        read ends to keep."""
+        ends to keep."""
         streams, kept = descriptors[:3], tuple(descriptors[3:])
         if len(streams) != 3 or not order.argv or order.key in self._running:
             channel.close_all(descriptors)
@@ -386,6 +391,28 @@ class Commands:
         """api has what it wanted of this command: its result and its output to the end."""
         self._ended.pop(key, None)
         channel.close_all(self._kept.pop(key, ()))
+
+    def close_input(self, key: str) -> None:
+        """Let go of the write end of a command's stdin, so that it can come to its end."""
+        kept = self._kept.get(key, ())
+        if len(kept) <= _OUTPUTS:
+            return
+        self._kept[key] = kept[:_OUTPUTS]
+        for command in [*self.running(), *[command for _, command in self._ended.values()]]:
+            if command.key == key:
+                command.kept = kept[:_OUTPUTS]
+        channel.close_all(kept[_OUTPUTS:])
+
+    def resize(self, key: str, message: Resize) -> None:
+        """Pass it on to the spawner that serves the terminal. Never waits: one that was stopped does not
+        read, and then the next size will do."""
+        found = self._running.get(key)
+        if found is None or not found[0].on_terminal:
+            return
+        try:
+            found[1].sock.send(encode(message), socket.MSG_DONTWAIT)
+        except OSError:
+            pass
 
     def signal(self, key: str, number: int) -> int:
         """Send a signal to a command's process group, which is its session's first; 1 if it was there.

@@ -31,6 +31,7 @@ from nsbox.wire.messages import (
     Agent,
     AgentReady,
     Attached,
+    CloseInput,
     Dial,
     Dialled,
     Exec,
@@ -44,6 +45,7 @@ from nsbox.wire.messages import (
     Prepare,
     Ready,
     Refused,
+    Resize,
     Running,
     Signal,
     Stage,
@@ -296,6 +298,10 @@ class Init:
                 self._send(Killed(key, processes.kill_all(self.commands.own)))
             case Forget(key):
                 self.commands.forget(key)
+            case CloseInput(key):
+                self.commands.close_input(key)
+            case Resize(key):
+                self.commands.resize(key, message)
             case Agent(key, user):
                 self._open_agent(key, user)
             case Dial(key, family, port):

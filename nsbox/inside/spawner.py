@@ -14,7 +14,7 @@ import os
 import signal
 from typing import NoReturn
 
-from nsbox.inside import channel, privileges
+from nsbox.inside import channel, privileges, terminal
 from nsbox.inside.users import Credentials
 from nsbox.kernel import libc
 from nsbox.kernel.rawsocket import RawSocket
@@ -27,6 +27,7 @@ EXIT_NOT_FOUND = 127
 
 #: More than the 200 that systemd gives to users' services: half the sandbox's memory on top of what one has.
 _OOM_SCORE = b"500"
+_DEFAULT_TERM = "xterm-256color"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: What Python or keeper ignores or init handles: an ignored signal would stay ignored across exec.
 _RESET = (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
@@ -58,7 +59,9 @@ def run(sock: RawSocket, who: Credentials, guard: libc.Filter) -> NoReturn:
 
 
 def _serve(sock: RawSocket, order: object, descriptors: list[int], who: Credentials) -> None:
-    assert isinstance(order, Exec)
+    if not isinstance(order, Exec):
+        return  # a new size of a terminal that has gone
+    master = -1
     try:
         try:
             _enter_any(order.cwd, who.home)
@@ -68,16 +71,25 @@ def _serve(sock: RawSocket, order: object, descriptors: list[int], who: Credenti
             channel.send(sock, Refused(order.key, Stage.CWD, number, detail))
             return
         try:
-            pid = _start(order, descriptors, who)
+            master, slave = terminal.make(order.tty) if order.tty else (-1, "")
+            pid = _start(order, descriptors, who, slave)
         except OSError as error:
             number = error.errno or 0
             channel.send(sock, Refused(order.key, Stage.FORK, number, os.strerror(number)))
             return
+        if order.tty:
+            os.chdir("/")
+            channel.send(sock, Started(order.key, pid))
+            _offer_for_oom(pid)
+            terminal.relay(master, pid, descriptors, sock)
     finally:
         channel.close_all(descriptors)
+        if master >= 0:
+            os.close(master)  # what is left on the terminal is told by SIGHUP
         os.chdir("/")
-    channel.send(sock, Started(order.key, pid))
-    _offer_for_oom(pid)
+    if not order.tty:
+        channel.send(sock, Started(order.key, pid))
+        _offer_for_oom(pid)
     # Told before it is reaped. When a command and its spawner are killed together, the kernel may finish a
     # wait4 and then kill its caller: the status would be gone. A zombie, though, falls to init.
     channel.send(sock, Exited(order.key, *libc.await_end(pid), 0))
@@ -131,14 +143,17 @@ def _enter(path: str) -> None:
         raise OSError(errno.EACCES, "outside of the sandbox")
 
 
-def _start(order: Exec, streams: list[int], who: Credentials) -> int:
-    """The command's pid. Raises ``OSError`` when there can be no process at all."""
+def _start(order: Exec, streams: list[int], who: Credentials, slave: str) -> int:
+    """The command's pid; on the terminal ``slave``, if that is not empty. Raises ``OSError`` when there can
+    be no process at all."""
     environ = dict(pair.partition("=")[::2] for pair in order.environ)
     environ.setdefault("PATH", _DEFAULT_PATH)
     environ.setdefault("HOME", who.home)
+    if slave:
+        environ.setdefault("TERM", _DEFAULT_TERM)
     libc.close_range(3, flags=libc.CLOSE_RANGE_CLOEXEC)  # nothing but the three streams gets through
     try:
-        return _spawn(order.argv, environ, streams)
+        return _spawn(order.argv, environ, _actions(streams, slave))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.ENOMEM):
             raise
@@ -147,9 +162,24 @@ def _start(order: Exec, streams: list[int], who: Credentials) -> int:
         return _fail(order.argv[0], OSError(errno.EINVAL, ""), streams)
 
 
-def _spawn(argv: tuple[str, ...], environ: dict[str, str], streams: list[int]) -> int:
+def _actions(streams: list[int], slave: str) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
+    """What posix_spawn does about the three streams. A leader of a session gets the first terminal that it
+    opens as its own, and setsid comes before these (posix_spawn(3))."""
+    if not slave:
+        return [(os.POSIX_SPAWN_DUP2, descriptor, wanted) for wanted, descriptor in enumerate(streams)]
+    return [
+        (os.POSIX_SPAWN_OPEN, 0, slave, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0, 1),
+        (os.POSIX_SPAWN_DUP2, 0, 2),
+    ]
+
+
+def _spawn(
+    argv: tuple[str, ...],
+    environ: dict[str, str],
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]],
+) -> int:
     """posix_spawn along PATH. Raises the error that tells most: EACCES where something was found."""
-    actions = [(os.POSIX_SPAWN_DUP2, descriptor, wanted) for wanted, descriptor in enumerate(streams)]
     program = argv[0]
     places = [""] if "/" in program else [f"{place or '.'}/" for place in environ["PATH"].split(":")]
     refused: OSError | None = None

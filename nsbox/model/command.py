@@ -20,6 +20,7 @@ class Kind(StrEnum):
     EXEC = "exec"  # somebody waits for its end
     STREAM = "stream"  # somebody follows its output
     PROCESS = "process"  # in the background
+    TERMINAL = "terminal"  # the same, on a terminal
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     head: int | None = None
     encoding: Encoding = Encoding.UTF8
     request: Request | None = None
+    input_open: bool = False
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):

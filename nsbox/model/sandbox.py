@@ -116,6 +116,18 @@ class Encoding(StrEnum):
     BASE64 = "base64"
 
 
+class TerminalSize(msgspec.Struct, frozen=True):
+    """In characters."""
+
+    rows: int
+    columns: int
+
+    @property
+    def packed(self) -> int:
+        """As init takes it."""
+        return self.rows << 16 | self.columns
+
+
 class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A validated wish for a command. ``argv`` is what is executed; ``command`` what the client wrote."""
 
@@ -127,6 +139,8 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bytes = b""
     timeout_ms: int = 30_000
     encoding: Encoding = Encoding.UTF8
+    stdin_open: bool = False
+    terminal: TerminalSize | None = None
 
 
 class Outcome(StrEnum):
@@ -172,6 +186,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     log_start: int = 0
     log_end: int = 0
+    stdin_open: bool = False
     running: bool = True
     outcome: Outcome | None = None
     exit_code: int | None = None

@@ -22,6 +22,7 @@ from nsbox.model.sandbox import (
     Outcome,
     Process,
     Sandbox,
+    TerminalSize,
     new_command_id,
 )
 from nsbox.plan import launch
@@ -82,7 +83,8 @@ class Commands:
         request: Request | None = None,
     ) -> Process:
         """Start a command that runs until it ends or is killed."""
-        return view(await self._begin(owner, sandbox_id, spec, Kind.PROCESS, request))
+        kind = Kind.PROCESS if spec.terminal is None else Kind.TERMINAL
+        return view(await self._begin(owner, sandbox_id, spec, kind, request))
 
     async def stream(
         self, owner: str, sandbox_id: str, spec: CommandSpec, offset: int, request: Request | None = None
@@ -181,6 +183,7 @@ class Commands:
             # The template's folder is its own user's; another starts at home, which init knows.
             cwd=spec.cwd or ("" if spec.user else template.workdir),
             user=spec.user or template.user,
+            tty=spec.terminal.packed if spec.terminal is not None else 0,
         )
 
     def _note(
@@ -193,10 +196,11 @@ class Commands:
             begun=clock.boottime(),
             started_at=clock.wall(),
             stood=clock.stood(sandbox),
-            timeout_ms=None if kind is Kind.PROCESS else spec.timeout_ms,
+            timeout_ms=None if kind in (Kind.PROCESS, Kind.TERMINAL) else spec.timeout_ms,
             head=self._settings.output_limit_bytes if kind is Kind.EXEC else None,
             encoding=spec.encoding,
             request=request,
+            input_open=spec.stdin_open or spec.terminal is not None,
         )
 
     async def _supervise(self, job: Job, jobs: Jobs) -> None:
@@ -379,6 +383,43 @@ class Commands:
             raise Problem(Code.PROCESS_ENDED, "it has ended", remedy="ask for it: its exit code is there")
         return view(job)
 
+    async def write_stdin(self, owner: str, sandbox_id: str, key: str, data: bytes, patience: float) -> int:
+        """Write to a command's stdin; how much of it was taken within ``patience`` seconds. Raises
+        ``Problem``; ``STDIN_CLOSED`` tells in ``written`` what was taken before."""
+        job = await self.find(owner, sandbox_id, key)
+        await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        written = 0
+        if job.input is not None and not job.ended.is_set():
+            written = await job.input.write(data, patience)
+        if job.ended.is_set():
+            raise Problem(Code.PROCESS_ENDED, "it has ended", written=written)
+        if job.input is None or (job.input.closed and written < len(data)):
+            raise Problem(
+                Code.STDIN_CLOSED,
+                "its stdin is closed, or was not kept open",
+                remedy='start it with "stdin": "open"',
+                written=written,
+            )
+        return written
+
+    async def close_stdin(self, owner: str, sandbox_id: str, key: str) -> None:
+        """Let a command's stdin come to its end. Idempotent. Raises ``Problem``."""
+        job = await self.find(owner, sandbox_id, key)
+        if job.input is None or job.input.closed:
+            return
+        _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+        await answered(lambda: box.close_input(key))
+        job.input.close()
+
+    async def resize(self, owner: str, sandbox_id: str, key: str, size: TerminalSize) -> None:
+        """Give a command's terminal another size. Raises ``Problem``."""
+        job = await self.find(owner, sandbox_id, key)
+        if job.note.kind is not Kind.TERMINAL:
+            raise Problem(Code.NO_TERMINAL, "it runs on no terminal", remedy='start it with "terminal"')
+        if not job.ended.is_set():
+            _, box, _ = await self._registry.usable(owner, sandbox_id, Action.EXEC)
+            await answered(lambda: box.resize(key, size.packed))
+
     async def end(self, owner: str, sandbox_id: str, key: str) -> Process:
         """End a command with all it started, and forget it; how it ended. Raises ``Problem``."""
         job = await self.find(owner, sandbox_id, key)
@@ -401,7 +442,8 @@ class Commands:
 
 
 def _keeps_busy(job: Job, ignore_processes: bool) -> bool:
-    ignored = ignore_processes and job.note.kind is Kind.PROCESS and not job.followed
+    background = job.note.kind in (Kind.PROCESS, Kind.TERMINAL)
+    ignored = ignore_processes and background and not job.followed
     return not job.ended.is_set() and not ignored
 
 
@@ -421,6 +463,7 @@ def view(job: Job) -> Process:
         started_at=job.note.started_at,
         log_start=job.log.start,
         log_end=job.log.end,
+        stdin_open=end is None and job.input is not None and not job.input.closed,
     )
     if end is None:
         return process

@@ -14,7 +14,7 @@ import trio
 from nsbox.host import pipes
 from nsbox.host.box import Adopted, Box, Refusal, RunningCommand, Unresponsive
 from nsbox.host.logs import CHUNK, Log, Reader, Stream
-from nsbox.host.pipes import Recorder
+from nsbox.host.pipes import Input, Recorder
 from nsbox.host.shelf import Shelf
 from nsbox.model.command import End, Kind, Note
 from nsbox.model.errors import Code, HostProblem, Problem
@@ -32,17 +32,18 @@ _DEATH = 10.0
 
 
 class Streams(msgspec.Struct):
-    """A command's three pipes: our ends, what init gets (the command's ends and read ends to keep), and what
-    is to be written to stdin."""
+    """A command's three pipes: our ends, what init gets (the command's ends and those to keep), and what is
+    to be written to stdin. ``open``: stdin is not closed behind that."""
 
     stdin: int
     stdout: int
     stderr: int
     theirs: tuple[int, ...]
     data: bytes
+    open: bool
 
     @classmethod
-    def make(cls, data: bytes) -> "Streams":
+    def make(cls, data: bytes, open_: bool = False) -> "Streams":
         """Raises ``OSError`` when api is out of descriptors; none stays open then."""
         opened: list[int] = []
         try:
@@ -50,12 +51,17 @@ class Streams(msgspec.Struct):
                 opened += pipes.make()
             opened += [pipes.reopened(opened[2])]
             opened += [pipes.reopened(opened[4])]
+            if open_:
+                opened += [pipes.reopened_input(opened[1])]
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
             raise
-        in_read, in_write, out_kept, out_write, err_kept, err_write, out, err = opened
-        return cls(in_write, out, err, (in_read, out_write, err_write, out_kept, err_kept), data)
+        in_read, in_write, out_kept, out_write, err_kept, err_write, out, err, *more = opened
+        theirs = in_read, out_write, err_write, out_kept, err_kept
+        if more:  # init keeps the write end: the command's stdin outlives this process
+            return cls(more[0], out, err, (*theirs, in_write), data, True)
+        return cls(in_write, out, err, theirs, data, False)
 
     def close_theirs(self) -> None:
         for descriptor in self.theirs:
@@ -94,6 +100,9 @@ class Job:
         self._news = trio.Event()
         self._output: tuple[bytes, bytes] | None = None
         self._stdin: tuple[int, bytes] | None = None
+        #: Its stdin, if that is kept open; and what goes there first.
+        self.input: Input | None = None
+        self._typed = b""
         self.log: Log
         #: Held by whoever changes the log.
         self.writing = trio.Lock()
@@ -134,7 +143,7 @@ class Job:
             ) from error
 
     async def _start(self, order: Exec, stdin: bytes) -> None:
-        streams = Streams.make(stdin)
+        streams = Streams.make(stdin, self.note.input_open)
         try:
             # The read ends go along: init keeps them, so that the output outlives this process.
             self._running = await started(self._box, order, streams.theirs)
@@ -144,7 +153,10 @@ class Job:
         finally:
             streams.close_theirs()
         self.pid = self._running.pid
-        self._stdin = (streams.stdin, streams.data)
+        if streams.open:
+            self.input, self._typed = Input(streams.stdin), streams.data
+        else:
+            self._stdin = (streams.stdin, streams.data)
         self._outputs = [streams.stdout, streams.stderr]
 
     def adopt(self, box: Box, log: Log, adopted: Adopted, spent: float, end: End | None) -> None:
@@ -155,6 +167,7 @@ class Job:
         self.pid = adopted.running.pid
         self._since, self._known_since = self._box.time.now() - spent, 0.0
         self._outputs = adopted.outputs
+        self.input = Input(adopted.input) if adopted.input >= 0 else None
         self.kept = self.background = True
         self.begun.set()
         if end is not None:
@@ -213,6 +226,7 @@ class Job:
             pass
         finally:
             recorder.close()
+            self._close_input()
             with trio.CancelScope(shield=True):
                 async with self.writing:
                     self.log.close()
@@ -229,8 +243,13 @@ class Job:
         finally:
             if self.end is None and self.problem is None:
                 self.problem = Problem(Code.SANDBOX_GONE, "nsbox is being stopped")
+            self._close_input()
             self.ended.set()
             self._tell()
+
+    def _close_input(self) -> None:
+        if self.input is not None:
+            self.input.close()
 
     async def _the_end(self, recorder: Recorder) -> End:
         timed_out = False
@@ -240,6 +259,8 @@ class Job:
             recorder.begin(nursery)
             if self._stdin is not None:
                 nursery.start_soon(pipes.feed, *self._stdin)
+            if self.input is not None and self._typed:
+                nursery.start_soon(self.input.write, self._typed, math.inf)
             try:
                 left = limit - (self._box.time.now() - self._since)
                 with self._box.time.limit(math.inf if self._running.over else left) as scope:
@@ -345,7 +366,7 @@ class Job:
 
         Who does not read at all is cut off by the connection, and holds nobody up any more.
         """
-        while self.note.kind is Kind.STREAM and self._followers and not self.ended.is_set():
+        while self.note.kind in (Kind.STREAM, Kind.TERMINAL) and self._followers and not self.ended.is_set():
             if self.log.end - min(one.offset for one in self._followers) <= self._keep // 2:
                 return
             self._read_on = trio.Event()

@@ -18,8 +18,8 @@ from nsbox.wire.messages import Message
 #: Linux refuses a packet larger than the sender's buffer. ``SO_SNDBUF`` at the default ``wmem_max`` holds
 #: 416 KiB; this leaves room for the kernel's own accounting.
 MAX_PACKET = 384 * 1024
-#: The most descriptors that one message carries (Exec: three streams and two read ends).
-MAX_DESCRIPTORS = 5
+#: The most descriptors that one message carries (Exec: three streams and three ends to keep).
+MAX_DESCRIPTORS = 6
 #: Room for them in recvmsg.
 ANCILLARY_ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 #: What senders ask of SO_SNDBUF so that the largest packet fits; the kernel doubles it.

@@ -7,10 +7,10 @@
      │                 ├─ network    Plug + network namespace → Plugged, SetPolicy → PolicySet, Unplug,
      │                 │             AskLog → LogRows; unasked: NetworkState
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
-     └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 pipe ends → Started | Refused,
-            │                        later Exited; Kill; Signal, KillAll → Killed; Forget; Agent → AgentReady
-            │                        + socket; Dial → Dialled + socket
-            ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited
+     └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 or 6 pipe ends → Started | Refused,
+            │                        later Exited; CloseInput, Resize; Kill; Signal, KillAll → Killed;
+            │                        Forget; Agent → AgentReady + socket; Dial → Dialled + socket
+            ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited; Resize
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
                                      Scan → Entries*, Remove → Done; each may answer Refused
 
@@ -26,7 +26,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 
 # ---- api and keeper
@@ -324,15 +324,30 @@ class Running(NamedTuple):
 
 
 class Exec(NamedTuple):
-    """Start a command. Descriptors: stdin, stdout, stderr, and the read ends of the last two to keep.
-    An empty ``user`` is root, an empty ``cwd``
-    the user's home, or / if that cannot be entered. ``environ`` holds ``NAME=value``."""
+    """Start a command. Descriptors: stdin, stdout, stderr, and the ends to keep: the read ends of the last
+    two and, if stdin stays open, its write end. An empty ``user`` is root, an empty ``cwd``
+    the user's home, or / if that cannot be entered. ``environ`` holds ``NAME=value``. ``tty``: on a terminal
+    of this size, ``rows << 16 | columns``; 0: on none."""
 
     key: str
     argv: tuple[str, ...]
     environ: tuple[str, ...]
     cwd: str
     user: str
+    tty: int = 0
+
+
+class CloseInput(NamedTuple):
+    """Close the write end of a command's stdin that is kept: it reads its end, once nobody else has it."""
+
+    key: str
+
+
+class Resize(NamedTuple):
+    """A command's terminal has another size, ``rows << 16 | columns``. Passed on to its spawner."""
+
+    key: str
+    tty: int
 
 
 class Started(NamedTuple):
@@ -511,6 +526,7 @@ Message = (
     | Read | Opened | Write | Writing | Commit | Abort | Put | Scan | Entries | Remove | Done
     | Dial | Dialled
     | Freeze | Frozen | Thaw | Thawed | Sweep | Swept
+    | CloseInput | Resize
 )  # fmt: skip
 
 
@@ -543,11 +559,11 @@ TO_NETWORK: frozenset[type] = frozenset({Plug, SetPolicy, Unplug, AskLog})
 FROM_NETWORK: frozenset[type] = frozenset({Plugged, PolicySet, LogRows, NetworkState})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
-TO_INIT: frozenset[type] = frozenset({Exec, Kill, Signal, KillAll, Forget, Agent, Dial})
+TO_INIT: frozenset[type] = frozenset({Exec, Kill, Signal, KillAll, Forget, Agent, Dial, CloseInput, Resize})
 FROM_INIT: frozenset[type] = frozenset(
     {Attached, Running, Started, Refused, Exited, Killed, AgentReady, Dialled}
 )
-TO_SPAWNER: frozenset[type] = frozenset({Exec})
+TO_SPAWNER: frozenset[type] = frozenset({Exec, Resize})
 FROM_SPAWNER: frozenset[type] = frozenset({Started, Refused, Exited})
 TO_AGENT: frozenset[type] = frozenset({Read, Write, Commit, Abort, Put, Scan, Remove})
 FROM_AGENT: frozenset[type] = frozenset({Opened, Writing, Entries, Done, Refused})

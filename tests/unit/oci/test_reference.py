@@ -30,7 +30,7 @@ D = "sha256:" + "a1" * 32
         ("[::1]:5000/a:b", "[::1]:5000", "a", "b", ""),
         ("[fe80::1]/a", "[fe80::1]", "a", "latest", ""),
         ("host:5/a", "host:5", "a", "latest", ""),
-        ("Host/a", "host", "a", "latest", ""),
+        ("Host/a", "Host", "a", "latest", ""),
         ("xn--7o8h.com/a", "xn--7o8h.com", "a", "latest", ""),
         (f"alpine@{D}", "docker.io", "library/alpine", "", D),
         (f"alpine:3@{D}", "docker.io", "library/alpine", "3", D),

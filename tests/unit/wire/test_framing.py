@@ -128,10 +128,10 @@ def test_the_same_packet_with_right_fields_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [b'["k",["a",1],[],"",""]', b'["k",[true],[],"",""]', b'["k","a",[],"",""]']
+    "wrong", [b'["k",["a",1],[],"","",0]', b'["k",[true],[],"","",0]', b'["k","a",[],"","",0]']
 )
 def test_tuples_hold_strings_only(wrong: bytes) -> None:
-    assert decode(packet(Exec, b'["k",["a"],[],"",""]'), EVERYTHING) == Exec("k", ("a",), (), "", "")
+    assert decode(packet(Exec, b'["k",["a"],[],"","",0]'), EVERYTHING) == Exec("k", ("a",), (), "", "")
     with pytest.raises(WireError):
         decode(packet(Exec, wrong), EVERYTHING)
 

@@ -1,0 +1,71 @@
+"""``POST /sandboxes/:id/processes/:key/stdin``, beside Quart: the body may be bytes of any kind."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from nsbox.api import query, schema
+from nsbox.api.bodies import check_not_compressed
+from nsbox.api.exchange import Exchange
+from nsbox.api.middleware import BASE, RawRoute
+from nsbox.api.services import CommandsService
+from nsbox.model.errors import Code, Problem
+from nsbox.settings import Settings
+
+_STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
+_KNOWN = frozenset({"close", "timeoutMs"})
+_WRITE = schema.Reader(schema.WriteStdin)
+#: A piece may be so large; more of them may follow.
+_MOST = 1 << 20
+_PATIENCE_MS = 2_000
+
+
+def route(commands: CommandsService, settings: Settings) -> RawRoute:
+    """The route, ready for the gate."""
+    return RawRoute(_takes, partial(_handle, commands, min(_MOST, settings.max_json_bytes)))
+
+
+def _takes(exchange: Exchange) -> bool:
+    return _STDIN.fullmatch(exchange.scope["path"]) is not None
+
+
+async def _handle(commands: CommandsService, most: int, exchange: Exchange, owner: str) -> None:
+    match = _STDIN.fullmatch(exchange.scope["path"])
+    assert match is not None
+    if exchange.scope["method"] != "POST":
+        raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
+    asked = query.parse(exchange.scope["query_string"], _KNOWN)
+    patience, close = _patience(asked), query.flag(asked, "close")
+    check_not_compressed(exchange)
+    data = bytearray()
+    while piece := await exchange.read(most):
+        data += piece
+    kind = (exchange.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind == b"application/json":
+        wish = _WRITE.read(bytes(data))
+        raw, close = wish.raw(), close or wish.close
+    else:
+        raw = bytes(data)
+    written = 0
+    if raw:
+        async with exchange.while_client_waits():
+            written = await commands.write_stdin(owner, match[1], match[2], raw, patience)
+    if written < len(raw):
+        raise Problem(
+            Code.STDIN_FULL,
+            f"it took {written} of {len(raw)} bytes within {patience:g} s",
+            remedy=f"send the rest, from byte {written} on, when it reads again; stdin is not closed",
+            written=written,
+        )
+    if close:
+        await commands.close_stdin(owner, match[1], match[2])
+    await exchange.answer_json({"written": written, "closed": close})
+
+
+def _patience(asked: query.Query) -> float:
+    raw = asked.get("timeoutMs", b"%d" % _PATIENCE_MS)
+    if not raw.isdigit() or int(raw[:18]) > schema.MAX_WAIT_MS:
+        detail = f"timeoutMs is a number up to {schema.MAX_WAIT_MS}"
+        raise Problem(Code.INVALID_FIELD, detail, field="timeoutMs", maximum=schema.MAX_WAIT_MS)
+    return int(raw) / 1000
