@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from tests.host import image, places, session, suites
+from tests.host import defences, image, off, places, recipe, session, suites
 from tests.host.login import Login
 from tests.host.machine import Machine
 from tests.host.words import RigError, say
@@ -28,8 +28,9 @@ def _arguments() -> argparse.ArgumentParser:
     account.add_argument("--root", action="store_true", help="as root and not as the ordinary user")
 
     one = verbs.add_parser("run", help="boot, install, test, bring the results back, end")
+    _kernel(one)
     one.add_argument("--short", action="store_true", help="what CI runs: without the slowest tests")
-    one.add_argument("--limit", type=float, default=60, metavar="MINUTES", help="for everything  [60]")
+    one.add_argument("--limit", type=float, default=180, metavar="MINUTES", help="for everything  [180]")
     one.add_argument("--results", type=Path, metavar="FOLDER", help="[a folder in the cache]")
     one.add_argument(
         "--suite",
@@ -38,10 +39,20 @@ def _arguments() -> argparse.ArgumentParser:
         choices=[suite.name for suite in suites.SUITES],
         help="only this one",
     )
+    one.add_argument("--retry", action="store_true", help="try tests that failed once more, and tell so")
+    one.add_argument(
+        "--defence-off",
+        action="append",
+        default=[],
+        choices=[off.ALL, *(defence.name for defence in defences.DEFENCES)],
+        metavar="NAME",
+        help="instead of the suites: take this out of the installed nsbox, and demand that its tests fail",
+    )
     one.add_argument("pytest", nargs="*", metavar="PYTEST-ARGUMENT", help="after --, with one --suite")
 
-    verbs.add_parser("image", help="build the disk if it is not there")
+    _kernel(verbs.add_parser("image", help="build the disk if it is not there"))
     up = verbs.add_parser("up", parents=[named], help="boot and install, and leave it running")
+    _kernel(up)
     up.add_argument("--bare", action="store_true", help="boot only")
     run = verbs.add_parser("exec", parents=[account], help="run a shell line")
     run.add_argument("line", nargs="+")
@@ -59,6 +70,16 @@ def _arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _kernel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kernel",
+        choices=list(recipe.Kernel),
+        type=recipe.Kernel,
+        default=recipe.Kernel.STABLE,
+        help="Debian 12's own, or the newer one of its backports  [stable]",
+    )
+
+
 def main(argv: list[str]) -> int:
     wish = _arguments().parse_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -67,18 +88,26 @@ def main(argv: list[str]) -> int:
         if wish.pytest and len(wish.suite) != 1:
             raise RigError("pytest's arguments belong to one --suite")
         results = wish.results or places.cache() / "results"
-        limit = wish.limit * 60
         return session.run(
-            session.Wishes(tuple(wish.suite), tuple(wish.pytest), wish.short, limit, results.absolute())
+            session.Wishes(
+                only=tuple(wish.suite),
+                options=tuple(wish.pytest),
+                short=wish.short,
+                retry=wish.retry,
+                off=tuple(wish.defence_off),
+                kernel=wish.kernel,
+                limit_s=wish.limit * 60,
+                results=results.absolute(),
+            )
         )
     if wish.verb == "image":
         places.need_tools()
-        print(image.get().disk)
+        print(image.get(wish.kernel).disk)
         return 0
     machine = Machine(wish.name)
     match wish.verb:
         case "up":
-            return _up(machine, bare=wish.bare)
+            return _up(machine, wish.kernel, bare=wish.bare)
         case "down":
             machine.remove()
             return 0
@@ -101,13 +130,13 @@ def _inside(login: Login, wish: argparse.Namespace) -> int:
     return 0
 
 
-def _up(machine: Machine, *, bare: bool) -> int:
+def _up(machine: Machine, kernel: recipe.Kernel, *, bare: bool) -> int:
     places.need_tools()
     try:
         if bare:
-            machine.boot(image.get(), dies_with_us=False)
+            machine.boot(image.get(kernel), dies_with_us=False)
         else:
-            session.furnish(machine, dies_with_us=False)
+            session.furnish(machine, kernel, dies_with_us=False)
     except RigError:
         if machine.pid:
             say("the machine is left up, to look into it")

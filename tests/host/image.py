@@ -31,12 +31,12 @@ class Image:
         self.key = folder / "key"  # logs in as root and as the ordinary user
 
 
-def get() -> Image:
+def get(kernel: recipe.Kernel) -> Image:
     """The image of today's recipe, built when it is not in the cache."""
-    final = places.cache() / f"image-{recipe.key()}"
+    final = places.cache() / f"image-{recipe.key(kernel)}"
     with _locked(places.cache() / "lock"):
         if not final.exists():
-            _build(final)
+            _build(final, kernel)
     return Image(final)
 
 
@@ -52,14 +52,14 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(final: Path) -> None:
+def _build(final: Path, kernel: recipe.Kernel) -> None:
     begun = time.monotonic()
     say("building the disk of a Debian 12 machine (a minute or two, once)")
     work = Path(tempfile.mkdtemp(prefix="making-", dir=places.cache()))
     try:
         work.chmod(0o755)  # apt reads as a user of its own
         _quiet(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "nsbox tests", "-f", str(work / "key")])
-        _bootstrap(work)
+        _bootstrap(work, kernel)
         second = [sys.executable, "-m", "tests.host.image", str(work)]
         # The files belong to many users: an ordinary account needs its subordinate ids to write them.
         mapped = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-auto", "--map-root-user"]
@@ -77,8 +77,11 @@ def _build(final: Path) -> None:
     say(f"built in {time.monotonic() - begun:.0f} s, {size} MiB: {final}")
 
 
-def _sources() -> str:
-    """The Debian archives that this machine's own apt uses, for the image's release; empty: mmdebstrap's."""
+def _sources(kernel: recipe.Kernel) -> str:
+    """The Debian archives that this machine's own apt uses, for the image's release; empty: mmdebstrap's.
+
+    Backports are in the archive that has the release itself, whether this machine's apt asks for them or not.
+    """
     form = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian"],
@@ -87,23 +90,26 @@ def _sources() -> str:
         check=False,
     )
     rows = [line.split("|") for line in done.stdout.splitlines()]
+    main = [(uri, release) for uri, release, component in rows if component == "main"]
     lines = [
         f"deb {uri} {release} main"
-        for uri, release, component in rows
-        if component == "main" and release.partition("-")[0] == recipe.RELEASE
+        for uri, release in main
+        if release.partition("-")[0] == recipe.RELEASE and not release.endswith("-backports")
     ]
+    if kernel is recipe.Kernel.BACKPORTS:
+        lines += [f"deb {uri} {kernel.release} main" for uri, release in main if release == recipe.RELEASE]
     return "\n".join(dict.fromkeys(lines))
 
 
-def _bootstrap(work: Path) -> None:
+def _bootstrap(work: Path, kernel: recipe.Kernel) -> None:
     """``work/root.tar``: the packages, configured, and ``recipe.CUSTOMIZE`` done to them."""
     (work / "customize").write_text(recipe.CUSTOMIZE)
-    sources = _sources()
+    sources = _sources(kernel)
     unused = "etc/initramfs-tools/update-initramfs.conf"
     command = [
         "mmdebstrap",
         "--variant=minbase",
-        f"--include={','.join(recipe.PACKAGES)}",
+        f"--include={','.join([kernel.package, *recipe.PACKAGES])}",
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=Acquire::Check-Valid-Until "false"',
         '--aptopt=APT::Install-Recommends "false"',

@@ -16,7 +16,7 @@ CHECKOUT = f"{SUPPLIES}/checkout"
 SERVICE_PYTHON = "/opt/tests/service/bin/python"
 USER_PYTHON = "/opt/tests/user/bin/python"
 _SERVICE_SITE = "/opt/pipx/venvs/nsbox/lib/python3.11/site-packages"
-_USER_SITE = f"/home/{USER}/.local/pipx/venvs/nsbox/lib/python3.11/site-packages"
+USER_SITE = f"/home/{USER}/.local/pipx/venvs/nsbox/lib/python3.11/site-packages"
 
 #: README.md, "Install": as a system service. The packages are in the image.
 AS_SERVICE = (
@@ -50,7 +50,7 @@ def as_service(machine: Machine) -> None:
 
 def for_one_user(machine: Machine) -> None:
     _follow(machine, FOR_ONE_USER)
-    _environment(machine, USER_PYTHON, _USER_SITE)
+    _environment(machine, USER_PYTHON, USER_SITE)
 
 
 def _follow(machine: Machine, commands: tuple[str, ...]) -> None:

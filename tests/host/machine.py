@@ -90,7 +90,7 @@ class Machine:
         while not condition():
             if not self.pid:
                 log = (self.folder / "qemu.log").read_text(errors="replace")
-                raise RigError(f"the machine stopped while it booted:\n{log}{self.console()[-2000:]}")
+                raise BootHung(f"the machine stopped while it booted:\n{log}{self.console()[-2000:]}")
             if time.monotonic() > deadline:
                 raise BootHung(
                     f"{what} after {_BOOT_LIMIT_S:.0f} s; the console's end:\n{self.console()[-2000:]}"

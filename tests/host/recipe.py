@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from enum import StrEnum
 from typing import NamedTuple
 
 RELEASE = "bookworm"
@@ -13,10 +14,28 @@ USER, USER_ID = "dev", 1000
 READY = "NSBOX-MACHINE-READY"
 DISK_SIZE = "12G"
 
+
+class Kernel(StrEnum):
+    """Which Linux the machine boots."""
+
+    STABLE = "stable"  # Debian 12's own, 6.1: what users have
+    BACKPORTS = "backports"  # Debian's newer one for it, 6.12: for what the other cannot do
+
+    @property
+    def package(self) -> str:
+        """For apt: with the release that it is to be taken from."""
+        return "linux-image-cloud-amd64" + (f"/{self.release}" if self is Kernel.BACKPORTS else "")
+
+    @property
+    def release(self) -> str:
+        """The release of the archive that has it."""
+        return f"{RELEASE}-backports" if self is Kernel.BACKPORTS else RELEASE
+
+
 #: The third line is what README.md tells a self-hoster to install; the machine has no way out, so it is
 #: there already. strace, curl and the quota tools are for tests.
 PACKAGES = (
-    "linux-image-cloud-amd64", "busybox-static", "kmod", "udev",
+    "busybox-static", "kmod", "udev",
     "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd",
     "pipx", "gcc", "libc6-dev", "libcap-dev", "python3-dev", "uidmap", "passt",
     "openssh-server", "sudo", "python3", "python3-venv", "iproute2", "nftables", "procps", "psmisc",
@@ -108,7 +127,7 @@ exec $b switch_root /root /sbin/init
 """
 
 
-def key() -> str:
+def key(kernel: Kernel) -> str:
     """Changes with everything that decides what is on the disk, but for the packages' versions."""
-    whole = [RELEASE, DISK_SIZE, PACKAGES, BOOT_MODULES, FILES, CUSTOMIZE, BOOT_SCRIPT]
+    whole = [kernel.package, RELEASE, DISK_SIZE, PACKAGES, BOOT_MODULES, FILES, CUSTOMIZE, BOOT_SCRIPT]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]

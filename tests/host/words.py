@@ -10,7 +10,7 @@ class RigError(Exception):
 
 
 class BootHung(RigError):
-    """A boot that came to nothing in its time, as one emulated boot in a hundred does. Worth another try."""
+    """A boot that came to nothing, or to a panic, as an emulated one now and then does. Worth another try."""
 
 
 def say(text: str) -> None:

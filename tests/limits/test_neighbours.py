@@ -47,13 +47,14 @@ for work in (burn, burn, burn, thrash, thrash, fork, fork, crowd, write, write):
     forever(work)
 time.sleep(3600)
 """
-ROUNDS = 100
+ROUNDS = 7
+COMMANDS = 100
 
 
 def waits(sandbox: Sandbox) -> list[float]:
     """How long each of many commands took, in milliseconds, the shortest first."""
     found = []
-    for _ in range(ROUNDS):
+    for _ in range(COMMANDS):
         begun = time.perf_counter()
         assert sandbox.run(["true"])["exitCode"] == 0
         found.append((time.perf_counter() - begun) * 1000)
@@ -61,25 +62,33 @@ def waits(sandbox: Sandbox) -> list[float]:
 
 
 def test_another_waits_no_more_than_twice_as_long(make: Make) -> None:
-    """p99 beside a spinning sandbox, against p99 alone. The best of five pairs: the host has others too."""
+    """p99 beside a spinning sandbox, against p99 alone.
+
+    Both by turns, and the median of each: the host has others too, and what they do in one round or two shall
+    neither fail this nor let it pass, as the worst or the best of the pairs would.
+    """
     quiet = make()
     needs(quiet, "vcpus", "memoryMb", "pids")
     waits(quiet)
-    pairs = []
-    for _ in range(5):
-        alone = waits(quiet)
+    alone, beside = [], []
+    for _ in range(ROUNDS):
+        alone.append(waits(quiet))
         spinning = make(vcpus=1, memoryMb=128, storageMb=128)
         started = spinning.request("POST", "/processes", {"command": ["python3", "-c", SPIN]})
         if started.status not in (200, 201):
             pytest.fail(str(started))
         time.sleep(1)  # until it is at its limits
-        beside = waits(quiet)
+        beside.append(waits(quiet))
         assert spinning.api.kill(spinning.id).status == 200
-        pairs.append((alone[-2], beside[-2]))
-        print(
-            f"alone p50 {statistics.median(alone):.1f} ms, p99 {alone[-2]:.1f} ms; beside a spinning one "
-            f"p50 {statistics.median(beside):.1f} ms, p99 {beside[-2]:.1f} ms"
-        )
-        if beside[-2] <= 2 * alone[-2]:
-            break
-    assert min(beside / alone for alone, beside in pairs) <= 2
+        print(f"alone {described(alone[-1])}; beside a spinning one {described(beside[-1])}")
+    ratio = middle_p99(beside) / middle_p99(alone)
+    print(f"p99 beside it is {ratio:.2f} times p99 alone, medians of {ROUNDS} rounds")
+    assert ratio <= 2
+
+
+def described(waited: list[float]) -> str:
+    return f"p50 {statistics.median(waited):.1f} ms, p99 {waited[-2]:.1f} ms"
+
+
+def middle_p99(rounds: list[list[float]]) -> float:
+    return statistics.median(waited[-2] for waited in rounds)

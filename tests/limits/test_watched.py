@@ -39,7 +39,7 @@ def test_what_writes_beyond_it_is_ended_and_told(watched: Make) -> None:
     told = sandbox.api.get(sandbox.id)["limits"]
     assert told["storage"] == {"backend": "watched", "storageMb": 32.0, "inodes": 16384, "full": False}
     assert "storageMb" in told["enforced"]
-    result = sandbox.run(["python3", "-c", SLOWLY], timeoutMs=120_000)
+    result = sandbox.run(["python3", "-c", SLOWLY], timeoutMs=60_000)
     assert (result["outcome"], result["signal"]) == ("storageFull", "KILL"), result
     size = int(sandbox.out("stat -c %s /fill"))
     print(f"32 MiB, written at 20 MiB/s: ended at {size / MIB:.1f} MiB")
