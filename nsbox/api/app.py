@@ -70,10 +70,10 @@ def create_app(services: Services, settings: Settings) -> Gate:
 
 
 def _rules(app: QuartTrio, raw_routes: list[RawRoute]) -> Iterator[tuple[str, str]]:
-    """Quart adds HEAD to what has GET."""
+    """HEAD is what GET is, and Quart adds it by itself."""
     yield "GET", websocket.RULE
     for raw in raw_routes:
-        for method in raw.methods:
+        for method in set(raw.methods) - {"HEAD"}:
             yield method, raw.rule
     for rule in app.url_map.iter_rules():
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
