@@ -134,7 +134,8 @@ DEFENCES: Final = (
         (f"{_TENANTS}::test_every_route_with_her_ids", f"{_REST}::test_keys_of_others_are_an_administrators"),
     ),
     Defence(
-        "scopes of what streams", "nsbox/api/middleware.py", "scopes.check(caller, method, self.rule)", "pass",
+        "scopes of what streams", "nsbox/api/middleware.py",
+        "scopes.check(caller, method, self.rule)", "pass",
         (f"{_SCOPES}::test_a_stream_that_was_forgotten_is_refused", _EVERY_KEY),
     ),
     Defence(
@@ -169,7 +170,8 @@ DEFENCES: Final = (
         ("tests/e2e/test_accounts.py::test_a_revoked_key_ends_its_terminal",),
     ),
     Defence(
-        "guesses are bounded", _ADMISSION, "if len(self._failures) and not is_made(", "if False and not is_made(",
+        "guesses are bounded", _ADMISSION,
+        "if len(self._failures) and not is_made(", "if False and not is_made(",
         ("tests/unit/api/test_admission.py::test_a_guesser_is_told_no_more",),
     ),
     Defence(
@@ -177,7 +179,8 @@ DEFENCES: Final = (
         ("tests/unit/api/test_admission.py::test_a_key_makes_so_many_requests",),
     ),
     Defence(
-        "no key makes one that may more", _ACCOUNTS, "if not grants(scopes) <= grants(own.scopes):", "if False:",
+        "no key makes one that may more", _ACCOUNTS,
+        "if not grants(scopes) <= grants(own.scopes):", "if False:",
         (f"{_REST}::test_nobody_makes_a_key_that_may_more",),
     ),
     Defence(

@@ -80,7 +80,8 @@ async def test_a_key_is_shown_once_and_works_until_it_is_revoked(tmp_path: Path)
         ann, own = ours.tenant("ann")
         made = (await ours.make(own, scopes=["files"], expiresAt=LATER)).json()
         assert set(made) == {
-            "id", "name", "prefix", "userId", "scopes", "createdAt", "expiresAt", "lastUsedAt", "revokedAt", "key",
+            "id", "name", "prefix", "userId", "scopes",
+            "createdAt", "expiresAt", "lastUsedAt", "revokedAt", "key",
         }  # fmt: skip
         assert (made["userId"], made["scopes"], made["expiresAt"]) == (ann.id, ["files"], LATER)
         assert (await ours.ask(made["key"], "GET", "/me")).status == 200

@@ -1,5 +1,5 @@
-"""A record of version 2, as a daemon left it that was killed: two tenants with keys, sandboxes and a snapshot,
-and a third who had a key once. What it holds is in ``records/version2.sql``."""
+"""A record of version 2, as a daemon left it that was killed: two tenants with keys, sandboxes and a
+snapshot, and a third who had a key once. What it holds is in ``records/version2.sql``."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ async def test_sandboxes_and_snapshots_go_along(old: str) -> None:
 def test_what_nobody_owns_stays_nobodys(state_dir: str) -> None:
     old_record(
         state_dir,
-        "INSERT INTO sandboxes SELECT 'sb_built', char(0) || 'builder', state, created_at, ended_at, deadline,"
-        " body FROM sandboxes LIMIT 1;",
+        "INSERT INTO sandboxes SELECT 'sb_built', char(0) || 'builder', state, created_at, ended_at,"
+        " deadline, body FROM sandboxes LIMIT 1;",
     )
     with KeyTable(state_dir) as table:
         assert len(users.everybody(table.connection)) == 3
