@@ -88,12 +88,12 @@ _ROUTES: dict[str, frozenset[Scope]] = {
     "PATCH /users/<user_id>": _ADMIN,
     "DELETE /users/<user_id>": _ADMIN,
 }
-#: These are GET, and type into a terminal all the same.
-_NOT_SAFE = frozenset({"GET /sandboxes/<sandbox_id>/processes/<key>/attach"})
+#: Whether something is changed, where the method does not tell: this one is GET, and types into a terminal.
+_CHANGES = {"GET /sandboxes/<sandbox_id>/processes/<key>/attach": True}
 
 
 def _need(route: str, areas: frozenset[Scope]) -> Need:
-    changes = route.partition(" ")[0] not in _SAFE or route in _NOT_SAFE
+    changes = _CHANGES.get(route, route.partition(" ")[0] not in _SAFE)
     return Need(areas, changes, everybody=areas is _ANY and not changes)
 
 
