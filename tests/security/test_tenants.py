@@ -7,7 +7,6 @@ this test until it is said what its ids are (``Hers``) and what it takes (``BODI
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -85,18 +84,15 @@ def furnish(api: Api) -> Hers:
 
 
 @pytest.fixture(scope="module")
-def world(own_daemon: Daemon) -> Iterator[World]:
-    """He has every scope that a tenant can have."""
+def world(own_daemon: Daemon) -> World:
+    """He has every scope that a tenant can have. All of it ends with the daemon."""
     for name in ("alice", "mallory"):
         assert own_daemon.nsbox_on_state("users", "create", name).returncode == 0
     all_scopes = [word for scope in ("sandboxes", "files", "images") for word in ("--scope", scope)]
     her_key, his_key = made_key(own_daemon, "alice"), made_key(own_daemon, "mallory", *all_scopes)
     with own_daemon.api(her_key) as she, own_daemon.api(his_key) as he:
         hers, his = furnish(she), furnish(he)
-        yield World(own_daemon, hers, her_key, his_key, his)
-        for api, ids in ((she, hers), (he, his)):
-            assert api.kill(ids.sandbox_id).status == 200
-            assert api.request("DELETE", f"/snapshots/{ids.snapshot_id}").status == 200
+        return World(own_daemon, hers, her_key, his_key, his)
 
 
 def filled(rule: str, ids: Hers) -> str:
