@@ -20,12 +20,15 @@ _OLD = Path(__file__).parents[1] / "unit" / "store" / "records" / "version2.sql"
 
 
 @pytest.fixture
-def ann(daemon: Daemon) -> Iterator[str]:
-    """The id of a user of this test's own."""
+def ann(daemon: Daemon, api: Api) -> Iterator[str]:
+    """The id of a user of this test's own, whose sandboxes end with it."""
     made = daemon.nsbox_on_state("users", "create", f"ann-{time.monotonic_ns()}")
     assert made.returncode == 0, made.stderr
     user = made.stdout.strip()
     yield user
+    acting = {"Nsbox-User": user}
+    for sandbox in api.request("GET", "/sandboxes", headers=acting).json:
+        assert api.request("DELETE", f"/sandboxes/{sandbox['id']}", headers=acting).status == 200
     gone = daemon.nsbox_on_state("users", "remove", user)
     assert gone.returncode == 0, gone.stderr
 
@@ -123,9 +126,6 @@ def test_a_revoked_key_ends_its_terminal(daemon: Daemon, ann: str) -> None:
         terminal.close()
         with pytest.raises(Refused, match="in force no more"):
             Socket(url, path, [("Sec-WebSocket-Protocol", ", ".join(ticket["protocols"]))])
-    with daemon.api() as boss:
-        acting = {"Nsbox-User": ann}
-        assert boss.request("DELETE", f"/sandboxes/{sandbox.id}", headers=acting).status == 200
 
 
 def test_guesses_and_rates(daemon_factory: Callable[..., Daemon]) -> None:
