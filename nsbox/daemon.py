@@ -65,7 +65,8 @@ from nsbox.service.templates import Templates
 from nsbox.service.unlimited import Unlimited
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database, Synchronous
-from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import KeyTable
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.store.snapshots import SnapshotStore
 

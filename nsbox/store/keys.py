@@ -7,7 +7,6 @@ down, and argon2 would cost 100 ms of every request.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import re
 import secrets
@@ -22,7 +21,6 @@ import msgspec
 
 from nsbox.model.account import (
     DEFAULT_SCOPES,
-    Caller,
     Grant,
     KeyRecord,
     Role,
@@ -33,7 +31,7 @@ from nsbox.model.account import (
 )
 from nsbox.model.errors import HostProblem
 from nsbox.store import users
-from nsbox.store.database import FILE_NAME, Database, Synchronous, connect, translated
+from nsbox.store.database import FILE_NAME, Synchronous, connect, translated
 
 KEY_PREFIX = "nsbox_"
 _KEY_BYTES = 32  # 43 characters of unpadded URL-safe base64
@@ -43,8 +41,6 @@ _MADE = re.compile(KEY_PREFIX + "[A-Za-z0-9_-]{43}")
 _COLUMNS = ", ".join(KeyRecord.__struct_fields__)
 #: How many keys of one user are kept that are revoked or expired: the oldest go when a new one is made.
 _KEPT_DEAD = 100
-# The ring is read on trio's thread: waiting long there would stop every request.
-_RING_BUSY_TIMEOUT_MS = 250
 
 
 _Records: TypeAlias = list[KeyRecord]  # `list` inside KeyTable is its method
@@ -89,6 +85,11 @@ def insert(
 def of_user(connection: sqlite3.Connection, owner: str | None) -> _Records:
     """The keys of one user, or all, dead ones too, oldest first."""
     return _select(connection, "1" if owner is None else "owner = ?", owner)
+
+
+def unrevoked(connection: sqlite3.Connection) -> _Records:
+    """Of all users."""
+    return _select(connection, "revoked_at IS NULL", None)
 
 
 def get(connection: sqlite3.Connection, key_id: str) -> KeyRecord | None:
@@ -264,97 +265,6 @@ class KeyTable:
         """
         with translated(self._path):
             self.connection.execute("DELETE FROM keys WHERE hash = ?", (fingerprint(plaintext),))
-
-
-class KeyRing:
-    """The keys in force, in memory, for the API: one look-up a request.
-
-    Another process may revoke a key at any time. ``PRAGMA data_version`` of this connection, which never
-    writes, changes with every commit of any other; it is read from shared memory in microseconds, so it
-    is asked on every look-up. ``key_changes`` then tells whether keys were concerned.
-    """
-
-    def __init__(self, state_dir: str) -> None:
-        self._path = os.path.join(state_dir, FILE_NAME)
-        self._connection = connect(state_dir, Synchronous.NORMAL, busy_timeout_ms=_RING_BUSY_TIMEOUT_MS)
-        self._data_version = -1
-        self._key_changes = -1
-        self._keys: dict[bytes, Caller] = {}
-        self._by_id: dict[str, Caller] = {}
-        self._users: dict[str, User] = {}
-        self._used: dict[str, float] = {}
-
-    def find(self, presented: str) -> Caller | None:
-        """Whose key it is, when it is in force: known, not revoked, not expired, its user not disabled.
-
-        Raises ``HostProblem`` when the record cannot be read: a key that cannot be checked is not let in.
-        """
-        found = self._look_up(presented)
-        if found is not None:
-            self._used[found.key.id] = time.time()
-        return found
-
-    def is_key(self, presented: str) -> bool:
-        """The same, without counting as a use: what a stranger sends to somebody else is none."""
-        return self._look_up(presented) is not None
-
-    def caller(self, key_id: str) -> Caller | None:
-        """Who uses the key with this id, if it is in force. For what goes on for long."""
-        self._read()
-        found = self._by_id.get(key_id)
-        return found if found is not None and found.key.in_force(time.time()) else None
-
-    def user(self, user_id: str) -> User | None:
-        """The user with this id, disabled or not."""
-        self._read()
-        return self._users.get(user_id)
-
-    def _look_up(self, presented: str) -> Caller | None:
-        self._read()
-        digest = fingerprint(presented)
-        # What is looked up is a hash: its timing tells nothing about a key that is not known already.
-        found = self._keys.get(digest)
-        if found is None or not hmac.compare_digest(found.key.hash, digest):
-            return None
-        return found if found.key.in_force(time.time()) else None
-
-    def _read(self) -> None:
-        with translated(self._path):
-            self._refresh()
-
-    def _refresh(self) -> None:
-        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
-        if version == self._data_version:
-            return
-        (changes,) = self._connection.execute("SELECT count FROM key_changes").fetchone()
-        if changes != self._key_changes:
-            records = _select(self._connection, "revoked_at IS NULL", None)
-            self._users = {user.id: user for user in users.everybody(self._connection)}
-            self._keys = {record.hash: self._caller(record) for record in records if self._able(record.owner)}
-            self._by_id = {caller.key.id: caller for caller in self._keys.values()}
-        # Last, so that an error above makes the next look-up try again. The count was read before the
-        # keys: a change between the two is seen again, never missed.
-        self._data_version, self._key_changes = version, changes
-
-    def _able(self, owner: str) -> bool:
-        user = self._users.get(owner)
-        return user is not None and user.disabled_at is None
-
-    def _caller(self, record: KeyRecord) -> Caller:
-        user = self._users[record.owner]
-        return Caller(key=record, user=user, grants=grants(record.scopes, user.role))
-
-    async def record_use(self, database: Database) -> None:
-        """Write down when each key was last used. For a timer: it is display only, and not worth a
-        write for each request."""
-        used, self._used = self._used, {}
-        if used:
-            rows = [(when, key_id) for key_id, when in used.items()]
-            await database.run(lambda c: c.executemany("UPDATE keys SET last_used_at = ? WHERE id = ?", rows))
-
-    def close(self) -> None:
-        """Let go of the record."""
-        self._connection.close()
 
 
 def _record(row: tuple[object, ...]) -> KeyRecord:

@@ -161,7 +161,7 @@ DEFENCES: Final = (
         (f"{_KEYS}::test_an_expired_key_is_refused_at_once",),
     ),
     Defence(
-        "disabled users are out", "nsbox/store/keys.py", "user is not None and user.disabled_at is None",
+        "disabled users are out", "nsbox/store/keyring.py", "user is not None and user.disabled_at is None",
         "user is not None", (f"{_KEYS}::test_keys_of_a_disabled_user_are_refused_at_once",),
     ),
     Defence(

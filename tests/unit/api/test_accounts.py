@@ -16,7 +16,8 @@ from nsbox.service import accounts as service
 from nsbox.service.accounts import Accounts
 from nsbox.store import users
 from nsbox.store.database import Database, Synchronous
-from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import KeyTable
 from tests.unit.api.client import Answer, Server, running
 from tests.unit.api.fakes import Fakes
 

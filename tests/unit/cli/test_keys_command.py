@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from nsbox.cli import keys as command
 from nsbox.cli import record
-from nsbox.store.keys import KeyRing
+from nsbox.store.keyring import KeyRing
 
 
 @pytest.fixture(autouse=True)

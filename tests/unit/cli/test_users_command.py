@@ -9,7 +9,8 @@ from nsbox.cli import keys as keys_command
 from nsbox.cli import record
 from nsbox.cli import users as users_command
 from nsbox.model.account import Scope
-from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import KeyTable
 
 
 @pytest.fixture(autouse=True)

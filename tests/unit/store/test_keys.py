@@ -16,7 +16,8 @@ from nsbox.model.errors import HostProblem
 from nsbox.store import keys as key_rows
 from nsbox.store import users
 from nsbox.store.database import Database
-from nsbox.store.keys import AmbiguousKeyError, KeyNotFoundError, KeyRing, KeyTable
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import AmbiguousKeyError, KeyNotFoundError, KeyTable
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from nsbox.model.account import Role, Scope
 from nsbox.model.lifecycle import State
 from nsbox.store import users
 from nsbox.store.database import FILE_NAME, Database, Synchronous, connect
-from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import KeyTable
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.store.schema import MIGRATIONS
 from nsbox.store.snapshots import SnapshotStore
