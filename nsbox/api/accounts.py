@@ -14,7 +14,7 @@ from nsbox.api.account_schema import ChangeUser, MakeKey, MakeUser
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
-from nsbox.model.account import KeyRecord, User
+from nsbox.model.account import UNLIMITED, KeyRecord, User
 from nsbox.model.errors import Code, Problem
 from nsbox.model.plan import Plan, Use
 
@@ -26,16 +26,19 @@ _ALL = frozenset({"all"})
 JSON = dict[str, Any]
 
 
-def add(app: QuartTrio, services: Services) -> None:
-    """Add the routes."""
+def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> None:
+    """Add the routes. ``default_plan`` is that of users for whom nobody chose one."""
     accounts, plans = services.accounts, services.plans
+
+    def shown(user: User) -> JSON:
+        return _user(user, user.plan or default_plan)
 
     async def me() -> Response:
         caller = call(_NONE).caller
         plan, use = await plans.of(caller.owner)
         return reply(
             {
-                "user": _user(caller.subject),
+                "user": shown(caller.subject),
                 "key": _key(caller.key),
                 "plan": _plan(plan),
                 "usage": _use(use),
@@ -62,21 +65,21 @@ def add(app: QuartTrio, services: Services) -> None:
 
     async def get_users() -> Response:
         call(_NONE)
-        return reply({"users": [_user(user) for user in await accounts.users()]})
+        return reply({"users": [shown(user) for user in await accounts.users()]})
 
     async def add_user() -> Response:
         wish = _USER.read(call(_NONE).body)
         wish.check()
         user = await accounts.add_user(wish.name, wish.role, wish.plan)
-        return reply(_user(user), 201, location=f"{BASE}/users/{user.id}")
+        return reply(shown(user), 201, location=f"{BASE}/users/{user.id}")
 
     async def get_user(user_id: str) -> Response:
         call(_NONE)
-        return reply(_user(await accounts.user(user_id)))
+        return reply(shown(await accounts.user(user_id)))
 
     async def change_user(user_id: str) -> Response:
         change = _CHANGE.read(call(_NONE).body).change()
-        return reply(_user(await accounts.change_user(user_id, change)))
+        return reply(shown(await accounts.change_user(user_id, change)))
 
     async def remove_user(user_id: str) -> Response:
         call(_NONE)
@@ -94,12 +97,12 @@ def add(app: QuartTrio, services: Services) -> None:
     app.add_url_rule(f"{BASE}/users/<user_id>", "remove_user", remove_user, methods=["DELETE"])
 
 
-def _user(user: User) -> JSON:
+def _user(user: User, plan: str) -> JSON:
     return {
         "id": user.id,
         "name": user.name,
         "role": user.role.value,
-        "plan": user.plan,
+        "plan": plan,
         "createdAt": views.iso(user.created_at),
         "disabled": user.disabled_at is not None,
     }
