@@ -26,7 +26,12 @@ _ALL = frozenset({"all"})
 JSON = dict[str, Any]
 
 
-def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> None:
+def add(
+    app: QuartTrio,
+    services: Services,
+    known_plans: frozenset[str] = frozenset({UNLIMITED}),
+    default_plan: str = UNLIMITED,
+) -> None:
     """Add the routes. ``default_plan`` is that of users for whom nobody chose one."""
     accounts, plans = services.accounts, services.plans
 
@@ -69,7 +74,7 @@ def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> No
 
     async def add_user() -> Response:
         wish = _USER.read(call(_NONE).body)
-        wish.check()
+        wish.check(known_plans)
         user = await accounts.add_user(wish.name, wish.role, wish.plan)
         return reply(shown(user), 201, location=f"{BASE}/users/{user.id}")
 
@@ -78,7 +83,7 @@ def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> No
         return reply(shown(await accounts.user(user_id)))
 
     async def change_user(user_id: str) -> Response:
-        change = _CHANGE.read(call(_NONE).body).change()
+        change = _CHANGE.read(call(_NONE).body).change(known_plans)
         return reply(shown(await accounts.change_user(user_id, change)))
 
     async def remove_user(user_id: str) -> Response:
