@@ -24,6 +24,7 @@ from nsbox.api import (
     snapshots,
     stdin,
     uploads,
+    usage,
 )
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
@@ -75,6 +76,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     network.add(app, services, settings)
     snapshots.add(app, services, settings)
     metrics.add(app, services)
+    usage.add(app, services)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

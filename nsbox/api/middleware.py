@@ -27,6 +27,7 @@ class Call(msgspec.Struct, frozen=True):
     owner: str
     query: bytes
     body: bytes
+    key: str = ""
 
 
 class RawRoute(msgspec.Struct, frozen=True):
@@ -91,15 +92,15 @@ class Gate:
             return
         if path != BASE and not path.startswith(f"{BASE}/"):
             raise Problem(Code.ROUTE_NOT_FOUND, f"the API is under {BASE}")
-        owner = authenticate(exchange.scope["headers"], self._services.keys).owner
+        record = authenticate(exchange.scope["headers"], self._services.keys)
         if "%" in path:
             # Nothing in a route or an id needs encoding, and %2e or %2f would be read twice.
             raise Problem(Code.ROUTE_NOT_FOUND, "no route has a % in its path")
         for raw in self._raw_routes:
             if raw.takes(exchange):
-                await raw.handle(exchange, owner)
+                await raw.handle(exchange, record.owner)
                 return
-        await self._through_quart(exchange, owner)
+        await self._through_quart(exchange, record.owner, record.id)
 
     async def _health(self, exchange: Exchange) -> None:
         if exchange.scope["method"] not in ("GET", "HEAD"):
@@ -108,11 +109,11 @@ class Gate:
         status = {"status": "ok" if fine else "unavailable"}
         await exchange.answer_json(status | facts, 200 if fine else 503)
 
-    async def _through_quart(self, exchange: Exchange, owner: str) -> None:
+    async def _through_quart(self, exchange: Exchange, owner: str, key: str) -> None:
         """Quart gets the request when its body is complete: given the connection, it would take in all that
         comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
         body = await self._bodies.read(exchange)
-        exchange.scope[CALL] = Call(owner, exchange.scope["query_string"], body)
+        exchange.scope[CALL] = Call(owner, exchange.scope["query_string"], body, key)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 
         async def receive() -> dict[str, Any]:

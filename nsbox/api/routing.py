@@ -14,18 +14,19 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A request: whose, with which parameters and body."""
+    """A request: whose, with which parameters and body, and by which key (its id)."""
 
     owner: str
     query: query.Query
     body: bytes
+    key: str = ""
 
 
 def call(known: frozenset[str]) -> Asked:
     """The request being handled; a query parameter that is not ``known`` is refused."""
     # The body was read by the gate; Quart has only an empty one.
     found: Call = request.scope[CALL]  # type: ignore[literal-required]
-    return Asked(found.owner, query.parse(found.query, known), found.body)
+    return Asked(found.owner, query.parse(found.query, known), found.body, found.key)
 
 
 def reply(value: Any, status: int = 200, *, location: str | None = None) -> Response:

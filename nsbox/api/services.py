@@ -17,6 +17,7 @@ from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Family, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
+from nsbox.model.plan import PlanAndUse
 from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import (
     CommandResult,
@@ -34,7 +35,10 @@ from nsbox.oci.reference import Reference
 from nsbox.oci.snapshots.orders import Changes
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service.readiness import ReadyWhen
+from nsbox.service.usage import Report
+from nsbox.settings import Settings
 from nsbox.store.keys import KeyRecord
+from nsbox.store.ledger import By
 
 
 class OpenFile(Protocol):
@@ -438,6 +442,26 @@ class Keys(Protocol):
         ...
 
 
+class PlansService(Protocol):
+    """What users may use."""
+
+    async def of(self, user_id: str) -> PlanAndUse:
+        """The plan of a user, and what is used of it now."""
+        ...
+
+    def settings_for(self, owner: str) -> Settings:
+        """The settings, with defaults that the owner's plan allows."""
+        ...
+
+
+class UsageService(Protocol):
+    """What sandboxes have cost."""
+
+    async def report(self, owner: str, begin: int | None, end: int | None, by: By) -> Report:
+        """Of whole days, counted from the epoch; of this month where they are not given."""
+        ...
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """All that the HTTP layer needs."""
 
@@ -459,3 +483,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     meters: MetersService
     figures: FiguresService
     keys: Keys
+    plans: PlansService
+    usage: UsageService

@@ -15,6 +15,8 @@ from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.metrics import Family, Point, Reading, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
+from nsbox.model.period import Period
+from nsbox.model.plan import PlanAndUse
 from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
     CommandResult,
@@ -29,7 +31,10 @@ from nsbox.model.sandbox import (
 )
 from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
+from nsbox.service.usage import Report
+from nsbox.settings import Settings
 from nsbox.store.keys import KeyRecord, fingerprint
+from nsbox.store.ledger import By
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
 from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnapshots
 
@@ -491,6 +496,32 @@ class FakeFigures:
         ]
 
 
+class FakePlans:
+    """A plan that is as wide as the settings. ``settings`` is what defaults are taken from."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+
+    async def of(self, user_id: str) -> PlanAndUse:
+        raise NotImplementedError
+
+    def settings_for(self, owner: str) -> Settings:
+        return self.settings
+
+
+class FakeUsage:
+    """``lines`` by owner; ``asked`` is how it was asked."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[tuple[str, int]]] = {}
+        self.asked: list[tuple[str, int | None, int | None, By]] = []
+
+    async def report(self, owner: str, begin: int | None, end: int | None, by: By) -> Report:
+        self.asked.append((owner, begin, end, by))
+        period = Period(begin if begin is not None else 20_000, end if end is not None else 20_030)
+        return Report(period, by, self.lines.get(owner, []))
+
+
 class Fakes:
     """The fakes, and the bundle of them."""
 
@@ -509,6 +540,7 @@ class Fakes:
         self.snapshots = FakeSnapshots(self.sandboxes)
         self.differences = FakeDifferences(self.sandboxes)
         self.exports = FakeExports()
+        self.plans, self.usage = FakePlans(), FakeUsage()
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
@@ -528,4 +560,6 @@ class Fakes:
             meters=FakeMeters(self.sandboxes),
             figures=FakeFigures(),
             keys=self.keys,
+            plans=self.plans,
+            usage=self.usage,
         )
