@@ -73,5 +73,5 @@ class Pulse:
         elif abs(now.wall - now.ticks - self._offset) >= _STEP:
             self._offset = now.wall - now.ticks
             _log.info("the wall clock was set; %d sandboxes run on", await self._ledger.begin_again(now))
-        ago = round((time.monotonic() - self._keeper.answered_at) * SECOND)
+        ago = max(0, round((time.monotonic() - self._keeper.answered_at) * SECOND))
         await self._ledger.pulse(Moment(now.wall - ago, now.boot, now.ticks - ago))
