@@ -74,14 +74,25 @@ def now() -> Moment:
 # ---- written in others' transactions
 
 
-def note(connection: sqlite3.Connection, sandbox: Sandbox, before: str, moment: Moment) -> None:
-    """One entry. What is found lost was last known alive at the last pulse, whenever it is found."""
-    if sandbox.state is State.LOST:
-        moment = last_pulse(connection) or moment._replace(boot=_NEVER.boot, ticks=_NEVER.ticks)
+def begin(connection: sqlite3.Connection, sandbox: Sandbox, moment: Moment) -> None:
+    """The first entry of a sandbox."""
     connection.execute(
         "INSERT INTO ledger (sandbox, owner, key, before, after, wall, boot, ticks)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (sandbox.id, sandbox.owner, sandbox.key, before, sandbox.state.value, *moment),
+        " VALUES (?, ?, ?, '', ?, ?, ?, ?)",
+        (sandbox.id, sandbox.owner, sandbox.key, sandbox.state.value, *moment),
+    )
+
+
+def move(connection: sqlite3.Connection, sandbox: Sandbox, moment: Moment) -> None:
+    """An entry, if the row that is about to be replaced has another state. What is found lost was last known
+    alive at the last pulse, whenever it is found."""
+    if sandbox.state is State.LOST:
+        moment = last_pulse(connection) or moment._replace(boot=_NEVER.boot, ticks=_NEVER.ticks)
+    state = sandbox.state.value
+    connection.execute(
+        "INSERT INTO ledger (sandbox, owner, key, before, after, wall, boot, ticks)"
+        " SELECT id, ?, ?, state, ?, ?, ?, ? FROM sandboxes WHERE id = ? AND state <> ?",
+        (sandbox.owner, sandbox.key, state, *moment, sandbox.id, state),
     )
 
 

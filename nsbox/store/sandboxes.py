@@ -45,7 +45,7 @@ class SandboxStore:
                 " VALUES (:id, :owner, :state, :created_at, :ended_at, :deadline, :body)",
                 row,
             )
-            ledger.note(connection, sandbox, "", moment)
+            ledger.begin(connection, sandbox, moment)
 
         await self._database.run(work)
 
@@ -53,20 +53,15 @@ class SandboxStore:
         """Replace the whole row. Raises ``RecordMissingError`` where there is none: nothing is revived."""
         row, moment = _row(sandbox), self._now()  # when it was decided, not when the queue has come to it
 
-        def work(connection: sqlite3.Connection) -> bool:
-            found = connection.execute("SELECT state FROM sandboxes WHERE id = :id", row).fetchone()
-            if found is None:
-                return False
-            connection.execute(
+        def work(connection: sqlite3.Connection) -> int:
+            ledger.move(connection, sandbox, moment)  # first: it looks at the row as it was
+            return connection.execute(
                 "UPDATE sandboxes SET owner = :owner, state = :state, created_at = :created_at,"
                 " ended_at = :ended_at, deadline = :deadline, body = :body WHERE id = :id",
                 row,
-            )
-            if found[0] != sandbox.state.value:
-                ledger.note(connection, sandbox, found[0], moment)
-            return True
+            ).rowcount
 
-        if not await self._database.run(work):
+        if await self._database.run(work) == 0:
             raise RecordMissingError(sandbox.id)
 
     async def get(self, sandbox_id: str) -> Sandbox | None:

@@ -193,7 +193,7 @@ async def test_what_ran_before_there_was_a_ledger_is_billed_from_its_first_day(
     state_dir = str(tmp_path / "older")
     with monkeypatch.context() as older:
         older.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
-        older.setattr(ledger, "note", lambda *_: None)
+        older.setattr(ledger, "begin", lambda *_: None)
         database = Database(state_dir)
         running, paused = make("us"), make("us", State.PAUSED)
         await SandboxStore(database, clock).insert(running)
