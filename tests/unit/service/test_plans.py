@@ -14,6 +14,7 @@ from nsbox.model.period import Period, month_of
 from nsbox.model.sandbox import Limits, Sandbox, SandboxSpec
 from nsbox.model.standby import Standby
 from nsbox.model.usage import DAY, SECOND, Moment
+from nsbox.service.plans import Budget
 from nsbox.service.pulse import Pulse
 from nsbox.service.quotas import Quotas
 from nsbox.service.usage import Usage
@@ -316,6 +317,31 @@ async def test_it_watches_by_itself(service: Service, nursery: trio.Nursery) -> 
             await trio.sleep(0.01)
     assert await used(service) == 5
     nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_read_while_nothing_changes(
+    service: Service, clock: Time, quotas: Quotas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    budget = service.plans.budget
+
+    async def counted(owner: str) -> Budget:
+        reads.append(owner)
+        return await budget(owner)
+
+    monkeypatch.setattr(service.plans, "budget", counted)
+    for owner in ("ann", "bob"):
+        await service.sandboxes.create(owner, SPEC)
+    service.plan_names["cid"] = "unlimited"
+    await service.sandboxes.create("cid", SPEC)
+    reads.clear()
+    for _ in range(5):
+        assert await quotas.look() <= 1
+        clock.go_on(0.5)
+    assert sorted(reads) == ["ann", "bob"]
+    for live in service.registry.all():
+        await service.sandboxes.kill(live.record.owner, live.record.id)
+    assert await quotas.look() > 1
 
 
 # ---- crashes
