@@ -43,23 +43,24 @@ class Budget(NamedTuple):
 
 
 class Plans:
-    """``plan_name`` tells which plan an owner has; it is asked anew each time."""
+    """``plan_name`` tells which plan somebody chose for an owner, and is asked anew each time. Empty: nobody
+    did, and it is the settings' default."""
 
     def __init__(
         self,
         settings: Settings,
         registry: Registry,
         ledger: Ledger,
-        plan_name: Callable[[str], str] | None = None,
+        plan_name: Callable[[str], str] = lambda _: "",
         now: Callable[[], Moment] = clock.moment,
     ) -> None:
         self._settings, self._registry, self._ledger, self._now = settings, registry, ledger, now
-        self._plan_name = plan_name or (lambda _: settings.default_plan)
+        self._plan_name = plan_name
         self._narrowed: dict[str, Settings] = {}
 
     def name_of(self, owner: str) -> str:
         """What builds templates is no user, and has a name that none can have."""
-        return UNLIMITED if owner.startswith("\0") else self._plan_name(owner)
+        return UNLIMITED if owner.startswith("\0") else self._plan_name(owner) or self._settings.default_plan
 
     def plan_of(self, owner: str) -> Plan:
         """Raises ``HostProblem`` when the settings have no such plan any more: whoever took it out decides

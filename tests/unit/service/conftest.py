@@ -47,7 +47,7 @@ class Service:
             self.settings,
             self.registry,
             self.ledger,
-            lambda owner: self.plan_names.get(owner, self.settings.default_plan),
+            lambda owner: self.plan_names.get(owner, ""),
             lambda: self.now(),
         )
         self.sandboxes = Sandboxes(
