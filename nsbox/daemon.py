@@ -38,6 +38,7 @@ from nsbox.proxy.edge import Bounds, Edge
 from nsbox.proxy.server import Connections
 from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
+from nsbox.service.accounts import Accounts
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
@@ -66,8 +67,9 @@ from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.service.usage import Usage
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
-from nsbox.store.database import Database
-from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.database import Database, Synchronous
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import KeyTable
 from nsbox.store.ledger import Ledger
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.store.snapshots import SnapshotStore
@@ -158,15 +160,17 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     database = Database(settings.state_dir)
+    durable = Database(settings.state_dir, Synchronous.FULL)
     keys = KeyRing(settings.state_dir)
     ledger = Ledger(database, settings.state_dir)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(orders, database, ledger, keys, run_dir, listeners, nursery, first_key)
+            await _serve(orders, database, durable, ledger, keys, run_dir, listeners, nursery, first_key)
             nursery.cancel_scope.cancel()
     finally:
         ledger.close()
         keys.close()
+        durable.close()
         database.close()
         os.close(run_dir)
 
@@ -174,6 +178,7 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
 async def _serve(
     orders: Orders,
     database: Database,
+    durable: Database,
     ledger: Ledger,
     keys: KeyRing,
     run_dir: int,
@@ -202,7 +207,7 @@ async def _serve(
     commands = Commands(registry, templates, settings, nursery, tally)
     rooms = Rooms(settings.state_dir, settings.storage)
     reserve = Reserve(settings.state_dir, settings.reserve_mb)
-    plans = Plans(settings, registry, ledger)
+    plans = Plans(settings, registry, ledger, keys.plan_of)
     sandboxes = Sandboxes(
         registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve, plans
     )
@@ -264,6 +269,7 @@ async def _serve(
         meters=meters,
         figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
         keys=keys,
+        accounts=Accounts(durable),
         plans=plans,
         usage=Usage(ledger),
     )
@@ -310,10 +316,7 @@ def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
         grace_s=settings.shutdown_grace_s,
     )
 
-    def is_key(presented: str) -> bool:
-        return keys.find(presented) is not None
-
-    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), is_key, bounds)
+    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), keys.is_key, bounds)
 
 
 def _count(tally: Tally, action: Action, record: Sandbox) -> None:

@@ -1,7 +1,8 @@
 """What the HTTP layer asks of the rest of nsbox. It knows these shapes and nothing behind them.
 
-``owner`` is always the owner of the key that was presented; whatever belongs to somebody else does not
-exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a client can be told.
+``owner`` is always the id of the user whose key was presented, or for whom an administrator acts; whatever
+belongs to somebody else does not exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a
+client can be told.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from nsbox.model.account import Caller, KeyRecord, Role, User
 from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
@@ -34,10 +36,10 @@ from nsbox.model.standby import Standby
 from nsbox.oci.reference import Reference
 from nsbox.oci.snapshots.orders import Changes
 from nsbox.oci.templatefile import TemplateFile
+from nsbox.service.accounts import KeyWish, UserChange
 from nsbox.service.readiness import ReadyWhen
 from nsbox.service.usage import Report
 from nsbox.settings import Settings
-from nsbox.store.keys import KeyRecord
 from nsbox.store.ledger import By
 
 
@@ -437,8 +439,52 @@ class HealthService(Protocol):
 class Keys(Protocol):
     """The keys in force."""
 
-    def find(self, presented: str) -> KeyRecord | None:
-        """The key, unless it is unknown or revoked."""
+    def find(self, presented: str) -> Caller | None:
+        """Whose key it is, unless it is unknown, revoked or expired, or its user is disabled."""
+        ...
+
+    def caller(self, key_id: str) -> Caller | None:
+        """The same for a key that is known by its id."""
+        ...
+
+    def user(self, user_id: str) -> User | None:
+        """Any user."""
+        ...
+
+
+class AccountsService(Protocol):
+    """Users and their keys."""
+
+    async def users(self) -> list[User]:
+        """All, oldest first."""
+        ...
+
+    async def user(self, user_id: str) -> User:
+        """Raises ``USER_NOT_FOUND``."""
+        ...
+
+    async def add_user(self, name: str, role: Role, plan: str) -> User:
+        """Raises ``NAME_TAKEN``."""
+        ...
+
+    async def change_user(self, user_id: str, change: UserChange) -> User:
+        """Raises ``NAME_TAKEN``, ``LAST_ADMIN``."""
+        ...
+
+    async def remove_user(self, user_id: str) -> User:
+        """With all keys. Raises ``USER_NOT_EMPTY``, ``LAST_ADMIN``."""
+        ...
+
+    async def keys(self, owner: str | None) -> list[KeyRecord]:
+        """Of one user, or all."""
+        ...
+
+    async def make_key(self, caller: Caller, wish: KeyWish) -> tuple[KeyRecord, str]:
+        """A key and its plaintext. Raises ``FORBIDDEN``, ``TOO_MANY_KEYS``."""
+        ...
+
+    async def revoke_key(self, caller: Caller, key_id: str) -> KeyRecord:
+        """Idempotent. Raises ``KEY_NOT_FOUND``, ``LAST_ADMIN``."""
         ...
 
 
@@ -451,6 +497,10 @@ class PlansService(Protocol):
 
     def settings_for(self, owner: str) -> Settings:
         """The settings, with defaults that the owner's plan allows."""
+        ...
+
+    def check_name(self, name: str) -> None:
+        """Whether there is such a plan. Raises ``INVALID_FIELD``."""
         ...
 
 
@@ -483,5 +533,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     meters: MetersService
     figures: FiguresService
     keys: Keys
+    accounts: AccountsService
     plans: PlansService
     usage: UsageService

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from nsbox.model.errors import Code, Problem
+from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import State
 from nsbox.model.period import Period, day_name, month_of
 from nsbox.model.plan import Plan as WholePlan
@@ -66,6 +66,15 @@ class Plans:
         """Raises ``HostProblem`` when the settings have no such plan any more: whoever took it out decides
         what its users get instead."""
         return self._settings.plan(self.name_of(owner))
+
+    def check_name(self, name: str) -> None:
+        """Whether somebody can be given this plan. Raises ``Problem``."""
+        try:
+            self._settings.plan(name or self._settings.default_plan)
+        except HostProblem as problem:
+            raise Problem(
+                Code.INVALID_FIELD, problem.detail, field="plan", remedy="choose one of these"
+            ) from problem
 
     def settings_for(self, owner: str) -> Settings:
         """The settings, with defaults that the owner's plan allows: who asks for nothing is not refused."""

@@ -198,3 +198,34 @@ def test_keeper_dies_or_the_daemon_ends(daemon_factory: DaemonFactory, stop: sig
         slack = 5 if stop is signal.SIGKILL else 0  # two looks, on a busy host
         assert before - slack <= seconds <= math.ceil(stretch.most), (before, seconds, stretch.most)
         assert seconds > 0
+
+
+def test_another_plan_and_the_sandboxes_go_on(daemon_factory: DaemonFactory) -> None:
+    """A user on a plan of her own, who runs out, and is given a larger one while the daemon runs."""
+    settings = {"PLANS": json.dumps({"tiny": {"compute_seconds": 5}})}
+    daemon = daemon_factory(settings=settings)
+    with daemon.api() as boss:
+        none = boss.request("POST", "/users", {"name": "ann", "plan": "gold"})
+        assert (none.status, none.json["field"]) == (422, "plan")
+        user = boss.request("POST", "/users", {"name": "ann", "plan": "tiny"}).json
+        acting = {"Nsbox-User": user["id"]}
+        key = boss.request("POST", "/keys", {"name": "hers"}, headers=acting).json
+        mine = boss.sandbox()
+        with daemon.api(key["key"]) as hers:
+            one = hers.sandbox(autoResume=True)
+            assert one.write("/tmp/mine", "x").status == 200
+            wait_until(lambda: status(hers, one) == "paused", _PATIENCE, "it is paused")
+            assert hers.request("POST", "/sandboxes").status == 402
+            assert status(boss, mine) == "running"
+            me = hers.request("GET", "/me").json
+            assert (me["plan"]["name"], me["plan"]["computeSecondsPerMonth"]) == ("tiny", 5)
+            assert me["usage"]["computeSecondsLimit"] == 5
+            assert me["usage"]["computeSeconds"] == spent(hers) >= 5
+            assert usage(hers, "key")["usage"] == [{"keyId": key["id"], "computeSeconds": spent(hers)}]
+            assert one.exec("true").status == 402
+            assert boss.request("PATCH", f"/users/{user['id']}", {"plan": "pro"}).status == 200
+            assert one.out("cat /tmp/mine") == "x"  # autoResume
+            assert one.request("POST", "/resume").json["status"] == "running"
+            told = boss.request("GET", "/usage?by=key", headers=acting).json
+            assert [line["keyId"] for line in told["usage"]] == [key["id"]]
+            assert hers.kill(one.id).status == 200

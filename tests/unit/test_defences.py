@@ -24,5 +24,5 @@ def test_a_defence_is_where_it_is_said_to_be(defence: Defence) -> None:
     for test in defence.tests:
         file, _, name = test.partition("::")
         assert re.search(
-            rf"^(async )?def {re.escape(name.partition('[')[0])}\(", _read(file), re.MULTILINE
+            rf"^(?:async )?def {re.escape(name.partition('[')[0])}\(", _read(file), re.MULTILINE
         ), test

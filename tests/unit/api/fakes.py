@@ -10,13 +10,14 @@ import msgspec
 import trio
 
 from nsbox.api.services import Listing, Services
+from nsbox.model.account import DEFAULT_SCOPES, Caller, KeyRecord, Role, Scope, User, grants
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.metrics import Family, Point, Reading, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
 from nsbox.model.period import Period
-from nsbox.model.plan import PlanAndUse
+from nsbox.model.plan import Plan, PlanAndUse, Use
 from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
     CommandResult,
@@ -33,7 +34,7 @@ from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
 from nsbox.service.usage import Report
 from nsbox.settings import Settings
-from nsbox.store.keys import KeyRecord, fingerprint
+from nsbox.store.keys import fingerprint
 from nsbox.store.ledger import By
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
 from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnapshots
@@ -46,22 +47,63 @@ CREATED = 1_773_403_200.0  # 2026-03-13T12:00:00Z
 class FakeKeys:
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self._keys = {KEY: "ann", OTHER_KEY: "bob"}
+        self.callers: dict[str, Caller] = {}
+        self.add(KEY, "ann", Role.ADMIN)
+        self.add(OTHER_KEY, "bob", Role.USER)
 
-    def find(self, presented: str) -> KeyRecord | None:
-        if self.error is not None:
-            raise self.error
-        owner = self._keys.get(presented)
-        if owner is None:
-            return None
-        return KeyRecord(
-            id="key_1",
+    def add(self, plaintext: str, owner: str, role: Role, scopes: tuple[Scope, ...] | None = None) -> Caller:
+        user = User(id=owner, name=owner, role=role)
+        record = KeyRecord(
+            id=f"key_{len(self.callers) + 1}",
             name="k",
             owner=owner,
-            hash=fingerprint(presented),
+            hash=fingerprint(plaintext),
             prefix="nsbox_kkkkkk",
             created_at=0.0,
+            scopes=DEFAULT_SCOPES[role] if scopes is None else scopes,
         )
+        caller = Caller(key=record, user=user, grants=grants(record.scopes, role))
+        self.callers[plaintext] = caller
+        return caller
+
+    def find(self, presented: str) -> Caller | None:
+        if self.error is not None:
+            raise self.error
+        return self.callers.get(presented)
+
+    def caller(self, key_id: str) -> Caller | None:
+        return next((one for one in self.callers.values() if one.key.id == key_id), None)
+
+    def user(self, user_id: str) -> User | None:
+        return next((one.user for one in self.callers.values() if one.user.id == user_id), None)
+
+
+class FakeAccounts:
+    """Nobody and nothing: the real one is tested with a real record."""
+
+    async def users(self) -> list[User]:
+        return []
+
+    async def user(self, user_id: str) -> User:
+        raise Problem(Code.USER_NOT_FOUND, "no")
+
+    async def add_user(self, name: str, role: Role, plan: str) -> User:
+        return User(id="us_1", name=name, role=role, plan=plan)
+
+    async def change_user(self, user_id: str, change: Any) -> User:
+        return await self.user(user_id)
+
+    async def remove_user(self, user_id: str) -> User:
+        return await self.user(user_id)
+
+    async def keys(self, owner: str | None) -> list[KeyRecord]:
+        return []
+
+    async def make_key(self, caller: Caller, wish: Any) -> tuple[KeyRecord, str]:
+        return caller.key, "nsbox_made"
+
+    async def revoke_key(self, caller: Caller, key_id: str) -> KeyRecord:
+        raise Problem(Code.KEY_NOT_FOUND, "no")
 
 
 class FakeSandboxes:
@@ -503,10 +545,23 @@ class FakePlans:
         self.settings = Settings()
 
     async def of(self, user_id: str) -> PlanAndUse:
-        raise NotImplementedError
+        plan = Plan(
+            name="unlimited",
+            compute_seconds_per_month=None,
+            vcpus=4,
+            memory_mb=4096,
+            storage_mb=102_400,
+            timeout_ms=86_400_000,
+            sandboxes=1000,
+        )
+        return PlanAndUse(plan, Use(period_start=CREATED, period_end=CREATED + 86_400, compute_seconds=7))
 
     def settings_for(self, owner: str) -> Settings:
         return self.settings
+
+    def check_name(self, name: str) -> None:
+        if name == "none":
+            raise Problem(Code.INVALID_FIELD, "there is no plan 'none'", field="plan")
 
 
 class FakeUsage:
@@ -560,6 +615,7 @@ class Fakes:
             meters=FakeMeters(self.sandboxes),
             figures=FakeFigures(),
             keys=self.keys,
+            accounts=FakeAccounts(),
             plans=self.plans,
             usage=self.usage,
         )
