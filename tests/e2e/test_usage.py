@@ -214,6 +214,7 @@ def test_another_plan_and_the_sandboxes_go_on(daemon_factory: DaemonFactory) -> 
         with daemon.api(key["key"]) as hers:
             one = hers.sandbox(autoResume=True)
             assert one.write("/tmp/mine", "x").status == 200
+            need_a_freezer(one)
             wait_until(lambda: status(hers, one) == "paused", _PATIENCE, "it is paused")
             assert hers.request("POST", "/sandboxes").status == 402
             assert status(boss, mine) == "running"

@@ -42,6 +42,7 @@ from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnap
 KEY = "nsbox_" + "k" * 43
 OTHER_KEY = "nsbox_" + "o" * 43
 CREATED = 1_773_403_200.0  # 2026-03-13T12:00:00Z
+MARCH = 1_772_323_200.0
 
 
 class FakeKeys:
@@ -554,7 +555,7 @@ class FakePlans:
             timeout_ms=86_400_000,
             sandboxes=1000,
         )
-        return PlanAndUse(plan, Use(period_start=CREATED, period_end=CREATED + 86_400, compute_seconds=7))
+        return PlanAndUse(plan, Use(period_start=MARCH, period_end=MARCH + 31 * 86_400, compute_seconds=7))
 
     def settings_for(self, owner: str) -> Settings:
         return self.settings
