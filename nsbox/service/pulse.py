@@ -51,14 +51,17 @@ class Pulse:
 
     async def watch(self) -> None:
         """For ever."""
-        beats = 0
+        beats, failing = 0, False
         while True:
             try:
                 await self.beat()
                 if beats % _FOLD == 0:
                     await self._ledger.fold()
+                failing = False
             except Exception:
-                _log.exception("the ledger could not be kept")
+                if not failing:  # a full disk stays full for a while
+                    _log.exception("the ledger could not be kept")
+                failing = True
             beats += 1
             await trio.sleep(INTERVAL)
 
