@@ -54,8 +54,19 @@ class Quotas:
         registry.on_written(self._note)
 
     def _note(self, record: Sandbox) -> None:
-        self._moved.add(record.owner)
-        self._changed.set()
+        """On the path of every create: where nobody has a limit, nobody is woken."""
+        if self._limit(record.owner) is not None:
+            self._moved.add(record.owner)
+            self._changed.set()
+
+    def _limit(self, owner: str) -> Plan | None:
+        """The owner's plan, if its compute seconds have an end."""
+        try:
+            plan = self._plans.plan_of(owner)
+        except HostProblem as problem:
+            _log.warning("nobody knows when %s runs out: %s", owner, problem.detail)
+            return None
+        return None if plan.compute_seconds is None else plan
 
     async def watch(self) -> None:
         """Pause whoever has run out, for ever."""
@@ -88,16 +99,9 @@ class Quotas:
 
     def _limited(self) -> dict[str, Plan]:
         """Owners of what runs, whose compute seconds have an end."""
-        found: dict[str, Plan] = {}
-        for owner in {one.record.owner for one in self._registry.all() if one.record.state is State.RUNNING}:
-            try:
-                plan = self._plans.plan_of(owner)
-            except HostProblem as problem:
-                _log.warning("nobody knows when %s runs out: %s", owner, problem.detail)
-                continue
-            if plan.compute_seconds is not None:
-                found[owner] = plan
-        return found
+        owners = {one.record.owner for one in self._registry.all() if one.record.state is State.RUNNING}
+        plans = {owner: self._limit(owner) for owner in owners}
+        return {owner: plan for owner, plan in plans.items() if plan is not None}
 
     def _is_due(self, live: Live) -> bool:
         """Whether it is to be paused now. Nothing is awaited."""

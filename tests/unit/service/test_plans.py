@@ -339,6 +339,11 @@ async def test_nothing_is_read_while_nothing_changes(
         assert await quotas.look() <= 1
         clock.go_on(0.5)
     assert sorted(reads) == ["ann", "bob"]
+    quotas._changed = trio.Event()
+    await service.sandboxes.create("cid", SPEC)
+    assert not quotas._changed.is_set()
+    await service.sandboxes.create("bob", SPEC)
+    assert quotas._changed.is_set()
     for live in service.registry.all():
         await service.sandboxes.kill(live.record.owner, live.record.id)
     assert await quotas.look() > 1
