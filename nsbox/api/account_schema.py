@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from nsbox.model.account import Role, Scope, good_name
 from nsbox.model.errors import Code, Problem
 from nsbox.service.accounts import KeyWish, UserChange
+
+_PLAN = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 class MakeKey(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -34,10 +37,10 @@ class MakeUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
     role: Role = Role.USER
     plan: str = ""
 
-    def check(self, plans: frozenset[str]) -> None:
+    def check(self) -> None:
         """Whether the name is free is found out later."""
         _check_name(self.name)
-        _check_plan(self.plan, plans)
+        _check_plan(self.plan)
 
 
 class ChangeUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -48,12 +51,12 @@ class ChangeUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
     plan: str | None = None
     disabled: bool | None = None
 
-    def change(self, plans: frozenset[str]) -> UserChange:
+    def change(self) -> UserChange:
         """Checked."""
         if self.name is not None:
             _check_name(self.name)
         if self.plan is not None:
-            _check_plan(self.plan, plans)
+            _check_plan(self.plan)
         return UserChange(name=self.name, role=self.role, plan=self.plan, disabled=self.disabled)
 
 
@@ -79,9 +82,9 @@ def _check_name(name: str) -> None:
         raise _wrong("a name has 1 to 64 visible characters", "name")
 
 
-def _check_plan(plan: str, plans: frozenset[str]) -> None:
-    if plan and plan not in plans:
-        raise _wrong(f"plan is empty or one of: {', '.join(sorted(plans))}", "plan")
+def _check_plan(plan: str) -> None:
+    if plan and not _PLAN.fullmatch(plan):
+        raise _wrong("plan is the name of a plan (small letters, digits, - and _), or empty", "plan")
 
 
 def _wrong(detail: str, field: str) -> Problem:

@@ -26,12 +26,7 @@ _ALL = frozenset({"all"})
 JSON = dict[str, Any]
 
 
-def add(
-    app: QuartTrio,
-    services: Services,
-    known_plans: frozenset[str] = frozenset({UNLIMITED}),
-    default_plan: str = UNLIMITED,
-) -> None:
+def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> None:
     """Add the routes. ``default_plan`` is that of users for whom nobody chose one."""
     accounts, plans = services.accounts, services.plans
 
@@ -74,7 +69,8 @@ def add(
 
     async def add_user() -> Response:
         wish = _USER.read(call(_NONE).body)
-        wish.check(known_plans)
+        wish.check()
+        plans.check_name(wish.plan)
         user = await accounts.add_user(wish.name, wish.role, wish.plan)
         return reply(shown(user), 201, location=f"{BASE}/users/{user.id}")
 
@@ -83,7 +79,8 @@ def add(
         return reply(shown(await accounts.user(user_id)))
 
     async def change_user(user_id: str) -> Response:
-        change = _CHANGE.read(call(_NONE).body).change(known_plans)
+        change = _CHANGE.read(call(_NONE).body).change()
+        plans.check_name(change.plan or "")
         return reply(shown(await accounts.change_user(user_id, change)))
 
     async def remove_user(user_id: str) -> Response:

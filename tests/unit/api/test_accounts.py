@@ -72,7 +72,7 @@ async def test_me(tmp_path: Path) -> None:
         assert (me["key"]["revokedAt"], me["key"]["prefix"]) == (None, key[:12])
         assert (me["plan"]["name"], me["plan"]["computeSecondsPerMonth"]) == ("unlimited", None)
         assert me["plan"]["vcpus"] == 4
-        assert (me["usage"]["computeSeconds"], me["usage"]["computeSecondsLimit"]) == (0, None)
+        assert (me["usage"]["computeSeconds"], me["usage"]["computeSecondsLimit"]) == (7, None)
         assert me["usage"]["periodStart"].endswith("-01T00:00:00.000Z")
 
 
@@ -186,13 +186,14 @@ async def test_users(tmp_path: Path) -> None:
         taken = await ours.ask(boss, "POST", "/users", {"name": "ann"})
         assert (taken.status, taken.code, taken.json()["field"]) == (409, "name_taken", "name")
         one = f"/users/{ann['id']}"
-        changed = await ours.ask(boss, "PATCH", one, {"name": "anna", "role": "admin", "plan": "unlimited"})
-        assert changed.json() == {**ann, "name": "anna", "role": "admin"}
+        changed = await ours.ask(boss, "PATCH", one, {"name": "anna", "role": "admin", "plan": "pro"})
+        assert changed.json() == {**ann, "name": "anna", "role": "admin", "plan": "pro"}
         assert (await ours.ask(boss, "PATCH", one, {"name": "admin"})).code == "name_taken"
         back = await ours.ask(boss, "PATCH", one, {"plan": ""})
         assert back.json()["plan"] == "unlimited", "the plan of all who have none"
+        await ours.ask(boss, "PATCH", one, {"plan": "pro"})
         assert (await ours.ask(boss, "PATCH", one, {})).json() == changed.json()
-        for wish, field in (({"plan": "no plan"}, "plan"), ({"role": "god"}, "role"), ({"name": ""}, "name")):
+        for wish, field in (({"plan": "No Plan"}, "plan"), ({"role": "god"}, "role"), ({"name": ""}, "name")):
             assert (await ours.ask(boss, "PATCH", one, wish)).json()["field"] == field
         gone = await ours.ask(boss, "DELETE", one)
         assert gone.json() == {"id": ann["id"], "removed": True}
