@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
-from nsbox.api import query, schema, streaming, views
+from nsbox.api import parameters, query, schema, streaming, views
 from nsbox.api.auth import authenticate
 from nsbox.api.exchange import Exchange, Receive, Scope, Send
 from nsbox.api.problems import tell
@@ -25,7 +25,7 @@ from nsbox.api.websocket import ROUTE
 from nsbox.host.logs import Piece
 from nsbox.model.errors import Code, Problem
 
-_KNOWN = frozenset({"offset"})
+_KNOWN = parameters.names((parameters.OFFSET,))
 _ENCODER = msgspec.json.Encoder()
 _HEAD = struct.Struct(">BQ")
 _STDIN = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import idempotency, query, schema, streaming, views
+from nsbox.api import idempotency, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -19,7 +19,7 @@ from nsbox.settings import Settings
 
 _EXEC = re.compile(f"{BASE}/sandboxes/([^/]+)/exec")
 _RUN = schema.Reader(schema.RunCommand)
-_KNOWN = frozenset({"stream", "offset"})
+_KNOWN = parameters.names(parameters.EXEC)
 
 
 def route(commands: CommandsService, bodies: JsonBodies, settings: Settings) -> RawRoute:
@@ -40,7 +40,7 @@ async def _handle(
         raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
-    if query.flag(asked, "stream"):
+    if parameters.STREAM.of(asked):
         await _stream(commands, exchange, owner, match[1], spec, streaming.offset(exchange, asked))
         return
     if "offset" in asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import schema, views
+from nsbox.api import answers, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
@@ -34,7 +34,7 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     async def get_all() -> Response:
         call(_NONE)
         found = [views.image(image) for image in images.list()]
-        return reply({"images": found, "disk": views.disk_use(await images.disk_use())})
+        return reply(answers.ImagesView(images=found, disk=views.disk_use(await images.disk_use())))
 
     async def get(name: str) -> Response:
         call(_NONE)
@@ -43,7 +43,7 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     async def remove(name: str) -> Response:
         check_manager(call(_NONE).owner, settings)
         image = await images.remove(name)
-        return reply({"image": image.reference, "removed": True})
+        return reply(answers.RemovedImageView(image=image.reference, removed=True))
 
     async def prune() -> Response:
         asked = call(_NONE)

@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from nsbox.api import query, views
+from nsbox.api import parameters, query, views
 from nsbox.api.bodies import check_not_compressed
 from nsbox.api.exchange import Exchange
 from nsbox.api.images import check_manager
@@ -17,7 +17,7 @@ from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.settings import Settings
 
 _PATH = f"{BASE}/images/import"
-_KNOWN = frozenset({"name"})
+_KNOWN = parameters.names((parameters.NAME,))
 _PORTION = 1 << 20
 
 
@@ -33,7 +33,7 @@ def _takes(exchange: Exchange) -> bool:
 async def _handle(services: Services, settings: Settings, exchange: Exchange, owner: str) -> None:
     check_manager(owner, settings)
     check_not_compressed(exchange)
-    name = query.text(query.parse(exchange.scope["query_string"], _KNOWN), "name") or ""
+    name = parameters.NAME.of(query.parse(exchange.scope["query_string"], _KNOWN))
     limit = settings.max_image_bytes
     if exchange.announced_length() > limit:
         raise Problem(Code.BODY_TOO_LARGE, f"an archive may have up to {limit} bytes", limit=limit)

@@ -16,6 +16,7 @@ from typing import Protocol as TypingProtocol
 
 import msgspec
 
+from nsbox.api.parameters import MAX_WAIT_MS
 from nsbox.api.query import check_path, mode
 from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy
@@ -39,7 +40,6 @@ _MAX_NAME = 200
 #: New sandboxes of one request.
 MAX_FORKS = 64
 _HIGHEST_PORT = 65_535
-MAX_WAIT_MS = 300_000
 #: Of a sandbox before it is paused by itself. Less than a second would pause it between two requests.
 MIN_IDLE_MS, MAX_IDLE_MS = 1_000, 86_400_000
 MAX_LINK_S = 30 * 86_400

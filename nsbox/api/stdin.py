@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import query, schema
+from nsbox.api import answers, parameters, query, schema
 from nsbox.api.bodies import check_not_compressed
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -14,11 +14,10 @@ from nsbox.model.errors import Code, Problem
 from nsbox.settings import Settings
 
 _STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
-_KNOWN = frozenset({"close", "timeoutMs"})
+_KNOWN = parameters.names(parameters.STDIN)
 _WRITE = schema.Reader(schema.WriteStdin)
 #: A piece may be so large; more of them may follow.
 _MOST = 1 << 20
-_PATIENCE_MS = 2_000
 
 
 def route(commands: CommandsService, settings: Settings) -> RawRoute:
@@ -36,7 +35,7 @@ async def _handle(commands: CommandsService, most: int, exchange: Exchange, owne
     if exchange.scope["method"] != "POST":
         raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
-    patience, close = _patience(asked), query.flag(asked, "close")
+    patience, close = parameters.PATIENCE_MS.of(asked) / 1000, parameters.CLOSE.of(asked)
     check_not_compressed(exchange)
     data = bytearray()
     while piece := await exchange.read(most):
@@ -60,12 +59,4 @@ async def _handle(commands: CommandsService, most: int, exchange: Exchange, owne
         )
     if close:
         await commands.close_stdin(owner, match[1], match[2])
-    await exchange.answer_json({"written": written, "closed": close})
-
-
-def _patience(asked: query.Query) -> float:
-    raw = asked.get("timeoutMs", b"%d" % _PATIENCE_MS)
-    if not raw.isdigit() or int(raw[:18]) > schema.MAX_WAIT_MS:
-        detail = f"timeoutMs is a number up to {schema.MAX_WAIT_MS}"
-        raise Problem(Code.INVALID_FIELD, detail, field="timeoutMs", maximum=schema.MAX_WAIT_MS)
-    return int(raw) / 1000
+    await exchange.answer_json(answers.StdinView(written=written, closed=close))
