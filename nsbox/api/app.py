@@ -20,6 +20,7 @@ from nsbox.api import (
     network,
     ports,
     pulling,
+    reference,
     sandboxes,
     snapshots,
     stdin,
@@ -57,7 +58,8 @@ def create_app(services: Services, settings: Settings) -> Gate:
     tickets = Tickets()
     sockets = attach.Attach(services, tickets)
     routes = _routes(services, settings, tickets)
-    return Gate(routes, raw_routes, services, bodies, sockets, {metrics.PATH: scrape})  # type: ignore[arg-type]
+    outside = {metrics.PATH: scrape, **reference.routes(settings)}
+    return Gate(routes, raw_routes, services, bodies, sockets, outside)  # type: ignore[arg-type]
 
 
 def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTrio:

@@ -37,8 +37,8 @@ OPERATIONS = (
         path=_ALL,
         tag="Sandboxes",
         summary="Create a sandbox",
-        text="All members are optional. An image that is not here is pulled first. With `Idempotency-Key` the "
-        "request can be sent again, and gets the same sandbox.",
+        text="All members are optional. An image that is not here is pulled first. With `Idempotency-Key` "
+        "the request can be sent again, and gets the same sandbox.",
         headers=("Idempotency-Key",),
         body=body_of(schema.CreateSandbox, {"vcpus": 2, "memoryMb": 1024, "timeoutMs": 600000}),
         answers=json_of(

@@ -24,8 +24,8 @@ def render(document: JSON) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title>"
-        '<link rel="stylesheet" href="/docs/page.css"><script src="/docs/page.js" defer></script></head><body>'
-        '<a class="skip" href="#main">To the content</a>'
+        '<link rel="stylesheet" href="/docs/page.css"><script src="/docs/page.js" defer></script></head>'
+        '<body><a class="skip" href="#main">To the content</a>'
         f"<header><h1>{escape(title)}</h1>"
         '<p><a href="/openapi.json">openapi.json</a></p></header>'
         f'<div class="columns"><nav aria-label="Operations">{_navigation(tags, found)}</nav>'
