@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
@@ -29,6 +29,7 @@ from nsbox.api import (
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import Gate
+from nsbox.api.operations import match
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
 from nsbox.api.tickets import Tickets
@@ -91,9 +92,10 @@ async def _error(error: Exception) -> Response:
 
 
 async def _http_error(error: HTTPException) -> Response:
-    """Only routing makes these: no handler raises any."""
-    if isinstance(error, MethodNotAllowed):
-        allowed = sorted(error.valid_methods or ())
+    """Only routing makes these: no handler raises any. Quart knows a part of the routes; which methods a path
+    has, the registry knows."""
+    allowed = match.methods(request.path)
+    if isinstance(error, MethodNotAllowed) or (allowed and request.method not in allowed):
         detail = f"the route takes {', '.join(allowed)}"
         return await _error(Problem(Code.METHOD_NOT_ALLOWED, detail, allowed=allowed))
     if isinstance(error, NotFound):

@@ -12,6 +12,8 @@ from typing import Any
 JSON = dict[str, Any]
 _CODE = re.compile(r"`([^`]+)`")
 _REFERENCE = "#/components/schemas/"
+#: What is as large as this is bounded by nothing that a reader cares about.
+_NO_BOUND = 10**15
 
 
 def render(document: JSON) -> str:
@@ -191,6 +193,8 @@ def _words(words: Iterable[Any]) -> str:
 
 
 def _bounds(told: JSON) -> str:
+    if told.get("maximum", 0) >= _NO_BOUND:
+        return f", from {told['minimum']} on"
     if "minimum" in told and "maximum" in told:
         return f", {told['minimum']} to {told['maximum']}"
     if "maxLength" in told:

@@ -431,7 +431,7 @@ class FakeHealth:
     fine = True
 
     def health(self) -> tuple[bool, dict[str, object]]:
-        return self.fine, {"sandboxes": 0}
+        return self.fine, {"sandboxes": 0, "reasons": [], "version": "0", "enforced": []}
 
 
 class FakePorts:
