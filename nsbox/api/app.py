@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, NotFound
 
 from nsbox.api import (
     attach,
@@ -94,10 +94,10 @@ async def _error(error: Exception) -> Response:
 async def _http_error(error: HTTPException) -> Response:
     """Only routing makes these: no handler raises any. Quart knows a part of the routes; which methods a path
     has, the registry knows."""
-    allowed = match.methods(request.path)
-    if isinstance(error, MethodNotAllowed) or (allowed and request.method not in allowed):
-        detail = f"the route takes {', '.join(allowed)}"
-        return await _error(Problem(Code.METHOD_NOT_ALLOWED, detail, allowed=allowed))
+    try:
+        match.check(request.method, request.path)
+    except Problem as problem:
+        return await _error(problem)
     if isinstance(error, NotFound):
         return await _error(Problem(Code.ROUTE_NOT_FOUND, "there is no such route"))
     return await _error(error)

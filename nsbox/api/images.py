@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
 from nsbox.api import answers, schema, views
 from nsbox.api.middleware import BASE
+from nsbox.api.operations import match
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 from nsbox.model.errors import Code, Problem
@@ -37,10 +38,12 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         return reply(answers.ImagesView(images=found, disk=views.disk_use(await images.disk_use())))
 
     async def get(name: str) -> Response:
+        match.check(request.method, request.path)  # for Quart, prune is an image
         call(_NONE)
         return reply(views.image(images.find(name)))
 
     async def remove(name: str) -> Response:
+        match.check(request.method, request.path)
         check_manager(call(_NONE).owner, settings)
         image = await images.remove(name)
         return reply(answers.RemovedImageView(image=image.reference, removed=True))

@@ -13,6 +13,7 @@ import msgspec
 from nsbox.api.auth import authenticate
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import ClientLeftError, Exchange, Receive, Scope, Send
+from nsbox.api.operations import match
 from nsbox.api.services import Services
 from nsbox.model.errors import Code, Problem
 
@@ -111,7 +112,12 @@ class Gate:
     async def _through_quart(self, exchange: Exchange, owner: str) -> None:
         """Quart gets the request when its body is complete: given the connection, it would take in all that
         comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
-        body = await self._bodies.read(exchange)
+        try:
+            body = await self._bodies.read(exchange)
+        except Problem:
+            # That the path has no such method comes before what is wrong with the body.
+            match.check(exchange.scope["method"], exchange.scope["path"])
+            raise
         exchange.scope[CALL] = Call(owner, exchange.scope["query_string"], body)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 

@@ -112,6 +112,7 @@ def _operation(one: Operation, known: dict[int, JSON]) -> JSON:
     told["responses"] = {
         **{str(answer.status): _answer(answer, known) for answer in one.answers},
         **_errors(one),
+        "431": {"description": "The head of the request is larger than 32 KiB. Nothing more is said."},
     }
     told["security"] = [{"key": []}] if one.key else []
     return {**told, **one.extra}
@@ -154,13 +155,29 @@ def _content(content: Content, known: dict[int, JSON]) -> JSON:
         told["schema"] = {"anyOf": [known[id(type_)] for type_ in content.type]}
     elif content.type is not None:
         told["schema"] = known[id(content.type)]
-    elif content.events or content.kind.startswith("text/"):
+    elif content.events:
+        told["schema"] = _event(list(content.events))
+    elif content.kind.startswith("text/"):
         told["schema"] = {"type": "string"}
     if content.events:
         told["x-nsbox-events"] = {name: known[id(type_)] for name, type_ in content.events.items()}
     if content.example is not None:
         told["example"] = content.example
     return told
+
+
+def _event(names: list[str]) -> JSON:
+    """One of the events: OpenAPI 3.1 has no way to speak of a stream of them."""
+    return {
+        "type": "object",
+        "description": "One event; `x-nsbox-events` has the types of their data.",
+        "properties": {
+            "id": {"type": "string"},
+            "event": {"type": "string", "enum": names},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["event", "data"],
+    }
 
 
 def _answer(answer: Answer, known: dict[int, JSON]) -> JSON:

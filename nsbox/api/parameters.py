@@ -118,7 +118,12 @@ class Path(Parameter[bytes]):
         return query.path_of(asked)
 
     def schema(self) -> JSON:
-        return {"type": "string", "minLength": 1, "maxLength": query.MAX_PATH_BYTES, "pattern": r"^/[^\0]*$"}
+        return {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": query.MAX_PATH_BYTES,
+            "pattern": r"^/[^\x00]*$",
+        }
 
 
 @dataclass(frozen=True)

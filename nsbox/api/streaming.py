@@ -23,10 +23,9 @@ _OCTETS = b"application/octet-stream"
 
 def offset(exchange: Exchange, asked: query.Query) -> int:
     """Where to begin: behind the last event that the client has seen, else at ``offset``, else at 0."""
+    begin = parameters.OFFSET.of(asked)
     last = exchange.header(_LAST.lower().encode())
-    if last is not None:
-        return parameters.OFFSET.read(last, _LAST)
-    return parameters.OFFSET.of(asked)
+    return begin if last is None else parameters.OFFSET.read(last, _LAST)
 
 
 def encoding(asked: query.Query) -> Encoding:

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from nsbox.api.middleware import BASE as BASE  # noqa: PLC0414 - all operations find it here
 from nsbox.api.parameters import JSON, Known
 from nsbox.model.errors import Code
 
+BASE = "/api/v1"
 JSON_TYPE = "application/json"
 EVENTS = "text/event-stream"
 OCTETS = "application/octet-stream"

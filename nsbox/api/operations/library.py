@@ -213,7 +213,7 @@ OPERATIONS = (
         tag="Images",
         summary="One image",
         answers=json_of(answers.ImageView, "The image.", examples.IMAGE),
-        errors=(Code.IMAGE_NOT_FOUND,),
+        errors=(Code.INVALID_FIELD, Code.IMAGE_NOT_FOUND),
     ),
     Operation(
         name="remove_image",
@@ -226,7 +226,7 @@ OPERATIONS = (
             "Sandboxes that live keep what they stand on.",
             {"image": "docker.io/library/alpine:latest", "removed": True},
         ),
-        errors=(Code.FORBIDDEN, Code.IMAGE_NOT_FOUND),
+        errors=(Code.FORBIDDEN, Code.INVALID_FIELD, Code.IMAGE_NOT_FOUND),
     ),
     Operation(
         name="list_templates",

@@ -7,14 +7,25 @@ from functools import cache
 
 from nsbox.api.operations import OPERATIONS
 from nsbox.api.operations.declare import Operation
+from nsbox.model.errors import Code, Problem
 
 _NAMED = re.compile(r"(\{[^}]+\})")
 
 
 def methods(path: str) -> list[str]:
-    """The methods that a path has; none where there is no such path."""
-    found = {one.method for pattern, one in _patterns() if pattern.fullmatch(path)}
-    return sorted({*found, "HEAD"} if "GET" in found else found)
+    """The methods that a path has; none where there is no such path. Of several paths it is the most literal,
+    as OpenAPI has it: /images/export is not an image."""
+    found = [one for pattern, one in _patterns() if pattern.fullmatch(path)]
+    fewest = min((one.path.count("{") for one in found), default=0)
+    here = {one.method for one in found if one.path.count("{") == fewest}
+    return sorted({*here, "HEAD"} if "GET" in here else here)
+
+
+def check(method: str, path: str) -> None:
+    """Raises ``METHOD_NOT_ALLOWED`` where a path is there, and its method is not."""
+    allowed = methods(path)
+    if allowed and method not in allowed:
+        raise Problem(Code.METHOD_NOT_ALLOWED, f"the route takes {', '.join(allowed)}", allowed=allowed)
 
 
 def operation(method: str, path: str) -> Operation | None:

@@ -67,8 +67,9 @@ def _operation(path: str, method: str, one: JSON) -> str:
     if "requestBody" in one:
         need = "required" if one["requestBody"]["required"] else "optional"
         parts.append(f"<h4>Body, {need}</h4>{_contents(one['requestBody']['content'])}")
-    good = {status: told for status, told in one["responses"].items() if not _is_problem(told)}
-    bad = {status: told for status, told in one["responses"].items() if _is_problem(told)}
+    answers = one["responses"].items()
+    bad = {status: told for status, told in answers if _is_problem(told) or status == "431"}
+    good = {status: told for status, told in answers if status not in bad}
     for status, told in good.items():
         parts.append(f"<h4>{status}: {_inline(told['description'])}</h4>")
         parts.append(_answer_headers(told.get("headers", {})) + _contents(told.get("content", {})))
