@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from msgspec import Meta
 
+from nsbox.model.account import Role, Scope
 from nsbox.model.image import Stage
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkMode
@@ -560,6 +561,86 @@ class BuiltView(TypedDict):
     image: str
     layers: int
     ready: bool
+
+
+class UserView(TypedDict):
+    """Whose sandboxes, snapshots and keys."""
+
+    id: str
+    name: str
+    role: Role
+    plan: str
+    createdAt: Time
+    disabled: bool
+
+
+class KeyView(TypedDict):
+    """Everything but the key itself, which nobody knows any more."""
+
+    id: str
+    name: str
+    prefix: str
+    userId: str
+    scopes: list[Scope]
+    createdAt: Time
+    expiresAt: Time | None
+    lastUsedAt: Time | None
+    revokedAt: Time | None
+
+
+class MadeKeyView(KeyView):
+    """A new key; `key` is told this once."""
+
+    key: str
+
+
+class KeysView(TypedDict):
+    """Keys, by the time they were made."""
+
+    keys: list[KeyView]
+
+
+class UsersView(TypedDict):
+    """All users."""
+
+    users: list[UserView]
+
+
+class RemovedUserView(TypedDict):
+    """Gone, with the keys."""
+
+    id: str
+    removed: bool
+
+
+class PlanView(TypedDict):
+    """What a user may use at most; null: without a bound."""
+
+    name: str
+    computeSecondsPerMonth: int | None
+    vcpus: int | None
+    memoryMb: int | None
+    storageMb: int | None
+    timeoutMs: int | None
+    sandboxes: int | None
+
+
+class UseView(TypedDict):
+    """What was used of it in this period."""
+
+    periodStart: Time
+    periodEnd: Time
+    computeSeconds: int
+    computeSecondsLimit: int | None
+
+
+class MeView(TypedDict):
+    """Who the request is for, and with which key."""
+
+    user: UserView
+    key: KeyView
+    plan: PlanView
+    usage: UseView
 
 
 class ProblemView(TypedDict):

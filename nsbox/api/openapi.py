@@ -41,9 +41,12 @@ _PATHS: dict[str, tuple[str, JSON]] = {
         "An image, as it is written, slashes and all.",
         {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:@/-]*$"},
     ),
+    "keyId": ("A key.", {"type": "string", "pattern": "^[^/%]+$"}),
+    "userId": ("A user.", {"type": "string", "pattern": "^[^/%]+$"}),
     "port": ("A port.", {"type": "integer", "minimum": 1, "maximum": 65535}),
 }
 _HEADERS: dict[str, tuple[str, JSON]] = {
+    "Nsbox-User": ("For keys with the scope `admin`: the user that the request is for.", {"type": "string"}),
     "Idempotency-Key": (
         "With it the request can be sent again, and is done once.",
         {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"},
@@ -101,7 +104,7 @@ def _operation(one: Operation, known: dict[int, JSON]) -> JSON:
     told: JSON = {"operationId": one.name, "tags": [one.tag], "summary": one.summary}
     if one.text:
         told["description"] = one.text
-    parameters = [*_path_parameters(one.path), *map(_parameter, one.query), *map(_header, one.headers)]
+    parameters = [*_path_parameters(one.path), *map(_parameter, one.query), *map(_header, _headers(one))]
     if parameters:
         told["parameters"] = parameters
     if one.body:
@@ -135,6 +138,10 @@ def _path_parameters(path: str) -> list[JSON]:
 def _parameter(one: Parameter[Any]) -> JSON:
     told = {"name": one.name, "in": "query", "description": one.text, "schema": one.schema()}
     return {**told, "required": True} if one.required else told
+
+
+def _headers(one: Operation) -> tuple[str, ...]:
+    return (*one.headers, "Nsbox-User") if one.key else one.headers
 
 
 def _header(name: str) -> JSON:

@@ -173,6 +173,7 @@ def names(known: Known) -> frozenset[str]:
 _ENCODINGS = tuple(Encoding)
 MAX_WAIT_MS = 300_000
 
+ALL_KEYS = Flag("all", "Those of all users; for keys with the scope `admin`.")
 STATUS = States("status", "`all`, or states with commas between; without it those that are alive")
 HISTORY = Flag("history", "With the samples of the last hour.", default=True)
 SANDBOXES = Flag("sandboxes", "Also a series of each sandbox.")

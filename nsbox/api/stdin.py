@@ -13,6 +13,7 @@ from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
 from nsbox.settings import Settings
 
+_RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/stdin"
 _STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
 _KNOWN = parameters.names(parameters.STDIN)
 _WRITE = schema.Reader(schema.WriteStdin)
@@ -22,7 +23,7 @@ _MOST = 1 << 20
 
 def route(commands: CommandsService, settings: Settings) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, commands, min(_MOST, settings.max_json_bytes)))
+    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, min(_MOST, settings.max_json_bytes)))
 
 
 def _takes(exchange: Exchange) -> bool:
@@ -32,8 +33,6 @@ def _takes(exchange: Exchange) -> bool:
 async def _handle(commands: CommandsService, most: int, exchange: Exchange, owner: str) -> None:
     match = _STDIN.fullmatch(exchange.scope["path"])
     assert match is not None
-    if exchange.scope["method"] != "POST":
-        raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     patience, close = parameters.PATIENCE_MS.of(asked) / 1000, parameters.CLOSE.of(asked)
     check_not_compressed(exchange)

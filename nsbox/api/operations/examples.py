@@ -211,6 +211,45 @@ HEALTH: JSON = {
     "sandboxes": 2,
     "enforced": ["vcpus", "memoryMb", "storageMb", "pids"],
 }
+USER_ID = "us_2ovegywixff0ffw9"
+USER: JSON = {
+    "id": USER_ID,
+    "name": "ann",
+    "role": "user",
+    "plan": "unlimited",
+    "createdAt": "2026-11-25T17:49:41.745Z",
+    "disabled": False,
+}
+KEY: JSON = {
+    "id": "key_5b0c7d1b1f4e",
+    "name": "laptop",
+    "prefix": "nsbox_k3v9ab",
+    "userId": USER_ID,
+    "scopes": ["sandboxes", "files"],
+    "createdAt": "2026-11-25T17:49:41.745Z",
+    "expiresAt": None,
+    "lastUsedAt": None,
+    "revokedAt": None,
+}
+ME: JSON = {
+    "user": USER,
+    "key": KEY,
+    "plan": {
+        "name": "unlimited",
+        "computeSecondsPerMonth": None,
+        "vcpus": 4,
+        "memoryMb": 4096,
+        "storageMb": 102400,
+        "timeoutMs": 86400000,
+        "sandboxes": 1000,
+    },
+    "usage": {
+        "periodStart": "2026-11-01T00:00:00.000Z",
+        "periodEnd": "2026-12-01T00:00:00.000Z",
+        "computeSeconds": 0,
+        "computeSecondsLimit": None,
+    },
+}
 PROBLEM: JSON = {
     "type": "urn:nsbox:problem:invalid_field",
     "title": "A value is wrong",

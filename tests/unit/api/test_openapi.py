@@ -27,7 +27,15 @@ jsonschema_rs = pytest.importorskip("jsonschema_rs")
 
 SETTINGS = Settings(state_dir="/nonexistent", shutdown_grace_s=1)
 DOCUMENT = openapi.document(SETTINGS)
-SAMPLE = {"sandboxId": "sb_x", "processId": "cmd_x", "snapshotId": "snap_x", "image": "alpine", "port": "80"}
+SAMPLE = {
+    "sandboxId": "sb_x",
+    "processId": "cmd_x",
+    "snapshotId": "snap_x",
+    "image": "alpine",
+    "port": "80",
+    "keyId": "key_x",
+    "userId": "us_x",
+}
 WITH_BODY = [one for one in OPERATIONS if any(content.type is not None for content in one.body)]
 JSON = dict[str, Any]
 
@@ -158,7 +166,7 @@ def at(path: str) -> str:
 async def test_query_parameters_are_those_that_are_known(one: Operation) -> None:
     if one.name == "attach_process" or not one.key:
         pytest.skip("asked without a query, or not over plain HTTP")
-    settings = msgspec.structs.replace(SETTINGS, images_managed_by=("ann",), metrics_readers=("ann",))
+    settings = msgspec.structs.replace(SETTINGS, metrics_readers=("ann",))
     async with running(settings) as server:
         where = await prepared(server, one)
         body: Any = next((content.example for content in one.body if content.example is not None), None)
@@ -197,7 +205,7 @@ async def test_the_body_of_the_document_is_the_body_that_is_read(one: Operation)
     (content,) = [content for content in one.body if content.type is not None]
     properties = DOCUMENT["components"]["schemas"][content.type.__name__]["properties"]
     query = "?path=/a" if one.name == "write_file" else ""
-    async with running(msgspec.structs.replace(SETTINGS, images_managed_by=("ann",))) as server:
+    async with running(SETTINGS) as server:
         where = at(await prepared(server, one)) + query
         unknown = await server.ask(one.method, where, {**content.example, "noSuch": 1})
         assert (unknown.status, unknown.json()["field"]) == (422, "noSuch")
