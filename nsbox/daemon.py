@@ -39,6 +39,7 @@ from nsbox.proxy.server import Connections
 from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
 from nsbox.service.accounts import Accounts
+from nsbox.service.audit import Audit
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
@@ -64,6 +65,7 @@ from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.service.unlimited import Unlimited
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
+from nsbox.store.audit import AuditTable
 from nsbox.store.database import Database, Synchronous
 from nsbox.store.keyring import KeyRing
 from nsbox.store.keys import KeyTable
@@ -158,9 +160,13 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     database = Database(settings.state_dir)
     durable = Database(settings.state_dir, Synchronous.FULL)
     keys = KeyRing(settings.state_dir)
+    audit = Audit(AuditTable(database), settings.audit_keep_days, settings.audit_max_events)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(orders, database, durable, keys, run_dir, listeners, nursery, first_key)
+            try:
+                await _serve(orders, database, durable, keys, audit, run_dir, listeners, nursery, first_key)
+            finally:
+                await audit.close()  # nobody asks any more, and the record is open still
             nursery.cancel_scope.cancel()
     finally:
         keys.close()
@@ -174,6 +180,7 @@ async def _serve(
     database: Database,
     durable: Database,
     keys: KeyRing,
+    audit: Audit,
     run_dir: int,
     listeners: Listeners,
     nursery: trio.Nursery,
@@ -260,6 +267,7 @@ async def _serve(
         keys=keys,
         accounts=Accounts(durable),
         plans=Unlimited(settings),
+        audit=audit,
     )
     for task in (
         sandboxes.expire,
@@ -267,6 +275,7 @@ async def _serve(
         standbys.watch,
         meters.watch,
         health.watch,
+        audit.watch,
         sweep.watch,
         images.keep_house,
     ):

@@ -171,6 +171,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hang_timeout_s: Positive = 60
     metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
+    # the audit log
+    audit_keep_days: Positive = 90
+    audit_max_events: Annotated[int, Meta(ge=1_000)] = 1_000_000
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 from msgspec import Meta
 
 from nsbox.model.account import Role, Scope
+from nsbox.model.audit import Outcome as AuditOutcome
 from nsbox.model.image import Stage
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.network import NetworkMode
@@ -641,6 +642,33 @@ class MeView(TypedDict):
     key: KeyView
     plan: PlanView
     usage: UseView
+
+
+#: In this form because of ``from``, which Python keeps for itself.
+AuditEventView = TypedDict(
+    "AuditEventView",
+    {
+        "id": int,
+        "at": Time,
+        "action": Annotated[str, Meta(description="The operation, by its name in this document.")],
+        "userId": str | None,
+        "keyId": str | None,
+        "onBehalfOf": Annotated[str | None, Meta(description="The user that an administrator acted for.")],
+        "sandboxId": str | None,
+        "target": Annotated[str | None, Meta(description="What else the path names.")],
+        "from": Annotated[str, Meta(description="The client's address.")],
+        "outcome": AuditOutcome,
+        "status": Annotated[int, Meta(description="0: the client left before there was an answer.")],
+        "count": Annotated[int, Meta(description="Guesses of keys are summed up.")],
+    },
+)
+
+
+class AuditView(TypedDict):
+    """The newest first. `next` goes into the next request's `before`."""
+
+    events: list[AuditEventView]
+    next: int | None
 
 
 class ProblemView(TypedDict):

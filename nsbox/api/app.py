@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from nsbox.api import (
     accounts,
     attach,
+    audit,
     commands,
     downloads,
     execution,
@@ -64,10 +65,11 @@ def create_app(services: Services, settings: Settings) -> Gate:
         await metrics.scrape(exchange, services, admission, settings.metrics_readers)
 
     tickets = Tickets()
-    sockets = attach.Attach(services, admission, tickets)
+    recorder = audit.Recorder(services.audit, admission)
+    sockets = attach.Attach(services, admission, tickets, recorder)
     routes = _routes(services, settings, tickets)
     outside = {metrics.PATH: scrape, **reference.routes(settings)}
-    gate = Gate(routes, raw_routes, services, admission, bodies, sockets, outside)  # type: ignore[arg-type]
+    gate = Gate(routes, raw_routes, services, admission, recorder, bodies, sockets, outside)  # type: ignore[arg-type]
     gate.rules = frozenset(_rules(routes, raw_routes))
     return gate
 
@@ -99,6 +101,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     snapshots.add(app, services, settings)
     metrics.add(app, services)
     accounts.add(app, services)
+    audit.add(app, services)
     app.before_request(_check_scope)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)

@@ -173,6 +173,11 @@ def names(known: Known) -> frozenset[str]:
 _ENCODINGS = tuple(Encoding)
 MAX_WAIT_MS = 300_000
 
+AUDIT_LIMIT = Number("limit", "Events in one answer.", 100, 1, 1_000)
+BEFORE = Number("before", "Only those before this one: what the answer before had as `next`.", 0)
+BY_SANDBOX = Text("sandboxId", "Only what was done to this sandbox.", longest=128)
+BY_USER = Text("userId", "Only what this user did.", longest=128)
+BY_ACTION = Text("action", "Only this operation.", longest=128)
 ALL_KEYS = Flag("all", "Those of all users; for keys with the scope `admin`.")
 STATUS = States("status", "`all`, or states with commas between; without it those that are alive")
 HISTORY = Flag("history", "With the samples of the last hour.", default=True)
@@ -212,4 +217,5 @@ EXEC: Known = (STREAM, FROM)
 LOGS: Known = (OFFSET, FOLLOW, LOG_ENCODING, LOG_LIMIT, RAW_LOG, ONE_STREAM)
 STDIN: Known = (CLOSE, PATIENCE_MS)
 DIFF: Known = (AFTER, PAGE)
+AUDIT: Known = (AUDIT_LIMIT, BEFORE, BY_SANDBOX, BY_USER, BY_ACTION)
 EXPORT_IMAGE: Known = (FORMAT, IMAGE)

@@ -79,6 +79,7 @@ _ROUTES: dict[str, frozenset[Scope]] = {
     "GET /templates": _LIBRARY,
     "POST /templates": _IMAGES,
     "GET /me": _ANY,
+    "GET /audit": _ANY,
     "GET /keys": _ANY,
     "POST /keys": _ANY,
     "DELETE /keys/<key_id>": _ANY,

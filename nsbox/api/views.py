@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import isnan
 
 from nsbox.api import answers
+from nsbox.model.audit import Event
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Sample
@@ -387,6 +388,24 @@ def _entry(entry: Entry) -> answers.EntryView:
         if raw_target is not None:
             view["targetBase64"] = raw_target
     return view
+
+
+def audited(one: Event) -> answers.AuditEventView:
+    """An event of the audit log."""
+    return {
+        "id": one.id,
+        "at": iso(one.at),
+        "action": one.action,
+        "userId": one.user,
+        "keyId": one.key,
+        "onBehalfOf": one.subject,
+        "sandboxId": one.sandbox,
+        "target": one.target,
+        "from": one.client,
+        "outcome": one.outcome,
+        "status": one.status,
+        "count": one.count,
+    }
 
 
 def sample(one: Sample) -> answers.SampleView:

@@ -56,6 +56,17 @@ OPERATIONS = (
         errors=(Code.KEY_NOT_FOUND, Code.LAST_ADMIN),
     ),
     Operation(
+        name="audit",
+        method="GET",
+        path=f"{BASE}/audit",
+        tag="Accounts",
+        summary="Who did what, from where",
+        text="What changed something, and keys that were refused. With the scope `admin` of all, else what "
+        "you did and what was done for you.",
+        query=parameters.AUDIT,
+        answers=json_of(answers.AuditView, "The newest first.", {"events": [examples.AUDITED], "next": None}),
+    ),
+    Operation(
         name="list_users",
         method="GET",
         path=_USERS,

@@ -250,6 +250,20 @@ ME: JSON = {
         "computeSecondsLimit": None,
     },
 }
+AUDITED: JSON = {
+    "id": 17,
+    "at": "2026-11-25T17:49:41.745Z",
+    "action": "exec_command",
+    "userId": USER_ID,
+    "keyId": "key_5b0c7d1b1f4e",
+    "onBehalfOf": None,
+    "sandboxId": SANDBOX_ID,
+    "target": None,
+    "from": "192.0.2.7",
+    "outcome": "done",
+    "status": 200,
+    "count": 1,
+}
 PROBLEM: JSON = {
     "type": "urn:nsbox:problem:invalid_field",
     "title": "A value is wrong",

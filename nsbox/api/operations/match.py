@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import NamedTuple
 
 from nsbox.api.operations import OPERATIONS
 from nsbox.api.operations.declare import Operation
@@ -32,6 +33,31 @@ def operation(method: str, path: str) -> Operation | None:
     """The operation that a request is for; of several the most literal."""
     found = [one for pattern, one in _patterns() if one.method == method and pattern.fullmatch(path)]
     return min(found, key=lambda one: one.path.count("{"), default=None)
+
+
+class Place(NamedTuple):
+    """What a path says: the operation, which sandbox, and the last other thing that it names."""
+
+    name: str
+    sandbox: str | None
+    target: str | None
+
+
+def place(method: str, path: str) -> Place | None:
+    """Called for each request that changes something, so only paths of its method are tried."""
+    for pattern, one in _by_method().get(method, ()):
+        if found := pattern.fullmatch(path):
+            named = dict(zip(_NAMED.findall(one.path), found.groups(), strict=True))
+            sandbox = named.pop("{sandboxId}", None)
+            return Place(one.name, sandbox, next(reversed(named.values()), None))
+    return None
+
+
+@cache
+def _by_method() -> dict[str, list[tuple[re.Pattern[str], Operation]]]:
+    """The most literal paths first."""
+    sorted_ = sorted(_patterns(), key=lambda pair: pair[1].path.count("{"))
+    return {one.method: [pair for pair in sorted_ if pair[1].method == one.method] for one in OPERATIONS}
 
 
 @cache

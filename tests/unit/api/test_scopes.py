@@ -42,7 +42,7 @@ def test_the_table_by_hand() -> None:
     for (method, rule), one in scopes.TABLE.items():
         assert one.areas, rule
         assert one.changes or method == "GET", (method, rule)
-        assert one.everybody is (rule in (f"{BASE}/me", f"{BASE}/keys") and method == "GET")
+        assert one.everybody is (rule in (f"{BASE}/me", f"{BASE}/keys", f"{BASE}/audit") and method == "GET")
 
 
 async def refuses(answer: Answer) -> bool:
