@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from typing import Any
-from urllib.parse import urlencode
 
 import click
 
@@ -49,10 +48,10 @@ def _events(chosen: dict[str, str], limit: int) -> list[dict[str, Any]]:
     before: int | None = None
     with client_of_this_host(os.environ) as client:
         while len(found) < limit:
-            asked = {**chosen, "limit": min(_PAGE, limit - len(found))}
+            asked = {**chosen, "limit": str(min(_PAGE, limit - len(found)))}
             if before is not None:
-                asked["before"] = before
-            answer = client.request("GET", f"/audit?{urlencode(asked)}")
+                asked["before"] = str(before)
+            answer = client.request("GET", "/audit", query=asked)
             if not answer.ok:
                 raise HostProblem(answer.explain())
             found += answer.body["events"]
