@@ -152,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_connections: Positive = 2_000
     rate_limit: Amount = 1_000
     rate_burst: Positive = 5_000
+    auth_failures: Amount = 100
     max_list_entries: Positive = 100_000
     header_timeout_s: Positive = 15
     keep_alive_s: Positive = 75

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from nsbox.model.account import UNLIMITED, Role, Scope, good_name
+from nsbox.model.account import Role, Scope, good_name
 from nsbox.model.errors import Code, Problem
 from nsbox.service.accounts import KeyWish, UserChange
 
@@ -35,7 +35,7 @@ class MakeUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 
     name: str
     role: Role = Role.USER
-    plan: str = UNLIMITED
+    plan: str = ""
 
     def check(self) -> None:
         """Whether the name is free is found out later."""
@@ -83,8 +83,8 @@ def _check_name(name: str) -> None:
 
 
 def _check_plan(plan: str) -> None:
-    if not _PLAN.fullmatch(plan):
-        raise _wrong("plan is the name of a plan: small letters, digits, - and _", "plan")
+    if plan and not _PLAN.fullmatch(plan):
+        raise _wrong("plan is the name of a plan (small letters, digits, - and _), or empty", "plan")
 
 
 def _wrong(detail: str, field: str) -> Problem:

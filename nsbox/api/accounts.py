@@ -13,7 +13,7 @@ from nsbox.api.account_schema import ChangeUser, MakeKey, MakeUser
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
-from nsbox.model.account import KeyRecord, User
+from nsbox.model.account import UNLIMITED, KeyRecord, User
 from nsbox.model.errors import Code, Problem
 from nsbox.model.plan import Plan, Use
 
@@ -24,15 +24,18 @@ _NONE: frozenset[str] = frozenset()
 _ALL = parameters.names((parameters.ALL_KEYS,))
 
 
-def add(app: QuartTrio, services: Services) -> None:
-    """Add the routes."""
+def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> None:
+    """Add the routes. ``default_plan`` is that of users for whom nobody chose one."""
     accounts, plans = services.accounts, services.plans
+
+    def shown(user: User) -> answers.UserView:
+        return _user(user, user.plan or default_plan)
 
     async def me() -> Response:
         caller = call(_NONE).caller
         plan, use = await plans.of(caller.owner)
         view: answers.MeView = {
-            "user": _user(caller.subject),
+            "user": shown(caller.subject),
             "key": _key(caller.key),
             "plan": _plan(plan),
             "usage": _use(use),
@@ -59,21 +62,21 @@ def add(app: QuartTrio, services: Services) -> None:
 
     async def get_users() -> Response:
         call(_NONE)
-        return reply(answers.UsersView(users=[_user(user) for user in await accounts.users()]))
+        return reply(answers.UsersView(users=[shown(user) for user in await accounts.users()]))
 
     async def add_user() -> Response:
         wish = _USER.read(call(_NONE).body)
         wish.check()
         user = await accounts.add_user(wish.name, wish.role, wish.plan)
-        return reply(_user(user), 201, location=f"{BASE}/users/{user.id}")
+        return reply(shown(user), 201, location=f"{BASE}/users/{user.id}")
 
     async def get_user(user_id: str) -> Response:
         call(_NONE)
-        return reply(_user(await accounts.user(user_id)))
+        return reply(shown(await accounts.user(user_id)))
 
     async def change_user(user_id: str) -> Response:
         change = _CHANGE.read(call(_NONE).body).change()
-        return reply(_user(await accounts.change_user(user_id, change)))
+        return reply(shown(await accounts.change_user(user_id, change)))
 
     async def remove_user(user_id: str) -> Response:
         call(_NONE)
@@ -91,12 +94,12 @@ def add(app: QuartTrio, services: Services) -> None:
     app.add_url_rule(f"{BASE}/users/<user_id>", "remove_user", remove_user, methods=["DELETE"])
 
 
-def _user(user: User) -> answers.UserView:
+def _user(user: User, plan: str) -> answers.UserView:
     return {
         "id": user.id,
         "name": user.name,
         "role": user.role,
-        "plan": user.plan,
+        "plan": plan,
         "createdAt": views.iso(user.created_at),
         "disabled": user.disabled_at is not None,
     }

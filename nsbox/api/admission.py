@@ -16,11 +16,11 @@ from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 from nsbox.plan import edge
 from nsbox.settings import Settings
-from nsbox.store.keys import is_made
+from nsbox.store.keys import can_be_guessed
 
 ACT_FOR = "Nsbox-User"
-#: Keys that are not known, of one address: so many at once, and then one in so many seconds.
-FAILURES, FAILURE_S = 20, 3.0
+#: In so many seconds an address is forgiven all the keys that are not known.
+FORGIVEN_S = 300
 #: Addresses, and keys, that are remembered: some 100 bytes each.
 _MOST_ADDRESSES, _MOST_KEYS = 20_000, 100_000
 
@@ -31,7 +31,10 @@ class Admission:
     def __init__(self, keys: Keys, settings: Settings) -> None:
         self._keys = keys
         self._trusted = edge.trusted(settings.trusted_proxies)
-        self._failures = Buckets(1 / FAILURE_S, FAILURES, _MOST_ADDRESSES)
+        self._failures: Buckets | None = None
+        if settings.auth_failures:
+            rate = settings.auth_failures / FORGIVEN_S
+            self._failures = Buckets(rate, settings.auth_failures, _MOST_ADDRESSES)
         self._rates: Buckets | None = None
         self._policy = b""
         if settings.rate_limit:
@@ -51,12 +54,13 @@ class Admission:
         return origin.address(exchange.scope, self._trusted)
 
     def _known(self, exchange: Exchange) -> Caller:
-        """A preset key may be a word that can be guessed, so an address that has failed too often is not told
-        whether this one is right. A key that nsbox made cannot be guessed: it is let in from anywhere, so
-        that nobody who shares an address with a guesser (a household, a proxy) is locked out by him."""
+        """A short preset key may be guessed, so an address that has failed too often is not told whether this
+        one is right. A random one cannot be: it is let in from anywhere, so that nobody who shares an address
+        with a guesser (a household, a proxy) is locked out by him."""
         headers = exchange.scope["headers"]
-        if len(self._failures) and not is_made(presented_key(headers)):
-            self._check_failures(origin.neighbourhood(self.client(exchange)))
+        # Without buckets, nobody has failed: nothing is worked out.
+        if self._failures and can_be_guessed(presented_key(headers)):
+            self._check(self._failures, origin.neighbourhood(self.client(exchange)))
         try:
             return authenticate(headers, self._keys)
         except Problem as problem:
@@ -66,17 +70,18 @@ class Admission:
 
     def failed(self, exchange: Exchange) -> None:
         """Somebody has shown what opens nothing. Raises ``TOO_MANY_FAILURES`` for one too many."""
-        name = origin.neighbourhood(self.client(exchange))
-        self._check_failures(name)
-        self._failures.take(name, time.monotonic())
+        if self._failures is not None:
+            name = origin.neighbourhood(self.client(exchange))
+            self._check(self._failures, name)
+            self._failures.take(name, time.monotonic())
 
-    def _check_failures(self, name: str) -> None:
-        wait = self._failures.wait(name, time.monotonic())
+    def _check(self, failures: Buckets, name: str) -> None:
+        wait = failures.wait(name, time.monotonic())
         if wait:
             raise Problem(
                 Code.TOO_MANY_FAILURES,
                 "too many keys that are not known came from this address",
-                remedy="wait, or use a key that `nsbox keys create` made",
+                remedy="wait, or use a key of 32 characters or more, such as `nsbox keys create` makes",
                 retryAfterS=ceil(wait),
             )
 

@@ -22,6 +22,11 @@ class Asked(msgspec.Struct, frozen=True):
     body: bytes
     caller: Caller
 
+    @property
+    def key(self) -> str:
+        """The id of the key that asks."""
+        return self.caller.key.id
+
 
 def call(known: frozenset[str]) -> Asked:
     """The request being handled; a query parameter that is not ``known`` is refused."""

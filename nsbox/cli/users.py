@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from nsbox.cli.record import print_table, shown_time, with_table
-from nsbox.model.account import UNLIMITED, Role, User
+from nsbox.model.account import Role, User
 from nsbox.model.errors import HostProblem
 from nsbox.store import keys as key_rows
 from nsbox.store import users as rows
@@ -26,7 +26,7 @@ def users() -> None:
 @users.command()
 @click.argument("name")
 @click.option("--role", type=_ROLES, default=Role.USER.value, show_default=True)
-@click.option("--plan", default=UNLIMITED, show_default=True)
+@click.option("--plan", default="", help="Default: the plan of the settings.")
 @with_table
 def create(table: KeyTable, name: str, role: str, plan: str) -> None:
     """Make a user called NAME and print the id. Keys: `nsbox keys create --user NAME`."""
@@ -64,7 +64,7 @@ def show(table: KeyTable, user: str) -> None:
 @click.argument("user", metavar="USER")
 @click.option("--name")
 @click.option("--role", type=_ROLES)
-@click.option("--plan")
+@click.option("--plan", help="Empty: the plan of the settings.")
 @with_table
 def set_user(table: KeyTable, user: str, name: str | None, role: str | None, plan: str | None) -> None:
     """Change a user's name, role or plan."""
@@ -116,4 +116,4 @@ def _change(table: KeyTable, which: str, members: dict[str, object]) -> None:
 
 def _row(user: User) -> tuple[str, ...]:
     times = (shown_time(user.created_at), shown_time(user.disabled_at))
-    return (user.id, user.name, user.role.value, user.plan, *times)
+    return (user.id, user.name, user.role.value, user.plan or "-", *times)

@@ -34,6 +34,7 @@ DEFAULT_SCOPES = {
     Role.USER: (Scope.SANDBOXES, Scope.FILES),
 }
 FIRST_USER = "admin"
+#: The plan of everybody for whom there is no other.
 UNLIMITED = "unlimited"
 
 
@@ -71,12 +72,13 @@ def good_name(name: str) -> bool:
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose sandboxes, snapshots and keys. ``name`` is for people, and of one user alone."""
+    """Whose sandboxes, snapshots and keys. ``name`` is for people, and of one user alone. ``plan`` is empty
+    where nobody chose one: the user then has the one that everybody has."""
 
     id: str
     name: str
     role: Role = Role.USER
-    plan: str = UNLIMITED
+    plan: str = ""
     created_at: float = 0.0
     disabled_at: float | None = None
 

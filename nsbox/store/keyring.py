@@ -57,6 +57,11 @@ class KeyRing:
         self._read()
         return self._users.get(user_id)
 
+    def plan_of(self, user_id: str) -> str:
+        """The name of the plan that somebody chose for a user; empty where nobody did."""
+        user = self.user(user_id)
+        return "" if user is None else user.plan
+
     def _look_up(self, presented: str) -> Caller | None:
         self._read()
         digest = keys.fingerprint(presented)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import secrets
 import sqlite3
 import time
@@ -37,7 +36,8 @@ KEY_PREFIX = "nsbox_"
 _KEY_BYTES = 32  # 43 characters of unpadded URL-safe base64
 _SHOWN = 12  # characters of a key that are kept to recognise it by
 _PRESET_LENGTH = range(16, 201)
-_MADE = re.compile(KEY_PREFIX + "[A-Za-z0-9_-]{43}")
+#: From this length on a key counts as random: 32 hex digits are 128 bits.
+_RANDOM_LENGTH = 32
 _COLUMNS = ", ".join(KeyRecord.__struct_fields__)
 #: How many keys of one user are kept that are revoked or expired: the oldest go when a new one is made.
 _KEPT_DEAD = 100
@@ -59,9 +59,9 @@ def fingerprint(plaintext: str) -> bytes:
     return hashlib.sha256(plaintext.encode("utf-8", "surrogatepass")).digest()
 
 
-def is_made(plaintext: str) -> bool:
-    """Whether it looks like one of ours, which nobody guesses. A preset key may be a word."""
-    return _MADE.fullmatch(plaintext) is not None
+def can_be_guessed(plaintext: str) -> bool:
+    """Whether it is so short that it may be a word: preset keys may. Ours are random, and longer."""
+    return len(plaintext) < _RANDOM_LENGTH
 
 
 # ---- rows: each function takes the connection, so that several are one transaction of the caller

@@ -74,7 +74,7 @@ CREATE TABLE users (
     disabled_at REAL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO users
-    SELECT 'us_' || lower(hex(randomblob(16))), owner, 'user', 'unlimited', min(created_at), NULL FROM (
+    SELECT 'us_' || lower(hex(randomblob(16))), owner, 'user', '', min(created_at), NULL FROM (
         SELECT owner, created_at FROM keys
         UNION ALL SELECT owner, created_at FROM sandboxes
         UNION ALL SELECT owner, created_at FROM snapshots

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from nsbox.model.account import FIRST_USER, UNLIMITED, Role, User, good_name
+from nsbox.model.account import FIRST_USER, Role, User, good_name
 from nsbox.model.errors import HostProblem
 from nsbox.model.lifecycle import State
 
@@ -32,7 +32,7 @@ class Holdings(NamedTuple):
     snapshots: int
 
 
-def insert(connection: sqlite3.Connection, name: str, role: Role = Role.USER, plan: str = UNLIMITED) -> User:
+def insert(connection: sqlite3.Connection, name: str, role: Role = Role.USER, plan: str = "") -> User:
     """A new user. Raises ``NameTakenError``; ``HostProblem`` for a name that nobody can have."""
     _check(name)
     user = User(id="us_" + secrets.token_hex(16), name=name, role=role, plan=plan, created_at=time.time())

@@ -129,7 +129,14 @@ def test_a_revoked_key_ends_its_terminal(daemon: Daemon, ann: str) -> None:
 
 
 def test_guesses_and_rates(daemon_factory: Callable[..., Daemon]) -> None:
-    one = daemon_factory(settings={"trusted_proxies": "127.0.0.1", "rate_limit": "1", "rate_burst": "20"})
+    one = daemon_factory(
+        settings={
+            "trusted_proxies": "127.0.0.1",
+            "auth_failures": "20",
+            "rate_limit": "1",
+            "rate_burst": "20",
+        }
+    )
     with one.api() as api:
         answers = [
             api.request("GET", "/me", key=f"guess {count}", headers={"X-Forwarded-For": "192.0.2.1"})

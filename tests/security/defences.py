@@ -171,7 +171,7 @@ DEFENCES: Final = (
     ),
     Defence(
         "guesses are bounded", _ADMISSION,
-        "if len(self._failures) and not is_made(", "if False and not is_made(",
+        "if self._failures and can_be_guessed(", "if False and can_be_guessed(",
         ("tests/unit/api/test_admission.py::test_a_guesser_is_told_no_more",),
     ),
     Defence(

@@ -189,6 +189,9 @@ async def test_users(tmp_path: Path) -> None:
         changed = await ours.ask(boss, "PATCH", one, {"name": "anna", "role": "admin", "plan": "pro"})
         assert changed.json() == {**ann, "name": "anna", "role": "admin", "plan": "pro"}
         assert (await ours.ask(boss, "PATCH", one, {"name": "admin"})).code == "name_taken"
+        back = await ours.ask(boss, "PATCH", one, {"plan": ""})
+        assert back.json()["plan"] == "unlimited", "the plan of all who have none"
+        await ours.ask(boss, "PATCH", one, {"plan": "pro"})
         assert (await ours.ask(boss, "PATCH", one, {})).json() == changed.json()
         for wish, field in (({"plan": "No Plan"}, "plan"), ({"role": "god"}, "role"), ({"name": ""}, "name")):
             assert (await ours.ask(boss, "PATCH", one, wish)).json()["field"] == field

@@ -53,6 +53,9 @@ def test_a_users_life(ring: KeyRing) -> None:
     user = ring.user(ann)
     assert user is not None
     assert (user.name, user.role, user.plan) == ("anna", "admin", "pro")
+    assert ring.plan_of(ann) == "pro"
+    out(users("set", "anna", "--plan", ""))
+    assert (ring.plan_of(ann), ring.plan_of("us_none")) == ("", "")
     out(users("disable", "anna"))
     assert ring.find(key) is None
     out(users("enable", ann))

@@ -55,7 +55,7 @@ def test_owners_are_users(table: KeyTable) -> None:
     }
     for user in found.values():
         assert re.fullmatch(r"us_[0-9a-f]{32}", user.id)
-        assert (user.plan, user.disabled_at) == ("unlimited", None)
+        assert (user.plan, user.disabled_at) == ("", None)
         assert user.created_at > 1_795_000_000
     assert users.first_admin(table.connection) == found["admin"]
 
