@@ -64,9 +64,11 @@ from nsbox.service.sweep import Sweep
 from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.service.unlimited import Unlimited
+from nsbox.service.webhooks import Webhooks
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.audit import AuditTable
 from nsbox.store.database import Database, Synchronous
+from nsbox.store.deliveries import DeliveryQueue
 from nsbox.store.keyring import KeyRing
 from nsbox.store.keys import KeyTable
 from nsbox.store.sandboxes import SandboxStore
@@ -160,13 +162,18 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     database = Database(settings.state_dir)
     durable = Database(settings.state_dir, Synchronous.FULL)
     keys = KeyRing(settings.state_dir)
+    webhooks = Webhooks(DeliveryQueue(database), settings.webhooks)
     audit = Audit(AuditTable(database), settings.audit_keep_days, settings.audit_max_events)
     try:
         async with trio.open_nursery() as nursery:
             try:
-                await _serve(orders, database, durable, keys, audit, run_dir, listeners, nursery, first_key)
+                await _serve(
+                    orders, database, durable, keys, audit, webhooks, run_dir, listeners, nursery, first_key
+                )
             finally:
                 await audit.close()  # nobody asks any more, and the record is open still
+                with trio.CancelScope(shield=True):
+                    await webhooks.flush()
             nursery.cancel_scope.cancel()
     finally:
         keys.close()
@@ -181,6 +188,7 @@ async def _serve(
     durable: Database,
     keys: KeyRing,
     audit: Audit,
+    webhooks: Webhooks,
     run_dir: int,
     listeners: Listeners,
     nursery: trio.Nursery,
@@ -204,6 +212,8 @@ async def _serve(
     templates = Templates(settings.default_template, images, files)
     tally = Tally()
     registry.on_move(partial(_count, tally))
+    registry.on_move(webhooks.moved)
+    registry.on_oom(webhooks.out_of_memory)
     commands = Commands(registry, templates, settings, nursery, tally)
     rooms = Rooms(settings.state_dir, settings.storage)
     reserve = Reserve(settings.state_dir, settings.reserve_mb)
@@ -276,6 +286,7 @@ async def _serve(
         meters.watch,
         health.watch,
         audit.watch,
+        webhooks.run,
         sweep.watch,
         images.keep_house,
     ):

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from nsbox.model import domains
 from nsbox.model.errors import HostProblem
+from nsbox.model.happening import Kind
 from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, network_problem, parse_network
 
@@ -81,6 +83,16 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mirrors: tuple[str, ...] = ()
     username: str = ""
     password_file: str = ""
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told what happens. The secret is in a file, so that no setting is one. ``private``: it may be at
+    a private address."""
+
+    url: str
+    secret_file: str
+    events: tuple[Kind, ...] = tuple(Kind)
+    private: bool = False
 
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -175,6 +187,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # the audit log
     audit_keep_days: Positive = 90
     audit_max_events: Annotated[int, Meta(ge=1_000)] = 1_000_000
+    # webhooks
+    webhooks: dict[str, Webhook] = {}
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
@@ -227,6 +241,7 @@ def load(
             f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds"
         ) from error
     _check_networks(settings)
+    _check_webhooks(settings)
     return msgspec.structs.replace(settings, state_dir=os.path.abspath(settings.state_dir))
 
 
@@ -246,6 +261,21 @@ def _check_networks(settings: Settings) -> None:
             raise HostProblem(
                 f"a setting is wrong: network_allow: {value!r} is no network and no name",
                 remedy="see docs/settings.md",
+            )
+
+
+def _check_webhooks(settings: Settings) -> None:
+    for name, hook in settings.webhooks.items():
+        parts = urlsplit(hook.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise HostProblem(
+                f"a setting is wrong: webhooks.{name}: {hook.url!r} is no address of the form https://HOST/PATH",
+                remedy="see docs/settings.md",
+            )
+        if parts.scheme == "http" and not hook.private:
+            raise HostProblem(
+                f"a setting is wrong: webhooks.{name}: http sends what happens readable over the internet",
+                remedy="give an address with https, or set private for one of your own network",
             )
 
 
@@ -271,7 +301,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[field.name] = dict(zip(("low", "high", "default"), numbers, strict=True))
         elif field.type == tuple[str, ...]:
             values[field.name] = [part.strip() for part in text.split(",") if part.strip()]
-        elif field.name == "registries":
+        elif field.name in ("registries", "webhooks"):
             values[field.name] = _from_json(field.name, text)
         else:
             values[field.name] = text

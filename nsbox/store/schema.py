@@ -161,7 +161,20 @@ CREATE TRIGGER audit_kept_is_there BEFORE DELETE ON audit_kept
     BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _AUDIT)
+# What is still to be told to webhooks.
+_DELIVERIES = """
+CREATE TABLE deliveries (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    hook  TEXT NOT NULL,
+    event TEXT NOT NULL,
+    body  BLOB NOT NULL,
+    tries INTEGER NOT NULL,
+    due   REAL NOT NULL
+) STRICT;
+CREATE INDEX deliveries_by_hook ON deliveries (hook, due, id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _AUDIT, _DELIVERIES)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
