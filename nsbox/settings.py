@@ -6,11 +6,11 @@ Order, later wins: the defaults below, ``nsbox.toml``, ``NSBOX_*`` in the enviro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,8 @@ BOOTSTRAP_KEY_VARIABLE = "NSBOX_BOOTSTRAP_KEY"
 ADDRESS_FILE = "address"
 SYSTEM_STATE_DIR = "/var/lib/nsbox"
 SERVICE_USER = "nsbox"
+#: A host, perhaps a port, no user: a password in an address would be a secret in a setting.
+_HOOK_URL = re.compile(r"(https?)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][^\s#]*)?")
 
 MIB = 1024 * 1024
 
@@ -266,13 +268,13 @@ def _check_networks(settings: Settings) -> None:
 
 def _check_webhooks(settings: Settings) -> None:
     for name, hook in settings.webhooks.items():
-        parts = urlsplit(hook.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        found = _HOOK_URL.fullmatch(hook.url)
+        if found is None:
             raise HostProblem(
                 f"a setting is wrong: webhooks.{name}: {hook.url!r} is no address of the form https://HOST/PATH",
                 remedy="see docs/settings.md",
             )
-        if parts.scheme == "http" and not hook.private:
+        if found[1] == "http" and not hook.private:
             raise HostProblem(
                 f"a setting is wrong: webhooks.{name}: http sends what happens readable over the internet",
                 remedy="give an address with https, or set private for one of your own network",
