@@ -24,7 +24,7 @@ from tests.e2e.daemon import SLOWNESS, Daemon
 pytest.importorskip("schemathesis")
 
 #: Examples of each operation. NSBOX_SCHEMATHESIS=50 asks longer, and with another seed each time.
-_EXAMPLES = os.environ.get("NSBOX_SCHEMATHESIS") or "6"
+_EXAMPLES = os.environ.get("NSBOX_SCHEMATHESIS") or "5"
 _SEED = () if "NSBOX_SCHEMATHESIS" in os.environ else ("--seed", "1")
 _SECONDS = 600 if "NSBOX_SCHEMATHESIS" in os.environ else 150
 _CHECKS = (
@@ -40,6 +40,7 @@ _SETTINGS = {
     "pids": "64",
     "images_allowed": "images.invalid/none",
     "network_mode": "off",
+    "rate_limit": "0",
 }
 #: What this host lacks, what is full by then, and what the host has not delegated is told with 503.
 _CONFIG = """
@@ -48,6 +49,8 @@ expected-statuses = ["2xx", "3xx", "4xx", 503]
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, 431, 503]
 """
+#: What other questions are about is not to be ended by one of them.
+_LASTING = ("sandboxId", "processId", "snapshotId")
 JSON = dict[str, Any]
 
 
@@ -66,9 +69,13 @@ def fitted(document: JSON, ids: dict[str, str], spare: str) -> JSON:
     """The document with ids that exist, without what waits for minutes, and with closed answers."""
     for item in document["paths"].values():
         for method, one in item.items():
-            for parameter in one.get("parameters", ()):
+            # An unknown user is told before anything else, also before a method that is not there.
+            one["parameters"] = [each for each in one.get("parameters", ()) if each["name"] != "Nsbox-User"]
+            for parameter in one["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] in ids:
-                    there = spare if method == "delete" else ids[parameter["name"]]
+                    here = ids[parameter["name"]]
+                    ends = method == "delete" or one["operationId"] == "set_timeout"
+                    there = spare if ends and parameter["name"] in _LASTING else here
                     parameter["schema"] = {"type": "string", "enum": [there, f"{there[:-1]}0"]}
     schemas = document["components"]["schemas"]
     conformance.close(schemas)
@@ -87,16 +94,22 @@ def test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise(
         process = api.request("POST", f"/sandboxes/{home.id}/processes", {"command": "echo one"}).json["id"]
         assert api.request("GET", f"/sandboxes/{home.id}/processes/{process}/wait").json["status"] == "exited"
         snapshot = api.request("POST", f"/sandboxes/{home.id}/snapshots").json["id"]
+        user = api.request("POST", "/users", {"name": "spare"}).json["id"]
+        spare_key = api.request("POST", "/keys", {"name": "spare"}).json["id"]
         ids = {"sandboxId": home.id, "processId": process, "snapshotId": snapshot}
+        ids |= {"userId": user, "keyId": spare_key}
         document = fitted(api.request("GET", "//openapi.json").json, ids, spare.id)
+        # Guesses lock out a preset key, and schemathesis guesses; one that nsbox made is let in from anywhere.
+        key = api.request("POST", "/keys", {"name": "schemathesis"}).json["key"]
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     (tmp_path / "schemathesis.toml").write_text(_CONFIG)
+    # One worker: with several, hypothesis compiles in several threads, and Python 3.11 may fail at that.
     asked = subprocess.run(
         [
             sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"),
             "run",
-            str(tmp_path / "openapi.json"), "--url", small_daemon.url, "--workers", "2",
-            "--header", f"Authorization: Bearer {small_daemon.key}", "--checks", _CHECKS,
+            str(tmp_path / "openapi.json"), "--url", small_daemon.url, "--workers", "1",
+            "--header", f"Authorization: Bearer {key}", "--checks", _CHECKS,
             "--exclude-operation-id", "attach_process", "--max-examples", _EXAMPLES, *_SEED,
             "--request-timeout", str(30 * SLOWNESS), "--continue-on-failure", "--no-color",
         ],
@@ -106,5 +119,8 @@ def test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise(
     (tmp_path / "told").write_text(told)
     assert asked.returncode == 0, told[-20_000:]
     print(told[told.rfind("SUMMARY") :])
+    with small_daemon.api(key) as api:  # nothing was asked in vain
+        assert api.request("GET", f"/sandboxes/{home.id}").json["status"] == "running"
+    assert "Rate limited" not in told
     assert "Traceback" not in small_daemon.log()
     assert "incident" not in re.sub(r"incident \w+: HostProblem.*", "", small_daemon.log())
