@@ -3,7 +3,7 @@
 Text frames are JSON, one object each, told apart by ``type``. A binary frame from us is one byte of channel
 (1 stdout, 2 stderr), eight of the offset of its first byte in the log, then the bytes; one to us is the byte
 0 and what goes to stdin. Who comes back gives the offset behind the last byte it has: ``?offset=``. Nothing
-ends because somebody leaves.
+ends because somebody leaves who has not asked for that (``leaving``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
-from nsbox.api import query, schema, streaming, views
+from nsbox.api import leaving, query, schema, streaming, views
 from nsbox.api.auth import authenticate
 from nsbox.api.exchange import Exchange, Receive, Scope, Send
 from nsbox.api.problems import tell
@@ -25,7 +25,7 @@ from nsbox.api.websocket import ROUTE
 from nsbox.host.logs import Piece
 from nsbox.model.errors import Code, Problem
 
-_KNOWN = frozenset({"offset"})
+_KNOWN = frozenset({"offset", leaving.NAME})
 _ENCODER = msgspec.json.Encoder()
 _HEAD = struct.Struct(">BQ")
 _STDIN = 0
@@ -65,7 +65,7 @@ class Attach:
         """One connection, from the handshake to its end. Raises nothing but cancellation."""
         exchange = Exchange(scope, receive, send)
         try:
-            owner, place, begin = self._admit(exchange)
+            owner, place, begin, kill = self._admit(exchange)
             follower = await self._services.commands.follow(owner, *place, begin, text=False)
         except Exception as error:
             told = tell(error)
@@ -77,10 +77,13 @@ class Attach:
         offered = scope["subprotocols"]
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        await _Session(self._services, owner, place, receive, send).run(follower)
+        leash = leaving.Leash(self._services.commands, place[0], kill=kill)
+        leash.hold(place[1])
+        await _Session(self._services, owner, place, receive, send, leash).run(follower)
 
-    def _admit(self, exchange: Exchange) -> tuple[str, tuple[str, str], int]:
-        """Who it is, which process, from where. Raises ``Problem``.
+    def _admit(self, exchange: Exchange) -> tuple[str, tuple[str, str], int, bool]:
+        """Who it is, which process, from where, and whether that is to end when the client leaves. Raises
+        ``Problem``.
 
         A page of another site can have a browser make this request, but it can neither add a header nor know
         a ticket, and cookies are not looked at. A ticket is bound to the origin of its page besides.
@@ -106,16 +109,22 @@ class Attach:
         if offered and PROTOCOL not in offered:
             raise Problem(Code.INVALID_REQUEST, f"the sub-protocol is {PROTOCOL}")
         asked = query.parse(exchange.scope["query_string"], _KNOWN)
-        return owner, place, streaming.offset(exchange, asked)
+        return owner, place, streaming.offset(exchange, asked), leaving.kills(asked)
 
 
 class _Session:
     """One client on one process."""
 
     def __init__(
-        self, services: Services, owner: str, place: tuple[str, str], receive: Receive, send: Send
+        self,
+        services: Services,
+        owner: str,
+        place: tuple[str, str],
+        receive: Receive,
+        send: Send,
+        leash: leaving.Leash,
     ) -> None:
-        self._commands = services.commands
+        self._commands, self._leash = services.commands, leash
         self._owner, self._place = owner, place
         self._receive, self._send = receive, send
         self._typed = bytearray()
@@ -137,6 +146,7 @@ class _Session:
                 nursery.cancel_scope.cancel()
         except* _CutError as cut:
             first = cut.exceptions[0]
+            await self._leash.let_go()
             await self._end(getattr(first, "code", _VIOLATION), str(first))
         except* Exception as error:
             await self._problem(error)
@@ -173,6 +183,7 @@ class _Session:
                 raise _CutError(_VIOLATION, "a binary message to a process begins with the byte 0")
             else:
                 self._put(data[1:])
+        await self._leash.let_go()
         scope.cancel()
 
     def _put(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import idempotency, query, schema, streaming, views
+from nsbox.api import idempotency, leaving, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -19,7 +19,7 @@ from nsbox.settings import Settings
 
 _EXEC = re.compile(f"{BASE}/sandboxes/([^/]+)/exec")
 _RUN = schema.Reader(schema.RunCommand)
-_KNOWN = frozenset({"stream", "offset"})
+_KNOWN = frozenset({"stream", "offset", leaving.NAME})
 
 
 def route(commands: CommandsService, bodies: JsonBodies, settings: Settings) -> RawRoute:
@@ -40,19 +40,28 @@ async def _handle(
         raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
+    leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
     if query.flag(asked, "stream"):
-        await _stream(commands, exchange, owner, match[1], spec, streaming.offset(exchange, asked))
+        begin = streaming.offset(exchange, asked)
+        async with leash:
+            await _stream(commands, exchange, owner, match[1], spec, begin, leash)
         return
     if "offset" in asked:
         raise Problem(Code.INVALID_REQUEST, "offset goes with stream=true", field="offset")
     request = idempotency.request(_key(exchange), "exec", spec)
-    async with exchange.while_client_waits():
-        outcome = await commands.run(owner, match[1], spec, request)
+    async with leash, exchange.while_client_waits():
+        outcome = await commands.run(owner, match[1], spec, request, leash.hold)
     await exchange.answer_json(views.result(outcome, spec.encoding))
 
 
 async def _stream(
-    commands: CommandsService, exchange: Exchange, owner: str, sandbox_id: str, spec: CommandSpec, begin: int
+    commands: CommandsService,
+    exchange: Exchange,
+    owner: str,
+    sandbox_id: str,
+    spec: CommandSpec,
+    begin: int,
+    leash: leaving.Leash,
 ) -> None:
     """A client that lost its connection may as well ask again, with the same Idempotency-Key and the last id:
     it gets the rest of what it was getting."""
@@ -65,6 +74,7 @@ async def _stream(
             remedy="ask for /processes/ID/logs?follow=true, or send the first request's Idempotency-Key",
         )
     follower = await commands.stream(owner, sandbox_id, spec, begin, request)
+    leash.hold(follower.process().id)
     await streaming.as_events(exchange, follower, spec.encoding)
 
 

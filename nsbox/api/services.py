@@ -212,9 +212,15 @@ class CommandsService(Protocol):
     """Commands in a sandbox. ``spec.argv`` is empty for a string: the service adds the template's shell."""
 
     async def run(
-        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+        self,
+        owner: str,
+        sandbox_id: str,
+        spec: CommandSpec,
+        request: Request | None = None,
+        begun: Callable[[str], None] = ...,
     ) -> CommandResult:
-        """Run to the end and give the result; of a ``request`` that was made before, the first one's."""
+        """Run to the end and give the result; of a ``request`` that was made before, the first one's.
+        ``begun`` is told its id."""
         ...
 
     async def start(
@@ -233,6 +239,10 @@ class CommandsService(Protocol):
         self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool
     ) -> FollowerService:
         """Follow the output of a command that is known by its id. ``text``: pieces end between characters."""
+        ...
+
+    async def cut(self, sandbox_id: str, key: str) -> None:
+        """End a command that a client has run or followed, and left. Waits for nothing."""
         ...
 
     async def get(self, owner: str, sandbox_id: str, key: str) -> Process:

@@ -280,7 +280,8 @@ def _output(data: bytes, encoding: Encoding) -> str:
 
 
 def process(record: Process) -> JSON:
-    """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
+    """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept.
+    ``cpuMs`` and ``memoryBytes`` of one that runs are None where nobody has asked, or can be told."""
     view: JSON = {
         "pid": record.pid or None,
         "command": record.command,
@@ -293,7 +294,9 @@ def process(record: Process) -> JSON:
         "logEnd": record.log_end,
         "stdin": "open" if record.stdin_open else "closed",
     }
-    return view if record.running else view | process_end(record)
+    if record.running:
+        return view | {"cpuMs": record.cpu_ms, "memoryBytes": record.memory}
+    return view | process_end(record)
 
 
 def process_end(record: Process) -> JSON:

@@ -41,6 +41,8 @@ from nsbox.wire.messages import (
     KillAll,
     Killed,
     Launch,
+    Measure,
+    Measured,
     Message,
     Prepare,
     Ready,
@@ -299,6 +301,8 @@ class Init:
                 self._send(Killed(key, self.commands.signal(command, number)))
             case KillAll(key):
                 self._send(Killed(key, processes.kill_all(self.commands.own)))
+            case Measure(key):
+                self._send(Measured(key, self.commands.measured()))
             case Forget(key):
                 self.commands.forget(key)
             case CloseInput(key):

@@ -348,6 +348,14 @@ class Job:
         """End it, and return when it has ended. Raises ``Unresponsive``."""
         await self._kill(box, self.ended.wait)
 
+    async def cut(self) -> None:
+        """End it, without waiting: in a sandbox that is paused, when that is resumed."""
+        if self._inside is not None and self.begun.is_set() and not self.ended.is_set():
+            try:
+                await self._inside.kill(self.key)
+            except Unresponsive:
+                pass  # it is over with that sandbox anyway
+
     def follow(self, who: Follows) -> None:
         """Until ``unfollow``, have ``news`` set when there is some."""
         self._followers.add(who)
