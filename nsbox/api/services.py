@@ -375,12 +375,14 @@ class SnapshotsService(Protocol):
         """Whether it is on disk."""
         ...
 
-    async def take(self, owner: str, sandbox_id: str, name: str, *, must_stand: bool) -> Snapshot:
-        """Returning means that it is whole; when it raises, nothing is left."""
+    async def take(
+        self, owner: str, sandbox_id: str, name: str, *, must_stand: bool, request: Request | None = None
+    ) -> Snapshot:
+        """Returning means that it is whole; when it raises, nothing is left. Once for a ``request``."""
         ...
 
     async def fork(
-        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec, request: Request | None = None
     ) -> tuple[list[Sandbox], Snapshot]:
         """So many sandboxes like one, or none; and what is known of the copy."""
         ...

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from quart import Response
+import msgspec
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import query, schema, views
+from nsbox.api import idempotency, query, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import Asked, call, reply
 from nsbox.api.services import Services
 from nsbox.model.errors import Code, Problem
+from nsbox.model.request import Request
 from nsbox.model.snapshot import Snapshot
 from nsbox.settings import Settings
 
@@ -34,7 +36,10 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         asked = call(_NONE)
         wish = _TAKE.read(asked.body)
         wish.check()
-        record = await snapshots.take(asked.owner, sandbox_id, wish.name, must_stand=wish.consistent)
+        once = _once(f"snapshot {sandbox_id}", wish)
+        record = await snapshots.take(
+            asked.owner, sandbox_id, wish.name, must_stand=wish.consistent, request=once
+        )
         return reply(view(record), 201, location=f"{BASE}/snapshots/{record.id}")
 
     async def of_sandbox(sandbox_id: str) -> Response:
@@ -46,7 +51,8 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish = _FORK.read(asked.body)
         count = wish.number()
         source = await services.sandboxes.get(asked.owner, sandbox_id)
-        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, wish.spec(settings, source))
+        once = _once(f"fork {sandbox_id}", wish)
+        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, wish.spec(settings, source), once)
         assert cut.cut is not None
         network = services.network.state()
         told = {
@@ -86,6 +92,10 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     app.add_url_rule(one, "get_snapshot", get, methods=["GET"])
     app.add_url_rule(one, "remove_snapshot", remove, methods=["DELETE"])
     app.add_url_rule(f"{one}/diff", "diff_snapshot", diff_snapshot, methods=["GET"])
+
+
+def _once(kind: str, wish: msgspec.Struct) -> Request | None:
+    return idempotency.request(request.headers.get(idempotency.HEADER), kind, wish)
 
 
 def _page(asked: Asked) -> tuple[str, int]:

@@ -58,7 +58,14 @@ CREATE TABLE snapshots (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS)
+# What an Idempotency-Key has made is found by it. Bodies are blobs, and JSON functions take text.
+_REQUESTS = """
+ALTER TABLE sandboxes ADD COLUMN request_key TEXT;
+UPDATE sandboxes SET request_key = json_extract(CAST(body AS TEXT), '$.request.key');
+CREATE INDEX sandboxes_by_request ON sandboxes (owner, request_key) WHERE request_key IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _REQUESTS)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
