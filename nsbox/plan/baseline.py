@@ -61,8 +61,8 @@ RLIMITS = {
 SHM_BYTES = 64 << 20
 
 
-#: Made once. A tuple of a generator is made larger and cut to its size, and CPython keeps what was cut when it
-#: is let go, 2,000 of each size: keeper would grow with every blank until then.
+#: Made once. A tuple of a generator is made larger and cut to its size, and CPython keeps what was cut when
+#: it is let go, 2,000 of each size: keeper would grow with every blank until then.
 _PREPARE = Prepare(
     devices=DEVICES,
     masked=MASKED,
