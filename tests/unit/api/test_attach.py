@@ -1,5 +1,5 @@
-"""The frames of a connection to a process: whatever a client sends, in whatever pieces, and whatever the process
-writes."""
+"""The frames of a connection to a process: whatever a client sends, in whatever pieces, and whatever the
+process writes."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ _TEXT = st.one_of(
 
 @given(st.lists(st.one_of(_BINARY, _TEXT), max_size=12), st.lists(st.integers(1, 7), max_size=20))
 def test_stdin_is_what_was_sent_for_it(said: list[bytes | str], pieces: list[int]) -> None:
-    """Byte by byte and in order, up to the first message that is against the rules, and nothing of it ends the
-    process or anybody else's connection."""
+    """Byte by byte and in order, up to the first message that is against the rules, and nothing of it ends
+    the process or anybody else's connection."""
     wire, commands = Wire(said), Commands(pieces)
     session(wire, commands, Follower([], ends=False))
     wanted, broken = bytearray(), False
