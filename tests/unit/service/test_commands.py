@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -689,3 +690,39 @@ async def test_an_init_that_does_not_measure_holds_nobody_up(
     begun = trio.current_time()
     assert await service.commands.list("ann", sandbox.id) == [one]
     assert trio.current_time() - begun < 3
+
+
+async def test_an_adopted_command_that_could_not_be_started(
+    service: Service, sandbox: Sandbox, survivor: Survivor
+) -> None:
+    """init had not told when the api before us died."""
+    adopt(service, sandbox, survivor)
+    survivor.slot.fill(Refused(survivor.key, "fork", 11, "why"), [])
+    survivor.let_go()
+    with pytest.raises(Problem) as caught:
+        await service.commands.wait("ann", sandbox.id, survivor.key, 30)
+    assert caught.value.code is Code.SANDBOX_EXHAUSTED
+    await until(lambda: service.commands._active == {})
+    assert await service.commands.list("ann", sandbox.id, everything=True) == []
+
+
+@pytest.mark.parametrize("where", ["__init__", "begin"])
+async def test_a_command_that_cannot_be_seen_to(
+    service: Service, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A host that runs short costs that command, and not this process with everybody's."""
+
+    def short(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    monkeypatch.setattr(jobs.Recorder, where, short)
+    run = await begin(service, sandbox)
+    with pytest.raises(Problem) as caught:
+        await run.outcome()
+    assert caught.value.code is Code.HOST_LACKS
+    monkeypatch.undo()
+    assert ("kill", run.key) in run.box.log
+    await run.settled()
+    run = await begin(service, sandbox)
+    run.box.exit()
+    assert (await run.outcome()).outcome is Outcome.EXITED
