@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -120,11 +121,9 @@ class Wire:
 def session(wire: Wire, commands: Commands, follower: Follower, *, kill: bool = False) -> None:
     """One whole connection."""
 
-    class Services:
-        pass
-
-    services: Any = Services()
-    services.commands = commands
+    caller = SimpleNamespace(owner="us_ann", key=SimpleNamespace(id="key_1"))
+    keys = SimpleNamespace(caller=lambda key_id: caller)
+    services: Any = SimpleNamespace(commands=commands, keys=keys)
     leash = Leash(services.commands, PLACE[0], kill=kill)
     leash.hold(PLACE[1])
 
@@ -132,7 +131,8 @@ def session(wire: Wire, commands: Commands, follower: Follower, *, kill: bool = 
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(
-                    _Session(services, "ann", PLACE, wire.receive, wire.send, leash).run, follower
+                    _Session(services, cast("Any", caller), PLACE, wire.receive, wire.send, leash).run,
+                    follower,
                 )
                 await trio.testing.wait_all_tasks_blocked()
                 wire.stays.set()
