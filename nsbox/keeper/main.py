@@ -27,7 +27,6 @@ from nsbox.keeper.pool import Pool
 from nsbox.keeper.zygote import Zygote
 from nsbox.kernel import capabilities, journal, libc, mounts, seccomp
 from nsbox.kernel.cgroup import Cgroup
-from nsbox.kernel.spread import spread
 from nsbox.wire.framing import WireError
 from nsbox.wire.messages import TO_KEEPER, Message
 
@@ -265,7 +264,6 @@ def main(arguments: list[str]) -> int:
     os.chdir(config.state_dir)
     for folder in layout.FOLDERS:
         os.makedirs(folder, 0o700, exist_ok=True)
-    spread(layout.LAYERS)
     _clear_leftovers(config)
     loop = Loop(config)
     # A collection would write to every object's header and so copy the pages that all inits share.

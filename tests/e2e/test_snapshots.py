@@ -425,20 +425,3 @@ def _comparable(rows: JSON) -> JSON:
 def run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (command, done.stderr)
-
-
-def test_layers_are_spread_over_the_disk(daemon: Daemon) -> None:
-    """Each in another part of an ext4, however many snapshots were removed a moment ago."""
-    if shutil.which("lsattr") is None:
-        pytest.skip("no lsattr")
-    shown = subprocess.run(
-        ["lsattr", "-d", f"{daemon.state_dir}/layers"], capture_output=True, text=True, check=False
-    )
-    if shown.returncode:
-        pytest.skip(f"this file system has no flags: {shown.stderr.strip()}")
-    with open("/proc/self/mounts", encoding="utf-8") as file:
-        kinds = {fields[1]: fields[2] for line in file if (fields := line.split())}
-    mounts = [one for one in kinds if daemon.state_dir.startswith(one.rstrip("/") + "/")]
-    if kinds[max(mounts, key=len)] != "ext4":
-        pytest.skip("the flag is ext4's")
-    assert "T" in shown.stdout.split()[0]
