@@ -45,6 +45,14 @@ def daemon() -> Iterator[Daemon]:
         shared.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_zombies_are_left() -> Iterator[None]:
+    """After the scenarios of each file, in every daemon that still runs."""
+    yield
+    for one in list(Daemon.running):
+        one.check_zombies()
+
+
 @pytest.fixture
 def api(daemon: Daemon) -> Iterator[Api]:
     """A client with a key that is in force."""
@@ -97,6 +105,8 @@ def daemon_factory() -> Iterator[DaemonFactory]:
     made: list[Daemon] = []
     try:
         yield _factory(made)
+        for one in made:
+            one.check_zombies()
     finally:
         for one in reversed(made):
             one.close()

@@ -3,7 +3,7 @@
 Text frames are JSON, one object each, told apart by ``type``. A binary frame from us is one byte of channel
 (1 stdout, 2 stderr), eight of the offset of its first byte in the log, then the bytes; one to us is the byte
 0 and what goes to stdin. Who comes back gives the offset behind the last byte it has: ``?offset=``. Nothing
-ends because somebody leaves.
+ends because somebody leaves who has not asked for that (``leaving``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
-from nsbox.api import parameters, query, schema, scopes, streaming, views
+from nsbox.api import leaving, parameters, query, schema, scopes, streaming, views
 from nsbox.api.admission import Admission
 from nsbox.api.audit import Recorder
 from nsbox.api.exchange import Exchange, Receive, Scope, Send
@@ -27,7 +27,7 @@ from nsbox.host.logs import Piece
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
-_KNOWN = parameters.names((parameters.OFFSET,))
+_KNOWN = parameters.names(parameters.ATTACH)
 _ENCODER = msgspec.json.Encoder()
 _HEAD = struct.Struct(">BQ")
 _STDIN = 0
@@ -70,7 +70,7 @@ class Attach:
         """One connection, from the handshake to its end. Raises nothing but cancellation."""
         exchange = Exchange(scope, receive, send)
         try:
-            caller, place, begin = self._admit(exchange)
+            caller, place, begin, kill = self._admit(exchange)
             exchange.caller = caller
             follower = await self._services.commands.follow(caller.owner, *place, begin, text=False)
         except Exception as error:
@@ -83,10 +83,13 @@ class Attach:
         offered = scope["subprotocols"]
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        await _Session(self._services, caller, place, receive, send).run(follower)
+        leash = leaving.Leash(self._services.commands, place[0], kill=kill)
+        leash.hold(place[1])
+        await _Session(self._services, caller, place, receive, send, leash).run(follower)
 
-    def _admit(self, exchange: Exchange) -> tuple[Caller, tuple[str, str], int]:
-        """Who it is, which process, from where. Raises ``Problem``.
+    def _admit(self, exchange: Exchange) -> tuple[Caller, tuple[str, str], int, bool]:
+        """Who it is, which process, from where, and whether that is to end when the client leaves. Raises
+        ``Problem``.
 
         A page of another site can have a browser make this request, but it can neither add a header nor know
         a ticket, and cookies are not looked at. A ticket is bound to the origin of its page besides.
@@ -113,7 +116,7 @@ class Attach:
         if offered and PROTOCOL not in offered:
             raise Problem(Code.INVALID_REQUEST, f"the sub-protocol is {PROTOCOL}")
         asked = query.parse(exchange.scope["query_string"], _KNOWN)
-        return caller, place, streaming.offset(exchange, asked)
+        return caller, place, streaming.offset(exchange, asked), leaving.kills(asked)
 
     def _by_ticket(
         self, exchange: Exchange, ticket: str, place: tuple[str, str], origin: str | None
@@ -132,9 +135,15 @@ class _Session:
     """One client on one process."""
 
     def __init__(
-        self, services: Services, caller: Caller, place: tuple[str, str], receive: Receive, send: Send
+        self,
+        services: Services,
+        caller: Caller,
+        place: tuple[str, str],
+        receive: Receive,
+        send: Send,
+        leash: leaving.Leash,
     ) -> None:
-        self._commands = services.commands
+        self._commands, self._leash = services.commands, leash
         self._keys, self._key_id = services.keys, caller.key.id
         self._owner, self._place = caller.owner, place
         self._receive, self._send = receive, send
@@ -157,6 +166,7 @@ class _Session:
                 nursery.cancel_scope.cancel()
         except* _CutError as cut:
             first = cut.exceptions[0]
+            await self._leash.let_go()
             await self._end(getattr(first, "code", _VIOLATION), str(first))
         except* Exception as error:
             await self._problem(error)
@@ -200,6 +210,7 @@ class _Session:
                 raise _CutError(_VIOLATION, "a binary message to a process begins with the byte 0")
             else:
                 self._put(data[1:])
+        await self._leash.let_go()
         scope.cancel()
 
     def _put(self, data: bytes) -> None:

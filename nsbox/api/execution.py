@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import idempotency, parameters, query, schema, streaming, views
+from nsbox.api import idempotency, leaving, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -39,19 +39,28 @@ async def _handle(
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
+    leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
     if parameters.STREAM.of(asked):
-        await _stream(commands, exchange, owner, match[1], spec, streaming.offset(exchange, asked))
+        begin = streaming.offset(exchange, asked)
+        async with leash:
+            await _stream(commands, exchange, owner, match[1], spec, begin, leash)
         return
     if "offset" in asked:
         raise Problem(Code.INVALID_REQUEST, "offset goes with stream=true", field="offset")
     request = idempotency.request(_key(exchange), "exec", spec)
-    async with exchange.while_client_waits():
-        outcome = await commands.run(owner, match[1], spec, request)
+    async with leash, exchange.while_client_waits():
+        outcome = await commands.run(owner, match[1], spec, request, leash.hold)
     await exchange.answer_json(views.result(outcome, spec.encoding))
 
 
 async def _stream(
-    commands: CommandsService, exchange: Exchange, owner: str, sandbox_id: str, spec: CommandSpec, begin: int
+    commands: CommandsService,
+    exchange: Exchange,
+    owner: str,
+    sandbox_id: str,
+    spec: CommandSpec,
+    begin: int,
+    leash: leaving.Leash,
 ) -> None:
     """A client that lost its connection may as well ask again, with the same Idempotency-Key and the last id:
     it gets the rest of what it was getting."""
@@ -64,6 +73,7 @@ async def _stream(
             remedy="ask for /processes/ID/logs?follow=true, or send the first request's Idempotency-Key",
         )
     follower = await commands.stream(owner, sandbox_id, spec, begin, request)
+    leash.hold(follower.process().id)
     await streaming.as_events(exchange, follower, spec.encoding)
 
 

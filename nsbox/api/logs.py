@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import events, parameters, query, streaming
+from nsbox.api import events, leaving, parameters, query, streaming
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
@@ -37,18 +37,25 @@ async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> 
         parameters.ONE_STREAM.of(asked),
     )
     limit = parameters.LOG_LIMIT.of(asked)
+    follow = follow or (events.wanted(exchange) and not raw)
+    if leaving.kills(asked) and not follow:
+        raise Problem(Code.INVALID_FIELD, f"{leaving.NAME} goes with follow=true", field=leaving.NAME)
+    leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
+    leash.hold(match[2])
     if not await _no_body(exchange):
         raise Problem(Code.INVALID_REQUEST, "the request has a body, and none is taken")
     if raw:
         follower = await commands.follow(owner, match[1], match[2], begin, text=False)
-        await streaming.as_bytes(exchange, follower, stream, wait=follow)
+        async with leash:
+            await streaming.as_bytes(exchange, follower, stream, wait=follow)
         return
     if stream is not None:
         raise Problem(Code.INVALID_FIELD, "stream goes with raw=true", field="stream")
     text = how is Encoding.UTF8
     follower = await commands.follow(owner, match[1], match[2], begin, text=text)
-    if follow or events.wanted(exchange):
-        await streaming.as_events(exchange, follower, how)
+    if follow:
+        async with leash:
+            await streaming.as_events(exchange, follower, how)
     else:
         await streaming.as_json(exchange, follower, how, limit)
 

@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 from typing import Any, NamedTuple
@@ -16,6 +17,14 @@ from nsbox.model.errors import Code, HostProblem, Problem
 
 MEDIA_TYPE = b"application/problem+json"
 _logger = logging.getLogger(__name__)
+
+#: Descriptors, memory, space; and a disk that does not work.
+_SHORTAGES = frozenset(
+    {
+        *{errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN},
+        *{errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS},
+    }
+)
 _ENCODER = msgspec.json.Encoder()
 _DETAIL_LENGTH = 1_000
 _CHALLENGE = 'Bearer realm="nsbox"'
@@ -165,8 +174,8 @@ def _as_problem(error: BaseException) -> Problem:
     if isinstance(found, Problem):
         return found
     incident = secrets.token_hex(6)
-    lacking = _first(error, HostProblem)
-    if isinstance(lacking, HostProblem):
+    lacking = _first(error, HostProblem) or _shortage(error)
+    if lacking is not None:
         # Its sentence names paths of the host: for the operator's log, not for a tenant.
         _logger.error("incident %s: %s", incident, lacking, exc_info=error)
         code, detail = Code.HOST_LACKS, "The host lacks something; the operator's log tells what."
@@ -174,6 +183,14 @@ def _as_problem(error: BaseException) -> Problem:
         _logger.error("incident %s", incident, exc_info=error)
         code, detail = Code.INTERNAL, "Something unforeseen happened; the operator's log tells what."
     return Problem(code, detail, remedy=f"tell the operator the incident: {incident}", incident=incident)
+
+
+def _shortage(error: BaseException) -> BaseException | None:
+    """An error of the system, which nobody has said more of, that tells what the host is short of."""
+    found = _first(error, OSError)
+    if isinstance(found, OSError) and found.errno in _SHORTAGES:
+        return found
+    return _first(error, MemoryError)
 
 
 def _first(error: BaseException, kind: type[Exception]) -> BaseException | None:

@@ -219,9 +219,15 @@ class CommandsService(Protocol):
     """Commands in a sandbox. ``spec.argv`` is empty for a string: the service adds the template's shell."""
 
     async def run(
-        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+        self,
+        owner: str,
+        sandbox_id: str,
+        spec: CommandSpec,
+        request: Request | None = None,
+        begun: Callable[[str], None] = ...,
     ) -> CommandResult:
-        """Run to the end and give the result; of a ``request`` that was made before, the first one's."""
+        """Run to the end and give the result; of a ``request`` that was made before, the first one's.
+        ``begun`` is told its id."""
         ...
 
     async def start(
@@ -240,6 +246,10 @@ class CommandsService(Protocol):
         self, owner: str, sandbox_id: str, key: str, offset: int, *, text: bool
     ) -> FollowerService:
         """Follow the output of a command that is known by its id. ``text``: pieces end between characters."""
+        ...
+
+    async def cut(self, sandbox_id: str, key: str) -> None:
+        """End a command that a client has run or followed, and left. Waits for nothing."""
         ...
 
     async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
@@ -372,12 +382,14 @@ class SnapshotsService(Protocol):
         """Whether it is on disk."""
         ...
 
-    async def take(self, owner: str, sandbox_id: str, name: str, *, must_stand: bool) -> Snapshot:
-        """Returning means that it is whole; when it raises, nothing is left."""
+    async def take(
+        self, owner: str, sandbox_id: str, name: str, *, must_stand: bool, request: Request | None = None
+    ) -> Snapshot:
+        """Returning means that it is whole; when it raises, nothing is left. Once for a ``request``."""
         ...
 
     async def fork(
-        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec, request: Request | None = None
     ) -> tuple[list[Sandbox], Snapshot]:
         """So many sandboxes like one, or none; and what is known of the copy."""
         ...

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import msgspec
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import answers, parameters, schema, views
+from nsbox.api import answers, idempotency, parameters, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import Asked, call, reply
 from nsbox.api.services import Services
+from nsbox.model.request import Request
 from nsbox.model.snapshot import Snapshot
 from nsbox.settings import Settings
 
@@ -31,7 +32,10 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         asked = call(_NONE)
         wish = _TAKE.read(asked.body)
         wish.check()
-        record = await snapshots.take(asked.owner, sandbox_id, wish.name, must_stand=wish.consistent)
+        once = _once(f"snapshot {sandbox_id}", wish)
+        record = await snapshots.take(
+            asked.owner, sandbox_id, wish.name, must_stand=wish.consistent, request=once
+        )
         return reply(view(record), 201, location=f"{BASE}/snapshots/{record.id}")
 
     async def of_sandbox(sandbox_id: str) -> Response:
@@ -44,7 +48,8 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         count = wish.number()
         source = await services.sandboxes.get(asked.owner, sandbox_id)
         spec = msgspec.structs.replace(wish.spec(settings, source), key=asked.key)
-        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, spec)
+        once = _once(f"fork {sandbox_id}", wish)
+        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, spec, once)
         assert cut.cut is not None
         network = services.network.state()
         told: answers.ForkedView = {
@@ -84,6 +89,10 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     app.add_url_rule(one, "get_snapshot", get, methods=["GET"])
     app.add_url_rule(one, "remove_snapshot", remove, methods=["DELETE"])
     app.add_url_rule(f"{one}/diff", "diff_snapshot", diff_snapshot, methods=["GET"])
+
+
+def _once(kind: str, wish: msgspec.Struct) -> Request | None:
+    return idempotency.request(request.headers.get(idempotency.HEADER), kind, wish)
 
 
 def _page(asked: Asked) -> tuple[str, int]:

@@ -280,7 +280,8 @@ def _output(data: bytes, encoding: Encoding) -> str:
 
 
 def process(record: Process) -> answers.ProcessView:
-    """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
+    """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept.
+    ``cpuMs`` and ``memoryBytes`` of one that runs are None where nobody has asked, or can be told."""
     view: answers.ProcessView = {
         "pid": record.pid or None,
         "command": record.command,
@@ -292,16 +293,18 @@ def process(record: Process) -> answers.ProcessView:
         "logStart": record.log_start,
         "logEnd": record.log_end,
         "stdin": "open" if record.stdin_open else "closed",
+        "cpuMs": record.cpu_ms,
     }
-    if not record.running:
-        view["exitCode"] = record.exit_code
-        view["signal"] = record.signal
-        view["outcome"] = record.outcome
-        view["timedOut"] = record.outcome is Outcome.TIMED_OUT
-        view["durationMs"] = record.duration_ms
-        view["endedAt"] = None if record.ended_at is None else iso(record.ended_at)
-        view["cpuMs"] = record.cpu_ms
-        view["peakMemoryKb"] = record.peak_kb
+    if record.running:
+        view["memoryBytes"] = record.memory
+        return view
+    view["exitCode"] = record.exit_code
+    view["signal"] = record.signal
+    view["outcome"] = record.outcome
+    view["timedOut"] = record.outcome is Outcome.TIMED_OUT
+    view["durationMs"] = record.duration_ms
+    view["endedAt"] = None if record.ended_at is None else iso(record.ended_at)
+    view["peakMemoryKb"] = record.peak_kb
     return view
 
 

@@ -75,6 +75,8 @@ class Socket:
             if secure:
                 context = ssl.create_default_context()
                 self._sock = context.wrap_socket(self._sock, server_hostname=parts.hostname)
+        except ssl.SSLCertVerificationError as error:  # it will not be another one in a second
+            raise Refused(0, f"its certificate is not trusted: {error.verify_message}") from error
         except OSError as error:
             raise Lost(str(error)) from error
         protocols = [value for name, value in headers if name.lower() == "sec-websocket-protocol"]

@@ -1,8 +1,10 @@
 """api's side of the conversation with a sandbox's init, which what runs inside may have taken over."""
 
 import os
+import re
 import socket
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -25,6 +27,8 @@ from nsbox.wire.messages import (
     Kill,
     KillAll,
     Killed,
+    Measure,
+    Measured,
     Message,
     Refused,
     Resize,
@@ -39,6 +43,16 @@ _PATIENCE = 10.0
 _MOST_ADOPTED = 2_000
 #: What is kept of a command: the read ends of its outputs, and then perhaps the write end of its stdin.
 _OUTPUTS = 2
+#: A row of Measured. So many digits fit a whole number of JSON that everybody reads.
+_ROW = re.compile(r"(\S{1,64}) ([0-9]{1,15}) ([0-9]{1,15})")
+
+
+class Use(NamedTuple):
+    """What a command uses, with all it has started: milliseconds of processor time so far, bytes of memory
+    now."""
+
+    cpu_ms: int
+    memory: int
 
 
 class Refusal(Exception):
@@ -179,7 +193,7 @@ class Box:
             elif (ended := self._exits.pop(message.key, None)) is not None:
                 ended.fill(message, [])
             return False
-        if isinstance(message, Started | Refused | Killed | AgentReady | Dialled):
+        if isinstance(message, Started | Refused | Killed | AgentReady | Dialled | Measured):
             slot = self._answers.pop(message.key, None)
         else:
             slot = None
@@ -267,6 +281,16 @@ class Box:
         answer, received = await self._ask(key, KillAll(key))
         close_all(received)
         return answer.ended if isinstance(answer, Killed) else 0
+
+    async def measure(self, key: str) -> dict[str, Use]:
+        """What commands that run use, by their keys. Nothing while the sandbox stands still: nobody waits for
+        it to go on, nor wakes it, for that. Raises ``Refusal``, ``Unresponsive``."""
+        if self.time.stands:
+            return {}
+        answer, received = await self._ask(key, Measure(key))
+        close_all(received)
+        rows = map(_ROW.fullmatch, answer.rows) if isinstance(answer, Measured) else ()
+        return {row[1]: Use(int(row[2]), int(row[3])) for row in rows if row is not None}
 
     async def open_agent(self, key: str, user: str) -> Endpoint:
         """A new file agent for ``user``. Raises ``Refusal``, ``Unresponsive``."""

@@ -29,6 +29,10 @@ class BoxTime:
         """Seconds; only differences mean something."""
         return (trio.current_time() if self._stopped_at is None else self._stopped_at) - self._lost
 
+    @property
+    def stands(self) -> bool:
+        return self._stopped_at is not None
+
     def stop(self) -> None:
         """Stand still. Idempotent."""
         if self._stopped_at is None:

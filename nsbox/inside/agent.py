@@ -82,9 +82,9 @@ class Agent:
 
     def _do(self, message: Message) -> None:
         match message:
-            case Read(path):
+            case Read(path=path):
                 self._read(path)
-            case Write(path, mode):
+            case Write(path=path, mode=mode):
                 self._abort()
                 self._replacing = files.begin_replacing(path, mode)
                 channel.send(self._sock, Writing(""), [self._replacing[1]])
@@ -93,11 +93,11 @@ class Agent:
             case Abort():
                 self._abort()
                 self._send(Done(0))
-            case Put(path, mode, blob):
+            case Put(path=path, mode=mode, blob=blob):
                 self._send(Done(files.put(path, mode, blob)))
-            case Scan(path, recursive, limit):
+            case Scan(path=path, recursive=recursive, limit=limit):
                 self._scan(path, bool(recursive), limit)
-            case Remove(path, recursive):
+            case Remove(path=path, recursive=recursive):
                 files.remove(path, bool(recursive))
                 self._send(Done(0))
 

@@ -414,6 +414,25 @@ class Commands:
         except OSError:
             pass
 
+    def measured(self) -> tuple[str, ...]:
+        """What each command that runs uses, as ``Measured`` tells it.
+
+        Its processes are those in its leaf, which nothing leaves; without one, those that ``kill`` finds.
+        A leaf's own ``cpu.stat`` would count the spawner, and every command that this one ran before.
+        """
+        table = processes.rows()
+        by_pid = {row.pid: row for row in table}
+        told = []
+        for command in self.running():
+            if not command.pid:
+                continue
+            pids = self.leaves.members(command.leaf) - self.own or processes.tree(command.pid, table)
+            rows = [by_pid[pid] for pid in pids if pid in by_pid]
+            milliseconds = sum(row.ticks for row in rows) * 1000 // os.sysconf("SC_CLK_TCK")
+            size = sum(row.pages for row in rows) * resource.getpagesize()
+            told.append(f"{command.key} {milliseconds} {size}")
+        return tuple(told)
+
     def signal(self, key: str, number: int) -> int:
         """Send a signal to a command's process group, which is its session's first; 1 if it was there.
 

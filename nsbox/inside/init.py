@@ -41,6 +41,8 @@ from nsbox.wire.messages import (
     KillAll,
     Killed,
     Launch,
+    Measure,
+    Measured,
     Message,
     Prepare,
     Ready,
@@ -293,21 +295,23 @@ class Init:
 
     def _handle(self, message: Message) -> None:
         match message:
-            case Kill(key):
+            case Kill(key=key):
                 self.commands.kill(key)
-            case Signal(key, command, number):
+            case Signal(key=key, command=command, number=number):
                 self._send(Killed(key, self.commands.signal(command, number)))
-            case KillAll(key):
+            case KillAll(key=key):
                 self._send(Killed(key, processes.kill_all(self.commands.own)))
-            case Forget(key):
+            case Measure(key=key):
+                self._send(Measured(key, self.commands.measured()))
+            case Forget(key=key):
                 self.commands.forget(key)
-            case CloseInput(key):
+            case CloseInput(key=key):
                 self.commands.close_input(key)
-            case Resize(key):
+            case Resize(key=key):
                 self.commands.resize(key, message)
-            case Agent(key, user):
+            case Agent(key=key, user=user):
                 self._open_agent(key, user)
-            case Dial(key, family, port):
+            case Dial(key=key, family=family, port=port):
                 self._dial(key, family, port)
 
     def _greet(self, connection: RawSocket) -> None:

@@ -61,6 +61,10 @@ class Leaves:
         """Whether ``pid`` is the one process in a leaf. True where there are no leaves."""
         return not leaf or self._read(f"{leaf}/cgroup.procs").split() == [str(pid)]
 
+    def members(self, leaf: str) -> set[int]:
+        """The processes in a leaf; none where there are no leaves."""
+        return set(map(int, self._read(f"{leaf}/cgroup.procs").split())) if leaf else set()
+
     def discard(self, leaf: str) -> None:
         """Remove a leaf, now or when what a command left behind in it has ended."""
         if leaf:

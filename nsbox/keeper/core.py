@@ -106,23 +106,23 @@ class Keeper:
                     self._answer(self._network.state)
             case Create():
                 self._create(message)
-            case Destroy(sandbox_id):
+            case Destroy(id=sandbox_id):
                 self._destroy(sandbox_id)
-            case Freeze(sandbox_id):
+            case Freeze(id=sandbox_id):
                 if (box := self._running(sandbox_id)) is None:
                     self._answer(Frozen(sandbox_id, errno.ESRCH, ""))
                 else:
                     self.freezer.freeze(box)
-            case Thaw(sandbox_id):
+            case Thaw(id=sandbox_id):
                 box = self._running(sandbox_id)
                 self._answer(Thawed(sandbox_id, errno.ESRCH if box is None else self.freezer.thaw(box)))
-            case Sweep(key):
+            case Sweep(key=key):
                 self._answer(Swept(key, self._sweep()))
             case Task():
                 self._start_task(message, descriptors)
-            case SetNetwork(sandbox_id, policy):
+            case SetNetwork(id=sandbox_id, policy=policy):
                 self._set_network(sandbox_id, policy)
-            case AskRefusals(sandbox_id):
+            case AskRefusals(id=sandbox_id):
                 self._ask_refusals(sandbox_id)
 
     def _create(self, order: Create) -> None:

@@ -251,9 +251,9 @@ class Network:
                 self._note()
             case Plugged():
                 self._plugged(message)
-            case PolicySet(number, detail):
+            case PolicySet(number=number, detail=detail):
                 self._policy_set(number, detail)
-            case LogRows(number, rows):
+            case LogRows(number=number, rows=rows):
                 box = self._boxes.get(number)
                 if box is not None:
                     self.listener.told(box, rows)

@@ -181,8 +181,9 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
     """A command that is known by its id. ``pid`` is the one inside the sandbox. Its log keeps the bytes from
-    ``log_start`` to ``log_end``. The rest is known once it has ended; ``cpu_ms`` and ``peak_kb`` with what it
-    started and waited for."""
+    ``log_start`` to ``log_end``. ``cpu_ms`` and ``memory`` (bytes) of one that runs are with all it has
+    started, where that was asked for. The rest is known once it has ended; ``cpu_ms`` and ``peak_kb`` with
+    what it started and waited for."""
 
     id: str
     pid: int
@@ -200,6 +201,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: int | None = None
     ended_at: float | None = None
     cpu_ms: int | None = None
+    memory: int | None = None
     peak_kb: int | None = None
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from nsbox.model.image import ImageConfig
 from nsbox.model.network import NetworkPolicy
+from nsbox.model.request import Request
 from nsbox.model.sandbox import Limits
 from nsbox.model.template import Template
 
@@ -30,7 +31,7 @@ def new_layer() -> str:
 
 class Purpose(StrEnum):
     """What a layer is made for. The record of a fork lives until its sandboxes do: one that is found at the
-    start tells that they were not all made."""
+    start without their names tells that they were not all made."""
 
     SNAPSHOT = "snapshot"
     FORK = "fork"
@@ -59,8 +60,9 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The record of one. ``layer`` is what the sandbox had written, ``base`` what a new sandbox is made from,
     with that layer as the topmost; ``config`` that of the image below, for an export. ``cut`` is None while
-    it is being made. ``boot_id``: while it is not known to be on disk, it is worth nothing after another
-    boot."""
+    it is being made. ``request`` asked for it, if that had an Idempotency-Key; a fork's record is kept for
+    that, with the names of its ``sandboxes``, and holds no layer any more. ``boot_id``: while it is not known
+    to be on disk, it is worth nothing after another boot."""
 
     id: str
     owner: str
@@ -77,6 +79,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
     cut: Cut | None = None
     standstill: Standstill = Standstill.RUNNING
+    request: Request | None = None
+    sandboxes: tuple[str, ...] = ()
 
 
 class Kind(StrEnum):

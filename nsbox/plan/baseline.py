@@ -61,13 +61,18 @@ RLIMITS = {
 SHM_BYTES = 64 << 20
 
 
+#: Made once. A tuple of a generator is made larger and cut to its size, and CPython keeps what was cut when
+#: it is let go, 2,000 of each size: keeper would grow with every blank until then.
+_PREPARE = Prepare(
+    devices=DEVICES,
+    masked=MASKED,
+    readonly=READONLY,
+    budgets=tuple([f"{name}={number}" for name, number in BUDGETS.items()]),
+    rlimits=tuple([f"{number}={soft}:{hard}" for number, (soft, hard) in RLIMITS.items()]),
+    shm_bytes=SHM_BYTES,
+)
+
+
 def prepare() -> Prepare:
     """What a blank is told to make ready."""
-    return Prepare(
-        devices=DEVICES,
-        masked=MASKED,
-        readonly=READONLY,
-        budgets=tuple(f"{name}={number}" for name, number in BUDGETS.items()),
-        rlimits=tuple(f"{number}={soft}:{hard}" for number, (soft, hard) in RLIMITS.items()),
-        shm_bytes=SHM_BYTES,
-    )
+    return _PREPARE

@@ -4,6 +4,7 @@ process neither: the next one adopts what runs, and reads on where the log ends.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -31,6 +32,7 @@ from nsbox.service.following import Follower
 from nsbox.service.jobs import Job, answered
 from nsbox.service.registry import Registry
 from nsbox.service.shelves import Jobs
+from nsbox.service.shown import measured, view
 from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
@@ -63,11 +65,18 @@ class Commands:
     # ---- begin
 
     async def run(
-        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+        self,
+        owner: str,
+        sandbox_id: str,
+        spec: CommandSpec,
+        request: Request | None = None,
+        begun: Callable[[str], None] = lambda _: None,
     ) -> CommandResult:
-        """Run a command to its end or its time-out. Raises ``Problem`` if it could not be started."""
+        """Run a command to its end or its time-out; ``begun`` is told its id. Raises ``Problem`` if it could
+        not be started."""
         with self._tally.exec_seconds.timed():
             job = await self._begin(owner, sandbox_id, spec, Kind.EXEC, request)
+            begun(job.key)  # no checkpoint since it has begun: from here on a client that leaves is noticed
             result = await job.result()
         self._tally.outcomes.add(result.outcome.value)
         live = self._registry.find(sandbox_id)
@@ -343,7 +352,8 @@ class Commands:
         if not everything and record.state is not State.PAUSED:
             after(record.state, Action.EXEC)
         jobs = self._jobs.get(sandbox_id)
-        return [view(job) for job in (jobs.all() if jobs else []) if everything or _in_the_list(job)]
+        found = [job for job in (jobs.all() if jobs else []) if everything or _in_the_list(job)]
+        return await measured(self._box(sandbox_id), found)
 
     async def find(self, owner: str, sandbox_id: str, key: str) -> Job:
         """One that is known by its id. Raises ``Problem``."""
@@ -360,7 +370,19 @@ class Commands:
 
     async def get(self, owner: str, sandbox_id: str, key: str) -> Process:
         """What is known of one."""
-        return view(await self.find(owner, sandbox_id, key))
+        (told,) = await measured(self._box(sandbox_id), [await self.find(owner, sandbox_id, key)])
+        return told
+
+    def _box(self, sandbox_id: str) -> Box | None:
+        live = self._registry.find(sandbox_id)
+        return live.box if live is not None else None
+
+    async def cut(self, sandbox_id: str, key: str) -> None:
+        """End a command whose client has left and wanted that. Waits for nothing."""
+        jobs = self._jobs.get(sandbox_id)
+        job = jobs.find(key) if jobs is not None else None
+        if job is not None:
+            await job.cut()
 
     async def wait(self, owner: str, sandbox_id: str, key: str, seconds: float) -> Process:
         """A command once it has ended, or as it is when the time is over."""
@@ -449,35 +471,6 @@ def _keeps_busy(job: Job, ignore_processes: bool) -> bool:
 
 def _in_the_list(job: Job) -> bool:
     return job.begun.is_set() and not job.ended.is_set() and job.background
-
-
-def view(job: Job) -> Process:
-    """A command as clients are told of it."""
-    end = job.end
-    process = Process(
-        id=job.key,
-        pid=job.pid,
-        kind=job.note.kind.value,
-        command=job.note.command,
-        cwd=job.note.cwd,
-        started_at=job.note.started_at,
-        log_start=job.log.start,
-        log_end=job.log.end,
-        stdin_open=end is None and job.input is not None and not job.input.closed,
-    )
-    if end is None:
-        return process
-    return msgspec.structs.replace(
-        process,
-        running=False,
-        outcome=end.outcome,
-        exit_code=end.exit_code,
-        signal=end.signal,
-        duration_ms=end.duration_ms,
-        ended_at=end.ended_at,
-        cpu_ms=end.cpu_ms,
-        peak_kb=end.peak_kb,
-    )
 
 
 class Following(Follower):

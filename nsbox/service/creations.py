@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
 import trio
 
 from nsbox.model.errors import Code, Problem
-from nsbox.model.lifecycle import State
 from nsbox.model.request import Request
 from nsbox.model.sandbox import Sandbox, SandboxSpec
 from nsbox.service.commands import Commands
+from nsbox.service.once import Once
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.tally import Tally
@@ -35,8 +34,7 @@ class Creations:
     ) -> None:
         self._tally = tally or Tally()
         self._sandboxes, self._commands, self._registry = sandboxes, commands, registry
-        self._nursery = nursery
-        self._making: dict[tuple[str, str], _Making] = {}
+        self._once = Once[Sandbox](nursery)
 
     async def create(self, owner: str, spec: SandboxSpec) -> Sandbox:
         """A running sandbox. When it raises, nothing of it is left, and nothing either when the client
@@ -45,45 +43,29 @@ class Creations:
         request = spec.request
         if request is None:
             return await self._whole(owner, spec)
-        making = self._making.get((owner, request.key))
-        if making is None:
-            record = await self._earlier(owner, request)
-            if record is not None:
-                return record
-            # Somebody may have begun while the record was read.
-            making = self._making.get((owner, request.key))
-        if making is None:
-            making = self._making[owner, request.key] = _Making(request)
-            self._nursery.start_soon(self._make, owner, spec, making)
-        _check(making.request, request)
-        await making.done.wait()
-        if making.problem is not None:
-            raise making.problem
-        assert making.record is not None
-        return making.record
 
-    async def _earlier(self, owner: str, request: Request) -> Sandbox | None:
+        async def earlier() -> tuple[Request, Sandbox] | None:
+            return await self._earlier(owner, request.key)
+
+        async def work() -> Sandbox:
+            try:
+                return await self._whole(owner, spec)
+            except Problem:
+                raise
+            except Exception as error:
+                _log.exception("a sandbox could not be made")
+                detail = "the sandbox could not be made"
+                raise Problem(Code.CREATE_FAILED, detail, remedy="see the log") from error
+
+        return await self._once.do(owner, request, earlier, work)
+
+    async def _earlier(self, owner: str, key: str) -> tuple[Request, Sandbox] | None:
         """What an earlier request with this key has made. One that failed, or never got as far as to be
         announced, does not count."""
-        for record in await self._registry.records(owner, frozenset(State)):
-            if record.made and record.request is not None and record.request.key == request.key:
-                _check(record.request, request)
-                return record
+        for record in await self._registry.requested(owner, key):
+            if record.made and record.request is not None:
+                return record.request, record
         return None
-
-    async def _make(self, owner: str, spec: SandboxSpec, making: _Making) -> None:
-        try:
-            making.record = await self._whole(owner, spec)
-        except Problem as problem:
-            making.problem = problem
-        except Exception:
-            _log.exception("a sandbox could not be made")
-            making.problem = Problem(
-                Code.CREATE_FAILED, "the sandbox could not be made", remedy="see the log"
-            )
-        finally:
-            del self._making[owner, making.request.key]
-            making.done.set()
 
     async def _whole(self, owner: str, spec: SandboxSpec) -> Sandbox:
         result = "left"  # the client, before it was made
@@ -117,22 +99,3 @@ class Creations:
         live = self._registry.find(record.id)
         if live is not None:
             await self._registry.change(live, request=None)
-
-
-class _Making(msgspec.Struct):
-    """A sandbox being made, and those who wait for it."""
-
-    request: Request
-    done: trio.Event = msgspec.field(default_factory=trio.Event)
-    record: Sandbox | None = None
-    problem: Problem | None = None
-
-
-def _check(earlier: Request, request: Request) -> None:
-    if earlier != request:
-        raise Problem(
-            Code.IDEMPOTENCY_MISMATCH,
-            "this Idempotency-Key was used for another sandbox",
-            field="Idempotency-Key",
-            remedy="use a new key for each sandbox",
-        )

@@ -13,6 +13,7 @@ import trio
 
 from nsbox.host import pipes
 from nsbox.host.box import Adopted, Box, Refusal, RunningCommand, Unresponsive
+from nsbox.host.endpoint import close_all
 from nsbox.host.logs import CHUNK, Log, Reader, Stream
 from nsbox.host.pipes import Input, Recorder
 from nsbox.host.shelf import Shelf
@@ -212,18 +213,35 @@ class Job:
         """See it to its end. Runs in the daemon's nursery: nothing may be raised. ``make_room`` is called
         when its log has grown much, and keeps ``keep`` of it."""
         self._keep = keep
+        try:
+            await self._supervise(make_room)
+        except Unresponsive:
+            pass
+        except Exception as error:
+            # A host that runs short, or a fault of ours, costs this command and not everybody's.
+            _log.error("%s cannot be seen to, and is ended", self.key, exc_info=error)
+            self._over(_short())
+            for end in (self._box.kill, self._box.forget):
+                try:
+                    await end(self.key)
+                except Unresponsive:
+                    break
 
+    async def _supervise(self, make_room: Callable[[], Awaitable[None]]) -> None:
         async def over() -> None:
             await make_room()
             await self._hold()
 
-        recorder = Recorder(self.log, self._outputs, self.writing, self._tell, over)
+        try:
+            recorder = Recorder(self.log, self._outputs, self.writing, self._tell, over)
+        except OSError:
+            close_all(self._outputs)
+            self.log.close()
+            raise
         try:
             if self.end is None:
                 await self._see_to_its_end(recorder)
             await self._drain(recorder)
-        except Unresponsive:
-            pass
         finally:
             recorder.close()
             self._close_input()
@@ -238,18 +256,28 @@ class Job:
                 self._write_down(self.end)
             elif self.waiting:
                 self._output = await self._gather()
-        except Refusal as refusal:  # of one that was adopted before it had started
-            self.problem = refusals.of_command(refusal)
+        except* Refusal as refused:  # of one that was adopted before it had started
+            self.problem = refusals.of_command(_first(refused))
+        except* Exception:
+            self.problem = _short()
+            raise
         finally:
-            if self.end is None and self.problem is None:
-                self.problem = Problem(Code.SANDBOX_GONE, "nsbox is being stopped")
-            self._close_input()
-            self.ended.set()
-            self._tell()
+            self._over(Problem(Code.SANDBOX_GONE, "nsbox is being stopped"))
+
+    def _over(self, problem: Problem) -> None:
+        """It has ended, or nobody knows how: for ``problem``, where there is none yet. Idempotent."""
+        if self.end is None and self.problem is None:
+            self.problem = problem
+        self._close_input()
+        self.ended.set()
+        self._tell()
 
     def _close_input(self) -> None:
         if self.input is not None:
             self.input.close()
+        if self._stdin is not None:
+            os.close(self._stdin[0])
+            self._stdin = None
 
     async def _the_end(self, recorder: Recorder) -> End:
         timed_out = False
@@ -259,6 +287,7 @@ class Job:
             recorder.begin(nursery)
             if self._stdin is not None:
                 nursery.start_soon(pipes.feed, *self._stdin)
+                self._stdin = None  # closed by that
             if self.input is not None and self._typed:
                 nursery.start_soon(self.input.write, self._typed, math.inf)
             try:
@@ -347,6 +376,14 @@ class Job:
     async def kill(self, box: Box) -> None:
         """End it, and return when it has ended. Raises ``Unresponsive``."""
         await self._kill(box, self.ended.wait)
+
+    async def cut(self) -> None:
+        """End it, without waiting: in a sandbox that is paused, when that is resumed."""
+        if self._inside is not None and self.begun.is_set() and not self.ended.is_set():
+            try:
+                await self._inside.kill(self.key)
+            except Unresponsive:
+                pass  # it is over with that sandbox anyway
 
     def follow(self, who: Follows) -> None:
         """Until ``unfollow``, have ``news`` set when there is some."""
@@ -437,6 +474,20 @@ class Job:
         """Nobody can ask for it any more."""
         self.kept = False
         self.log.stop_keeping()
+
+
+def _short() -> Problem:
+    return Problem(
+        Code.HOST_LACKS,
+        "the host ran short of something while the command ran, which was ended",
+        remedy="try again; the operator's log tells what",
+    )
+
+
+def _first(refused: BaseExceptionGroup[Refusal]) -> Refusal:
+    """The one that there is: nurseries wrap it once each."""
+    found = refused.exceptions[0]
+    return found if isinstance(found, Refusal) else _first(found)
 
 
 def _not_begun() -> Problem:

@@ -186,6 +186,12 @@ class Registry:
             raise Problem(Code.SANDBOX_GONE, "the sandbox is no longer there", remedy="create a new sandbox")
         return record, live.box, live.agents
 
+    async def requested(self, owner: str, key: str) -> list[Sandbox]:
+        """The owner's sandboxes that were asked for with this Idempotency-Key, oldest first, as they are
+        now."""
+        found = await self.store.requested(owner, key)
+        return [one.record if (one := self._live.get(record.id)) else record for record in found]
+
     async def records(self, owner: str, states: frozenset[State]) -> list[Sandbox]:
         """The owner's sandboxes in any of ``states``, oldest first."""
         if all(state.alive for state in states):

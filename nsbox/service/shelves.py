@@ -9,8 +9,8 @@ import trio
 
 from nsbox.host.shelf import Shelf
 from nsbox.model.command import Request
-from nsbox.model.errors import Code, Problem
 from nsbox.service.jobs import Job
+from nsbox.service.once import check
 from nsbox.settings import Settings
 
 #: However many run, so much of each is kept.
@@ -43,13 +43,8 @@ class Jobs:
         """What an earlier request with this Idempotency-Key has begun. Raises ``Problem`` when that one asked
         for something else."""
         job = self._requests.get(request.key)
-        if job is not None and job.note.request != request:
-            raise Problem(
-                Code.IDEMPOTENCY_MISMATCH,
-                "this Idempotency-Key was used for another command in this sandbox",
-                field="Idempotency-Key",
-                remedy="use a new key for each command",
-            )
+        if job is not None and job.note.request is not None:
+            check(job.note.request, request)
         return job
 
     def add(self, job: Job) -> None:

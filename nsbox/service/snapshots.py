@@ -17,6 +17,7 @@ from nsbox.host.storage import Reserve
 from nsbox.model.errors import Code, Problem
 from nsbox.model.image import MAX_LAYERS, ImageConfig
 from nsbox.model.lifecycle import Action, after
+from nsbox.model.request import Request
 from nsbox.model.sandbox import Sandbox, SandboxSpec
 from nsbox.model.snapshot import Purpose, Snapshot, new_layer, new_snapshot_id
 from nsbox.oci.library import LayerInfo
@@ -24,6 +25,7 @@ from nsbox.service import clock
 from nsbox.service.creations import Creations
 from nsbox.service.cuts import Cuts
 from nsbox.service.images import Images
+from nsbox.service.once import Once
 from nsbox.service.registry import Live, Registry
 from nsbox.service.sandboxes import Sandboxes
 from nsbox.service.templates import Templates
@@ -56,11 +58,12 @@ class Snapshots:
         self._unfinished: list[Snapshot] = []
         self._sweeping = trio.Lock()
         self._boot_id = clock.boot_id()
+        self._taking = Once[Snapshot](nursery)
         self._on_disk: set[str] = set()
 
     def stacks(self) -> list[tuple[str, ...]]:
         """The layers that nobody may remove; those below also without the snapshots' own."""
-        found = [record.base.layers for record in self._records.values()]
+        found = [record.base.layers for record in self._records.values() if not record.sandboxes]
         return [*found, *(stack[1:] for stack in found)]
 
     # ---- look
@@ -87,8 +90,30 @@ class Snapshots:
 
     # ---- take and remove
 
-    async def take(self, owner: str, sandbox_id: str, name: str, *, must_stand: bool) -> Snapshot:
-        """Keep what a sandbox has written. When it raises, nothing is left."""
+    async def take(
+        self, owner: str, sandbox_id: str, name: str, *, must_stand: bool, request: Request | None = None
+    ) -> Snapshot:
+        """Keep what a sandbox has written; once for a ``request``. When it raises, nothing is left."""
+
+        async def earlier() -> tuple[Request, Snapshot] | None:
+            return self._requested(owner, request)
+
+        async def work() -> Snapshot:
+            return await self._take(owner, sandbox_id, name, must_stand, request)
+
+        return await (work() if request is None else self._taking.do(owner, request, earlier, work))
+
+    def _requested(self, owner: str, request: Request | None) -> tuple[Request, Snapshot] | None:
+        """What an earlier request with the same key has made, of what is kept of it."""
+        for one in self._records.values():
+            known = one.request if one.owner == owner and (_is_whole(one) or one.sandboxes) else None
+            if known is not None and request is not None and known.key == request.key:
+                return known, one
+        return None
+
+    async def _take(
+        self, owner: str, sandbox_id: str, name: str, must_stand: bool, request: Request | None
+    ) -> Snapshot:
         live = await self._found(owner, sandbox_id)
         mine = sum(one.owner == owner and one.purpose is Purpose.SNAPSHOT for one in self._records.values())
         if mine >= self._settings.max_snapshots:
@@ -97,7 +122,7 @@ class Snapshots:
                 f"you keep {mine} snapshots already",
                 remedy="remove some, or have the operator raise max_snapshots",
             )
-        record = self._begun(live, Purpose.SNAPSHOT, name)
+        record = self._begun(live, Purpose.SNAPSHOT, name, request)
 
         async def durable(well: bool) -> None:
             if well:
@@ -134,7 +159,7 @@ class Snapshots:
             raise Problem(Code.SANDBOX_GONE, "the sandbox is no longer there", remedy="create a new sandbox")
         return live
 
-    def _begun(self, live: Live, purpose: Purpose, name: str) -> Snapshot:
+    def _begun(self, live: Live, purpose: Purpose, name: str, request: Request | None) -> Snapshot:
         """The record of what is about to be made, if it may be."""
         self._reserve.check()
         source, layer = live.record, new_layer()
@@ -159,6 +184,7 @@ class Snapshots:
             network=source.network,
             created_at=clock.wall(),
             boot_id=self._boot_id,
+            request=request,
         )
 
     def _config(self, image: str) -> ImageConfig | None:
@@ -188,28 +214,63 @@ class Snapshots:
     # ---- forks
 
     async def fork(
-        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec, request: Request | None = None
     ) -> tuple[list[Sandbox], Snapshot]:
-        """``count`` new sandboxes from one cut, all or none."""
-        sandboxes, creations = self._sandboxes, self._creations
+        """``count`` new sandboxes from one cut, all or none; once for a ``request``."""
+
+        async def earlier() -> tuple[Request, Snapshot] | None:
+            return self._requested(owner, request)
+
+        async def work() -> Snapshot:
+            return await self._fork(owner, sandbox_id, count, spec, request)
+
+        done = await (work() if request is None else self._taking.do(owner, request, earlier, work))
+        return [await self._registry.record(owner, one) for one in done.sandboxes], done
+
+    async def _fork(
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec, request: Request | None
+    ) -> Snapshot:
+        await self._prune()
         live = await self._found(owner, sandbox_id)
-        await sandboxes.check(owner, spec, count)
-        record = self._begun(live, Purpose.FORK, "")
+        await self._sandboxes.check(owner, spec, count)
+        record = self._begun(live, Purpose.FORK, "", request)
         try:
             with self._images.hold(record.base.layers):
                 self._records[record.id] = record
                 await self._store.save(record)
                 cut, standstill = await self._cuts.cut(live, record.layer)
                 wish = msgspec.structs.replace(spec, base=record.base, origin=sandbox_id)
-                made = await _all_or_none(owner, count, wish, sandboxes, creations)
+                made = await _all_or_none(owner, count, wish, self._sandboxes, self._creations)
+                names = tuple(one.id for one in made)
+                done = msgspec.structs.replace(record, cut=cut, standstill=standstill, sandboxes=names)
                 try:
-                    await self._store.forget(record.id)  # from here on they are there, whatever happens
+                    await self._finish(done)  # from here on they are there, whatever happens
                 except BaseException:
-                    await _end(owner, made, sandboxes)
+                    await _end(owner, made, self._sandboxes)
                     raise
-        finally:
+        except BaseException:
             await self._undo(record)
-        return made, msgspec.structs.replace(record, cut=cut, standstill=standstill)
+            raise
+        self.sweep_soon()
+        return done
+
+    async def _finish(self, done: Snapshot) -> None:
+        """A fork is whole. Its record goes; with a request it tells from now on what that has made, for as
+        long as the sandboxes' own records would be kept."""
+        if done.request is not None:
+            await self._store.save(done)
+            self._records[done.id] = done
+        else:
+            await self._store.forget(done.id)
+            del self._records[done.id]
+
+    async def _prune(self) -> None:
+        """Forget forks that nobody asks for any more."""
+        horizon = clock.wall() - self._settings.keep_records_s
+        for one in list(self._records.values()):
+            if one.sandboxes and one.created_at < horizon:
+                self._records.pop(one.id, None)
+                await self._store.forget(one.id)
 
     # ---- start and end
 
@@ -218,6 +279,9 @@ class Snapshots:
         library = self._images.layers
         unsure: list[str] = []
         for record in await self._store.all():
+            if record.sandboxes:
+                self._records[record.id] = record
+                continue
             noted = await trio.to_thread.run_sync(library.info, record.layer)
             known = noted is not None or record.boot_id == self._boot_id
             if _is_whole(record) and known and all(map(library.is_here, record.base.layers)):

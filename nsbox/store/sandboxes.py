@@ -41,8 +41,8 @@ class SandboxStore:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO sandboxes (id, owner, state, created_at, ended_at, deadline, body)"
-                " VALUES (:id, :owner, :state, :created_at, :ended_at, :deadline, :body)",
+                "INSERT INTO sandboxes (id, owner, state, created_at, ended_at, deadline, request_key, body)"
+                " VALUES (:id, :owner, :state, :created_at, :ended_at, :deadline, :request_key, :body)",
                 row,
             )
             ledger.begin(connection, sandbox, moment)
@@ -57,7 +57,8 @@ class SandboxStore:
             ledger.move(connection, sandbox, moment)  # first: it looks at the row as it was
             return connection.execute(
                 "UPDATE sandboxes SET owner = :owner, state = :state, created_at = :created_at,"
-                " ended_at = :ended_at, deadline = :deadline, body = :body WHERE id = :id",
+                " ended_at = :ended_at, deadline = :deadline, request_key = :request_key, body = :body"
+                " WHERE id = :id",
                 row,
             ).rowcount
 
@@ -72,6 +73,10 @@ class SandboxStore:
     async def list(self, owner: str, states: Collection[State]) -> _Records:
         """The records of ``owner`` in any of ``states``, oldest first."""
         return await self._select(f"owner = ? AND {_any_of(states)}", (owner, *_names(states)))
+
+    async def requested(self, owner: str, key: str) -> _Records:
+        """The records of ``owner`` whose request had this key (its hash), oldest first."""
+        return await self._select("owner = ? AND request_key = ?", (owner, key))
 
     async def all_alive(self) -> _Records:
         """Every record that claims processes on the host: what a start-up reconciles."""
@@ -105,6 +110,7 @@ def _row(sandbox: Sandbox) -> dict[str, object]:
         "created_at": sandbox.created_at,
         "ended_at": sandbox.ended_at,
         "deadline": sandbox.deadline,
+        "request_key": sandbox.request.key if sandbox.request is not None else None,
         "body": _ENCODER.encode(sandbox),
     }
 

@@ -229,7 +229,14 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_by_hook ON deliveries (hook, due, id);
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER, _AUDIT, _DELIVERIES)
+# What an Idempotency-Key has made is found by it. Bodies are blobs, and JSON functions take text.
+_REQUESTS = """
+ALTER TABLE sandboxes ADD COLUMN request_key TEXT;
+UPDATE sandboxes SET request_key = json_extract(CAST(body AS TEXT), '$.request.key');
+CREATE INDEX sandboxes_by_request ON sandboxes (owner, request_key) WHERE request_key IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER, _AUDIT, _DELIVERIES, _REQUESTS)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,8 @@
      │                 │ Prepare → Ready | Failed, Launch + root mount → Ready | Failed
      └──── init ◀──────┘             Attached, Running*, Exited*; Exec + 5 or 6 pipe ends → Started | Refused,
             │                        later Exited; CloseInput, Resize; Kill; Signal, KillAll → Killed;
-            │                        Forget; Agent → AgentReady + socket; Dial → Dialled + socket
+            │                        Forget; Agent → AgentReady + socket; Dial → Dialled + socket;
+            │                        Measure → Measured
             ├─ spawner            Exec + 3 pipes → Started | Refused, later Exited; Resize
             └─ agent ──── api        Read → Opened + file, Write → Writing + file, Commit, Abort, Put,
                                      Scan → Entries*, Remove → Done; each may answer Refused
@@ -26,7 +27,7 @@ import enum
 from typing import NamedTuple
 
 #: Raised when the two sides of a socket come from different versions, as after a half-done upgrade.
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 
 # ---- api and keeper
@@ -404,6 +405,19 @@ class Killed(NamedTuple):
     ended: int
 
 
+class Measure(NamedTuple):
+    """Tell what each command that runs uses, with all it has started."""
+
+    key: str
+
+
+class Measured(NamedTuple):
+    """``rows``: "COMMAND CPU-MILLISECONDS RESIDENT-BYTES". A sandbox can make these numbers up."""
+
+    key: str
+    rows: tuple[str, ...]
+
+
 class Forget(NamedTuple):
     """The api process has the result and the output: init may drop what it kept of the command."""
 
@@ -527,6 +541,7 @@ Message = (
     | Dial | Dialled
     | Freeze | Frozen | Thaw | Thawed | Sweep | Swept
     | CloseInput | Resize
+    | Measure | Measured
 )  # fmt: skip
 
 
@@ -559,9 +574,11 @@ TO_NETWORK: frozenset[type] = frozenset({Plug, SetPolicy, Unplug, AskLog})
 FROM_NETWORK: frozenset[type] = frozenset({Plugged, PolicySet, LogRows, NetworkState})
 TO_BLANK: frozenset[type] = frozenset({Prepare, Launch})
 FROM_BLANK: frozenset[type] = frozenset({Ready, Failed})
-TO_INIT: frozenset[type] = frozenset({Exec, Kill, Signal, KillAll, Forget, Agent, Dial, CloseInput, Resize})
+TO_INIT: frozenset[type] = frozenset(
+    {Exec, Kill, Signal, KillAll, Forget, Agent, Dial, CloseInput, Resize, Measure}
+)
 FROM_INIT: frozenset[type] = frozenset(
-    {Attached, Running, Started, Refused, Exited, Killed, AgentReady, Dialled}
+    {Attached, Running, Started, Refused, Exited, Killed, AgentReady, Dialled, Measured}
 )
 TO_SPAWNER: frozenset[type] = frozenset({Exec, Resize})
 FROM_SPAWNER: frozenset[type] = frozenset({Started, Refused, Exited})

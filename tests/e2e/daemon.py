@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from tests.e2e.account import CHECKOUT, Runner, runner
 from tests.e2e.client import Api
@@ -71,6 +71,21 @@ def descendants(top: int) -> list[Process]:
         members |= more
 
 
+def zombies(top: int) -> list[Process]:
+    """Children of ours that nobody has reaped: of init, keeper and the others, whose names begin so. What a
+    tenant's program does not wait for is that program's own, until init inherits it."""
+    table = descendants(top)
+    ours = {one.pid for one in table if one.name.startswith("nsbox")} | {top}
+    return [one for one in table if one.state == "Z" and one.parent in ours]
+
+
+def no_zombies(top: int) -> None:
+    """None stays one for longer than a second."""
+    seen = {one.pid for one in zombies(top)}
+    if seen:
+        wait_until(lambda: not seen & {one.pid for one in zombies(top)}, 1.0, f"zombies: {zombies(top)}")
+
+
 class Residue(NamedTuple):
     """What sandboxes leave on a host, counted; -1 where the tests may not look."""
 
@@ -90,6 +105,9 @@ _AS_A_JOB = ("sh", "-c", "trap '' QUIT USR1 ALRM; exec \"$@\"", "sh")
 
 class Daemon:
     """``nsbox serve`` with a state folder of its own."""
+
+    #: Those that were started and not stopped.
+    running: ClassVar[list[Daemon]] = []
 
     def __init__(
         self,
@@ -152,6 +170,7 @@ class Daemon:
             self.close()
             raise
         self._cgroups |= self._given_cgroups()
+        Daemon.running.append(self)
         return self
 
     @staticmethod
@@ -182,6 +201,11 @@ class Daemon:
         assert self._process is not None
         return self._process.pid
 
+    def check_zombies(self) -> None:
+        """None of its children stays one. Nothing to see where it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            no_zombies(self.pid)
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -196,6 +220,8 @@ class Daemon:
         process, self._process = self._process, None
         if process is None:
             return
+        if self in Daemon.running:
+            Daemon.running.remove(self)
         family = [one.pid for one in descendants(process.pid)]
         process.terminate()
         try:

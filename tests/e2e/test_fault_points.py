@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import os
 import signal
 import subprocess
+import tarfile
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -30,6 +33,8 @@ _CALLS = (
     "fallocate,fsync,fdatasync,recvmsg"
 )
 _SOME = 6
+#: Of the cases that wait for something each time.
+_FEW = 4
 _LOST = (OSError, http.client.HTTPException)
 
 
@@ -58,15 +63,17 @@ def steps(daemon: Daemon, work: Callable[[], object]) -> int:
     return max(counts.values(), default=0)
 
 
-def chosen(count: int) -> list[int]:
+def chosen(count: int, some: int) -> list[int]:
     assert count > 5, "nothing was traced"
-    if os.environ.get("NSBOX_TEST_ALL_STEPS") or count <= _SOME:
+    if os.environ.get("NSBOX_TEST_ALL_STEPS") or count <= some:
         return list(range(1, count + 1))
-    return sorted({1 + round(number * (count - 1) / (_SOME - 1)) for number in range(_SOME)})
+    return sorted({1 + round(number * (count - 1) / (some - 1)) for number in range(some)})
 
 
 class Case:
     """A use case: asked once and killed, asked again until it is answered, and what must be so then."""
+
+    some = _SOME
 
     def __init__(self, daemon: Daemon, api: Api) -> None:
         self.daemon, self.api = daemon, api
@@ -215,8 +222,163 @@ class Resuming(Pausing):
         assert self.sandbox.out("echo on") == "on\n"
 
 
+class Snapshotting(InOne):
+    some = _FEW
+
+    def __init__(self, daemon: Daemon, api: Api) -> None:
+        super().__init__(daemon, api)
+        self.sandbox.write("/srv/kept", "x" * 5_000)
+
+    def ask(self, api: Api) -> Answer:
+        return api.request("POST", self.below("/snapshots"), {}, headers=self.key)
+
+    def look(self) -> None:
+        assert self.sandbox.out("echo on") == "on\n", "it does not stand still"
+
+    def check(self, answer: Answer) -> None:
+        assert answer.status == 201, answer
+        kept = [one["id"] for one in self.api.request("GET", "/snapshots").json]
+        assert kept == [answer.json["id"]]
+        if self.serial == 1:
+            copy = self.api.sandbox(snapshot=kept[0])
+            assert copy.read("/srv/kept").json["content"] == "x" * 5_000
+            self.api.kill(copy.id)
+        assert self.api.request("DELETE", f"/snapshots/{kept[0]}").status == 200
+        self.no_layers()
+
+    def no_layers(self) -> None:
+        """Neither whole nor half."""
+
+        def left() -> list[str]:
+            return [one for one in os.listdir(f"{self.daemon.state_dir}/layers") if one.startswith("s-")]
+
+        wait_until(lambda: not left(), 30, "no layer of a snapshot is left")
+
+
+class Forking(Snapshotting):
+    def ask(self, api: Api) -> Answer:
+        return api.request("POST", self.below("/fork"), {"count": 2}, headers=self.key)
+
+    def check(self, answer: Answer) -> None:
+        assert answer.status == 201, answer
+        made = [one["id"] for one in answer.json["sandboxes"]]
+        alive = [one["id"] for one in self.api.request("GET", "/sandboxes").json]
+        assert sorted(alive) == sorted([self.sandbox.id, *made])
+        assert len(set(made)) == 2
+        for one in made:
+            assert Sandbox(self.api, one).read("/srv/kept").status == 200
+            assert self.api.kill(one).status == 200
+        self.no_layers()
+
+
+class Exporting(Snapshotting):
+    """Of a snapshot: an answer is whole, or seen not to be."""
+
+    def __init__(self, daemon: Daemon, api: Api) -> None:
+        super().__init__(daemon, api)
+        self.id = api.request("POST", self.below("/snapshots"), {}).json["id"]
+
+    def ask(self, api: Api) -> Answer:
+        return api.request("GET", f"/snapshots/{self.id}/export?format=tar")
+
+    def check(self, answer: Answer) -> None:
+        assert answer.status == 200, answer.status
+        with tarfile.open(fileobj=io.BytesIO(answer.body)) as archive:
+            kept = archive.extractfile("srv/kept")
+            assert kept is not None
+            assert kept.read() == b"x" * 5_000
+
+    def finish(self) -> None:
+        assert self.api.request("DELETE", f"/snapshots/{self.id}").status == 200
+        super().finish()
+        self.no_layers()
+
+
+class Dozing(Pausing):
+    """Paused because nobody uses it, and woken by a command, which is there once."""
+
+    some = _FEW
+
+    def ask(self, api: Api) -> Answer:
+        wish = {"autoPause": {"idleMs": 1_000}, "autoResume": True}
+        told = api.request("PUT", self.below("/lifecycle"), wish)
+        assert told.status == 200, told
+        until = time.monotonic() + 60
+        while api.request("GET", self.below()).json["status"] != "paused":
+            assert time.monotonic() < until, "it does not go to sleep"
+            time.sleep(0.2)
+        run = {"command": f"echo x >>/tmp/woken-{self.serial}; echo on"}
+        return api.request("POST", self.below("/exec"), run, headers=self.key)
+
+    def check(self, answer: Answer) -> None:
+        assert (answer.status, answer.json.get("stdout")) == (200, "on\n"), answer
+        assert self.sandbox.read(f"/tmp/woken-{self.serial}").json["content"] == "x\n"
+        awake = self.api.request("PUT", self.below("/lifecycle"), {})
+        assert awake.status == 200, awake
+        self.api.request("POST", self.below("/resume"))
+
+
+class Expiring(Case):
+    """Its time is over while api lives, is dead, or is being started: neither early nor never."""
+
+    some = _FEW
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.sandbox = self.api.sandbox(timeoutMs=2_000)
+
+    def ask(self, api: Api) -> Answer:
+        until = time.monotonic() + 60
+        while (answer := api.request("GET", f"/sandboxes/{self.sandbox.id}")).json["status"] != "stopped":
+            assert time.monotonic() < until, "it does not end"
+            time.sleep(0.2)
+        return answer
+
+    def check(self, answer: Answer) -> None:
+        record = answer.json
+        assert (record["status"], record["endReason"]) == ("stopped", "expired")
+        # Both as ISO 8601 with milliseconds, in UTC: they sort as text.
+        assert record["endedAt"] >= record["expiresAt"], record
+        assert self.api.request("GET", "/sandboxes").json == []
+
+
+class TimingOut(InOne):
+    """A command whose time is over."""
+
+    some = _FEW
+
+    def ask(self, api: Api) -> Answer:
+        wish = {"command": f"echo x >>/tmp/timed-{self.serial}; sleep 7600", "timeoutMs": 500}
+        return api.request("POST", self.below("/exec"), wish, headers=self.key)
+
+    def check(self, answer: Answer) -> None:
+        assert answer.status == 200, answer
+        assert (answer.json["outcome"], answer.json["timedOut"]) == ("timedOut", True)
+        assert self.sandbox.read(f"/tmp/timed-{self.serial}").json["content"] == "x\n"
+        assert self.sandbox.out("ps -eo args | grep -c '^sleep 760' || true") == "0\n"
+
+
+class Extending(InOne):
+    """More time, given once or again, is the same time."""
+
+    some = _FEW
+
+    def ask(self, api: Api) -> Answer:
+        return api.request("POST", self.below("/timeout"), {"timeoutMs": 1_000_000 + self.serial})
+
+    def check(self, answer: Answer) -> None:
+        assert answer.status == 200, answer
+        assert self.api.get(self.sandbox.id)["timeoutMs"] == 1_000_000 + self.serial
+
+
+_KINDS = [
+    Creating, Killing, Running, Starting, Writing, Pausing, Resuming,
+    Snapshotting, Forking, Exporting, Dozing, Expiring, TimingOut, Extending,
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Creating, Killing, Running, Starting, Writing, Pausing, Resuming])
+@pytest.mark.parametrize("kind", _KINDS)
 def test_api_killed_at_every_step(daemon_factory: DaemonFactory, kind: type[Case]) -> None:
     tools.need("strace")
     if os.geteuid() != 0:
@@ -234,7 +396,7 @@ def test_api_killed_at_every_step(daemon_factory: DaemonFactory, kind: type[Case
         count = steps(daemon, lambda: answers.append(case.ask(api)))
         case.check(answers[0])
         killed = 0
-        for number in chosen(count):
+        for number in chosen(count, kind.some):
             killed += _killed_at(daemon, case, number)
         case.finish()
         api.close()

@@ -91,7 +91,8 @@ def test_rows(swept: Daemon) -> None:
         with contextlib.closing(sqlite3.connect(f"{swept.state_dir}/nsbox.db", timeout=30)) as database:
             database.execute(
                 "INSERT INTO sandboxes SELECT 'sb_stray', owner, state, created_at, ended_at, deadline,"
-                " CAST(replace(CAST(body AS TEXT), id, 'sb_stray') AS BLOB) FROM sandboxes WHERE id = ?",
+                " CAST(replace(CAST(body AS TEXT), id, 'sb_stray') AS BLOB), request_key"
+                " FROM sandboxes WHERE id = ?",
                 (made.id,),
             )
             database.execute("DELETE FROM sandboxes WHERE id = ?", (made.id,))

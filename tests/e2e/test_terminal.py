@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
 import select
 import signal
+import socket
+import ssl
 import struct
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +27,7 @@ from nsbox.cli.websocket import Lost, Output, Refused, Socket, Told
 from tests.conftest import DaemonFactory
 from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import Daemon
+from tests.registries.certificates import Authority
 
 PATIENCE = 60.0
 _OPEN: list[Client] = []
@@ -325,12 +331,13 @@ def test_sizes_are_bounded_and_pipes_have_none(sandbox: Sandbox) -> None:
 class Terminal:
     """``nsbox shell`` as a user has it: on a pseudo-terminal of this host."""
 
-    def __init__(self, api: Api, *arguments: str) -> None:
+    def __init__(self, api: Api, *arguments: str, **more: str) -> None:
         self.pid, self.master = pty.fork()
         if not self.pid:
             try:
                 fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 99, 0, 0))
                 environ = {**os.environ, "NSBOX_URL": api.url, "NSBOX_API_KEY": str(api.key), "TERM": "vt100"}
+                environ |= more
                 os.execve(sys.executable, [sys.executable, "-m", "nsbox", "shell", *arguments], environ)
             finally:
                 os._exit(99)
@@ -381,8 +388,8 @@ class Terminal:
 def shell() -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
-    def make(api: Api, *arguments: str) -> Terminal:
-        made.append(Terminal(api, *arguments))
+    def make(api: Api, *arguments: str, **more: str) -> Terminal:
+        made.append(Terminal(api, *arguments, **more))
         return made[-1]
 
     yield make
@@ -451,3 +458,141 @@ def test_a_shell_that_is_not_possible(api: Api, sandbox: Sandbox, shell: Callabl
     user = shell(api, sandbox.id, "--", "/no/such/program")
     assert user.exit() == 127
     assert b"cannot run /no/such/program" in user.shown
+
+
+# ---- over https, as behind a reverse proxy
+
+
+class TlsFront:
+    """What stands before an API that others reach: TLS, and the bytes as they are."""
+
+    def __init__(self, api: Api, context: ssl.SSLContext) -> None:
+        self._api, self._context = api, context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                raw, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=[raw], daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        self._open.append(raw)
+        with contextlib.suppress(OSError), self._context.wrap_socket(raw, server_side=True) as outside:
+            inside = socket.create_connection((self._api.host, self._api.port))
+            self._open += [outside, inside]
+            outside.settimeout(0.02)  # an SSL socket may not be used by two threads at once
+            with inside:
+                while self._relay(outside, inside):
+                    pass
+
+    @staticmethod
+    def _relay(outside: ssl.SSLSocket, inside: socket.socket) -> bool:
+        try:
+            data = outside.recv(65_536)
+            if not data:
+                return False
+            inside.sendall(data)
+        except TimeoutError:
+            pass
+        if select.select([inside], [], [], 0)[0]:
+            data = inside.recv(65_536)
+            if not data:
+                return False
+            outside.settimeout(PATIENCE)
+            outside.sendall(data)
+            outside.settimeout(0.02)
+        return True
+
+    def drop(self) -> None:
+        """Every connection."""
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+        self.drop()
+
+
+@pytest.fixture
+def front(api: Api, tmp_path: Path) -> Iterator[tuple[TlsFront, Authority]]:
+    authority = Authority(tmp_path / "ca")
+    one = TlsFront(api, authority.server())
+    yield one, authority
+    one.close()
+
+
+def test_a_shell_over_https(
+    api: Api, sandbox: Sandbox, shell: Callable[..., Terminal], front: tuple[TlsFront, Authority]
+) -> None:
+    """More than a record of TLS at once, and a connection that is lost."""
+    tls, authority = front
+    trusted = {"NSBOX_URL": tls.url, "SSL_CERT_FILE": str(authority.ca_file)}
+    user = shell(api, sandbox.id, "--", "sh", **trusted)
+    user.sees(b"# ")
+    user.type(b"head -c 200000 /dev/zero | tr '\\0' x; echo; echo don''e\r")
+    user.sees(b"done\r\n")
+    assert user.shown.count(b"x") >= 200_000
+    tls.drop()
+    until = time.monotonic() + PATIENCE
+    while b"back-again" not in user.shown and time.monotonic() < until:
+        user.type(b"echo back-aga''in\r")  # what is typed into a connection that is lost is lost
+        if select.select([user.master], [], [], 2)[0]:
+            user.shown += os.read(user.master, 65_536)
+    assert b"back-again" in user.shown
+    user.type(b"exit 5\r")
+    assert user.exit() == 5
+
+
+def test_a_certificate_that_is_not_trusted(
+    api: Api, sandbox: Sandbox, shell: Callable[..., Terminal], front: tuple[TlsFront, Authority]
+) -> None:
+    """Told, and not tried again and again."""
+    key = begin(sandbox, "sleep 600", terminal={})
+    for arguments in ((sandbox.id,), ("--attach", key, sandbox.id)):
+        user = shell(api, *arguments, NSBOX_URL=front[0].url)
+        assert user.exit() == 125
+        assert b"certificate" in user.shown, user.shown
+
+
+# ---- in a sandbox that is paused
+
+
+def test_a_terminal_in_a_sandbox_that_is_paused(sandbox: Sandbox) -> None:
+    """The connection stays. What is typed is refused and not kept; what was on its way comes afterwards."""
+    key = begin(sandbox, "stty -echo; echo ready; while read line; do echo got-$line; done", terminal={})
+    client = Client(sandbox, key)
+    client.sees(b"ready")
+    if sandbox.request("POST", "/pause").status == 503:
+        pytest.skip("no cgroup is delegated here, and pausing needs one")
+    client.socket.type(b"lost\n")
+    client.until(lambda: any(one.kind == "problem" for one in client.told))
+    assert client.told[-1].body["problem"]["code"] == "wrong_state"
+    late = Client(sandbox, key)  # one that comes now sees what there was
+    late.sees(b"ready")
+    assert sandbox.request("POST", "/resume").status == 200
+    client.socket.type(b"kept\n")
+    client.sees(b"got-kept")
+    late.sees(b"got-kept")
+    assert b"lost" not in client.seen
+    client.socket.tell("signal", signal="KILL")
+    assert client.end()["signal"] == "KILL"
+
+
+def test_typing_wakes_a_sandbox_that_may_be_woken(api: Api) -> None:
+    sandbox = api.sandbox(autoResume=True)
+    try:
+        key = begin(sandbox, "stty -echo; echo ready; while read line; do echo got-$line; done", terminal={})
+        client = Client(sandbox, key)
+        client.sees(b"ready")
+        if sandbox.request("POST", "/pause").status == 503:
+            pytest.skip("no cgroup is delegated here, and pausing needs one")
+        client.socket.type(b"this\n")
+        client.sees(b"got-this")
+        assert api.get(sandbox.id)["status"] == "running"
+    finally:
+        api.kill(sandbox.id)

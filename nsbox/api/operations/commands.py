@@ -60,7 +60,8 @@ OPERATIONS = (
         tag="Commands",
         summary="Run a command to its end",
         text="Answers when it has ended or its time is over; with `stream=true` at once, with events. A "
-        "client that leaves does not end it. With `Idempotency-Key` nothing runs twice.",
+        "client that leaves does not end it, unless `onDisconnect` says so. With `Idempotency-Key` nothing "
+        "runs twice.",
         query=parameters.EXEC,
         headers=("Idempotency-Key", "Last-Event-ID"),
         body=body_of(schema.RunCommand, {"command": "echo Hello; echo $((2+2))"}),
@@ -203,7 +204,7 @@ OPERATIONS = (
         "big-endian, and the bytes; to nsbox the byte 0 and what goes to stdin. Text frames are JSON, told "
         "apart by `type`: from nsbox `started`, `stdin`, `dropped`, `problem`, `exit`; to nsbox `resize` "
         "(`rows`, `columns`), `signal`, `closeStdin`. The sub-protocol is `nsbox.v1`, or none.",
-        query=(parameters.OFFSET,),
+        query=parameters.ATTACH,
         answers=(Answer("The WebSocket.", status=101),),
         errors=(*_ON_PROCESS, Code.RANGE_NOT_SATISFIABLE),
         extra={"x-nsbox-websocket": {"subprotocols": ["nsbox.v1"]}},

@@ -56,7 +56,9 @@ OPERATIONS = (
         path=f"{_BOX}/snapshots",
         tag="Snapshots",
         summary="Keep what the sandbox has written",
-        text="It stands still while its files are copied: all are of one moment.",
+        text="It stands still while its files are copied: all are of one moment. With `Idempotency-Key` the "
+        "request can be sent again, and gets the same snapshot.",
+        headers=("Idempotency-Key",),
         body=body_of(schema.TakeSnapshot, {"name": "before"}),
         answers=json_of(
             answers.SnapshotView, "It is kept.", examples.SNAPSHOT, 201, Location="Where it is looked at."
@@ -77,7 +79,9 @@ OPERATIONS = (
         path=f"{_BOX}/fork",
         tag="Snapshots",
         summary="New sandboxes with the files of this one",
-        text="All or none. What is not given is the source's.",
+        text="All or none. What is not given is the source's. With `Idempotency-Key` the request can be sent "
+        "again, and gets the same sandboxes.",
+        headers=("Idempotency-Key",),
         body=body_of(schema.ForkSandbox, {"count": 1}),
         answers=json_of(answers.ForkedView, "They run.", examples.FORKED, 201),
         errors=(*_TAKE, *MAKE),

@@ -151,16 +151,16 @@ class Network:
         match message:
             case Plug():
                 self._plug(message, descriptors)
-            case SetPolicy(number, wanted):
+            case SetPolicy(number=number, policy=wanted):
                 detail = ""
                 try:
                     self._ports.set_policy(number, policy.parse(wanted))
                 except (OSError, KeyError, ValueError) as error:
                     detail = f"{type(error).__name__}: {error}"
                 self._say(PolicySet(number, detail))
-            case Unplug(number):
+            case Unplug(number=number):
                 self._ports.unplug(number)
-            case AskLog(number):
+            case AskLog(number=number):
                 log = self._ports.log(number)
                 rows = tuple(json.dumps(row) for row in log.rows()) if log else ()
                 self._say(LogRows(number, rows))

@@ -10,6 +10,7 @@ import msgspec
 
 from nsbox.model.errors import Code, Problem
 from nsbox.model.network import NetworkPolicy
+from nsbox.model.request import Request
 from nsbox.model.sandbox import Limits, Sandbox, SandboxSpec, Template
 from nsbox.model.snapshot import Change, Cut, Kind, Snapshot, Standstill
 from nsbox.oci.snapshots.orders import Changes
@@ -47,6 +48,7 @@ class FakeSnapshots:
         self._sandboxes = sandboxes
         self.records: dict[str, Snapshot] = {}
         self.forked: list[tuple[int, SandboxSpec]] = []
+        self.requests: list[Request | None] = []
         self.must_stand: list[bool] = []
 
     def get(self, owner: str, snapshot_id: str) -> Snapshot:
@@ -65,18 +67,22 @@ class FakeSnapshots:
     def is_durable(self, record: Snapshot) -> bool:
         return True
 
-    async def take(self, owner: str, sandbox_id: str, name: str, *, must_stand: bool) -> Snapshot:
+    async def take(
+        self, owner: str, sandbox_id: str, name: str, *, must_stand: bool, request: Request | None = None
+    ) -> Snapshot:
         await self._sandboxes.get(owner, sandbox_id)
         self.must_stand.append(must_stand)
+        self.requests.append(request)
         record = msgspec.structs.replace(SNAPSHOT, owner=owner, sandbox=sandbox_id, name=name)
         self.records[record.id] = record
         return record
 
     async def fork(
-        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec
+        self, owner: str, sandbox_id: str, count: int, spec: SandboxSpec, request: Request | None = None
     ) -> tuple[list[Sandbox], Snapshot]:
         record = await self._sandboxes.get(owner, sandbox_id)
         self.forked.append((count, spec))
+        self.requests.append(request)
         return [record] * count, SNAPSHOT
 
     async def remove(self, owner: str, snapshot_id: str) -> Snapshot:

@@ -223,6 +223,7 @@ class FakeCommands:
         self.specs: list[CommandSpec] = []
         self.processes: list[Process] = []
         self.begun: list[str] = []
+        self.cuts: list[tuple[str, str]] = []
         self.requests: list[Request | None] = []
         self.written: list[Any] = []
         self.asked: list[float] = []
@@ -234,14 +235,24 @@ class FakeCommands:
         self.running = trio.Event()
         self.cancelled = trio.Event()
 
+    async def cut(self, sandbox_id: str, key: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.cuts.append((sandbox_id, key))
+
     async def run(
-        self, owner: str, sandbox_id: str, spec: CommandSpec, request: Request | None = None
+        self,
+        owner: str,
+        sandbox_id: str,
+        spec: CommandSpec,
+        request: Request | None = None,
+        begun: Callable[[str], None] = lambda _: None,
     ) -> CommandResult:
         self.requests.append(request)
         await self._sandboxes.get(owner, sandbox_id)
         self.specs.append(spec)
         if self.error is not None:
             raise self.error
+        begun("cmd_0")
         if self.hang:
             self.running.set()
             try:

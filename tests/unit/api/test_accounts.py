@@ -218,7 +218,7 @@ async def test_who_has_something_is_not_removed(tmp_path: Path) -> None:
     async with house(tmp_path) as ours:
         ann, own = ours.tenant("ann")
         ours.table.connection.execute(
-            "INSERT INTO sandboxes VALUES ('sb_1', ?, 'paused', 1, NULL, 1, x'00')", (ann.id,)
+            "INSERT INTO sandboxes VALUES ('sb_1', ?, 'paused', 1, NULL, 1, x'00', NULL)", (ann.id,)
         )
         ours.table.connection.execute("INSERT INTO snapshots VALUES ('sn_1', ?, 1, x'00')", (ann.id,))
         answer = await ours.ask(ours.boss_key, "DELETE", f"/users/{ann.id}")

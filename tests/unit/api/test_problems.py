@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from pathlib import Path
@@ -82,3 +83,21 @@ def test_any_sentence_can_be_told(text: str) -> None:
 
 def test_a_long_sentence_is_cut() -> None:
     assert len(tell(Problem(Code.FILE_NOT_FOUND, "x" * 100_000)).body) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.EMFILE, "too many"), Code.HOST_LACKS),
+        (OSError(errno.ENOSPC, "full"), Code.HOST_LACKS),
+        (ExceptionGroup("", [ValueError(), OSError(errno.EIO, "broken")]), Code.HOST_LACKS),
+        (MemoryError(), Code.HOST_LACKS),
+        (OSError(errno.ENOENT, "gone"), Code.INTERNAL),
+        (ValueError(), Code.INTERNAL),
+    ],
+    ids=repr,
+)
+def test_what_the_host_is_short_of_is_no_fault_of_ours(error: Exception, code: Code) -> None:
+    told = tell(error)
+    assert json.loads(told.body)["code"] == code.value
+    assert b"too many" not in told.body

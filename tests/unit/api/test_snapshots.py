@@ -150,3 +150,23 @@ async def test_somebody_elses_is_not_there(method: str, path: str) -> None:
         answer = await server.ask(method, path, body, key=OTHER_KEY)
         assert (answer.status, answer.code) == (404, "snapshot_not_found")
         assert server.fakes.snapshots.records
+
+
+async def test_idempotency_keys() -> None:
+    """A key goes with the sandbox and the wish; both are kept as hashes."""
+    async with running() as server:
+        sandbox, other = await made(server), await made(server)
+        for one, path, wish in (
+            (sandbox, "snapshots", {}), (sandbox, "snapshots", {}), (other, "snapshots", {}),
+            (sandbox, "fork", {}), (sandbox, "fork", {"count": 2}),
+        ):  # fmt: skip
+            answer = await server.ask(
+                "POST", f"/sandboxes/{one}/{path}", wish, headers={"Idempotency-Key": "mine"}
+            )
+            assert answer.status == 201, answer
+        requests = server.fakes.snapshots.requests
+        assert len({one.key for one in requests if one}) == 1
+        assert requests[0] == requests[1]
+        assert len({one.body for one in requests if one}) == 4
+        await server.ask("POST", f"/sandboxes/{sandbox}/fork", {})
+        assert requests[-1] is None

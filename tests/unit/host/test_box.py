@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from nsbox.host import box as module
-from nsbox.host.box import Box, Refusal, RunningCommand, Unresponsive
+from nsbox.host.box import Box, Refusal, RunningCommand, Unresponsive, Use
 from nsbox.wire.messages import (
     PROTOCOL_VERSION,
     Agent,
@@ -24,6 +24,8 @@ from nsbox.wire.messages import (
     Kill,
     KillAll,
     Killed,
+    Measure,
+    Measured,
     Read,
     Refused,
     Running,
@@ -497,3 +499,34 @@ async def test_who_waits_for_a_resume_hears_of_the_end(run_dir: RunDir) -> None:
         nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked()
         peer.close()
+
+
+async def test_what_commands_use(run_dir: RunDir) -> None:
+    """Rows that init made up are no rows: whatever is left fits a whole number."""
+    async with connected(run_dir) as (box, peer):
+
+        async def init() -> None:
+            assert await peer.expect(Measure) == Measure("q")
+            rows = (
+                "cmd_a 10 4096",
+                "cmd_b -1 5",
+                "cmd_c 1",
+                "x" * 65 + " 1 1",
+                "cmd_d 1 1 1",
+                f"cmd_e 1 {10**15}",
+            )
+            await peer.send(Measured("q", rows))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(init)
+            assert await box.measure("q") == {"cmd_a": Use(10, 4096)}
+
+
+async def test_nothing_is_measured_while_it_stands_still(run_dir: RunDir) -> None:
+    """And nobody waits for it to go on, or has it woken."""
+    async with connected(run_dir) as (box, _):
+        woken: list[None] = []
+        box.time.wanted = lambda: woken.append(None)
+        box.time.stop()
+        assert await box.measure("q") == {}
+        assert not woken

@@ -132,7 +132,11 @@ def test_a_name_with_parentheses_and_spaces_is_no_trap() -> None:
         assert child.stdout is not None
         child.stdout.readline()
         found = {row.pid: row for row in processes.rows()}[child.pid]
-        assert found == Row(child.pid, os.getpid(), child.pid)
+        assert found[:3] == (child.pid, os.getpid(), child.pid)
+        with open(f"/proc/{child.pid}/statm", encoding="ascii") as file:
+            # The kernel adds up what each processor has counted only now and then.
+            assert abs(found.pages - int(file.read().split()[1])) < 512
+            assert found.pages > 100
         assert child.stdin is not None
         child.stdin.close()
 

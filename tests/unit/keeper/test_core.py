@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections import Counter
 from typing import Any
 
@@ -13,8 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from nsbox.keeper import core, tasks
 from nsbox.keeper.boxes import Phase
+from nsbox.plan.baseline import prepare
+from nsbox.wire.framing import decode, encode
 from nsbox.wire.messages import (
     PROTOCOL_VERSION,
+    TO_KEEPER,
     Created,
     Destroy,
     Destroyed,
@@ -507,3 +511,25 @@ def readable(box: FakeBox) -> bool:
 
 AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_keeper_does_not_grow_with_the_sandboxes_it_has_had(world: World) -> None:
+    """Not by what it remembers, nor by what CPython keeps for it: it collects no garbage, and its pages are
+    shared by all inits."""
+
+    def rounds(first: int, count: int) -> None:
+        for number in range(first, first + count):
+            name = f"sb_{number:032}"
+            prepare()
+            box = running(world, name)
+            world.obey(decode(encode(Destroy(name)), TO_KEEPER))
+            world.die(box)
+            box.close()
+            world.pool.made.clear()
+            world.sweeper.discarded.clear()
+            world.kernel.killed.clear()
+
+    rounds(0, 300)
+    before = sys.getallocatedblocks()
+    rounds(300, 300)
+    assert sys.getallocatedblocks() - before < 150

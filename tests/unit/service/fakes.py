@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from nsbox.host.box import Refusal, RunningCommand, Unresponsive
+from nsbox.host.box import Refusal, RunningCommand, Unresponsive, Use
 from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Slot
 from nsbox.model.errors import Code, Problem
@@ -119,6 +119,9 @@ class FakeBox:
         self.quiet_gate = trio.Event()
         self.quiet_gate.set()
         self.full_at = -1.0
+        self.used: dict[str, Use] = {}
+        self.measure_gate = trio.Event()
+        self.measure_gate.set()
         self.log: list[tuple[Any, ...]] = []
         self.exits: dict[str, Slot] = {}
         self.orders: list[Exec] = []
@@ -130,6 +133,11 @@ class FakeBox:
         self.start_gate.set()
         self._end = trio.Event()
         type(self).made[sandbox_id] = self
+
+    async def measure(self, key: str) -> dict[str, Use]:
+        self.log.append(("measure", key))
+        await self.measure_gate.wait()
+        return self.used
 
     async def attach(self) -> list[Any]:
         await trio.lowlevel.checkpoint()

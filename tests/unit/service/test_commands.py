@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import trio
 import trio.testing
 
 from nsbox.host import pipes
-from nsbox.host.box import Adopted, RunningCommand
+from nsbox.host.box import Adopted, RunningCommand, Use
 from nsbox.host.endpoint import Slot
 from nsbox.host.logs import Stream
 from nsbox.host.shelf import Shelf
@@ -663,3 +664,65 @@ async def test_the_same_request_of_another_owner(service: Service, sandbox: Sand
         assert caught.value.code is Code.SANDBOX_NOT_FOUND
     FakeBox.made[sandbox.id].exit()
     await until(lambda: service.commands._active == {})
+
+
+async def test_what_those_that_run_use(service: Service, sandbox: Sandbox) -> None:
+    """Asked when somebody looks, and not when nothing runs. An init that does not tell holds nobody up."""
+    box = FakeBox.made[sandbox.id]
+    assert await service.commands.list("ann", sandbox.id) == []
+    one = await service.commands.start("ann", sandbox.id, LIST)
+    two = await service.commands.start("ann", sandbox.id, LIST)
+    assert "measure" not in {entry[0] for entry in box.log}
+    box.used = {one.id: Use(30, 4096), "cmd_invented": Use(1, 1)}
+    told = await service.commands.list("ann", sandbox.id)
+    assert [(each.id, each.cpu_ms, each.memory) for each in told] == [
+        (one.id, 30, 4096),
+        (two.id, None, None),
+    ]
+    assert await service.commands.get("ann", sandbox.id, one.id) == told[0]
+
+
+async def test_an_init_that_does_not_measure_holds_nobody_up(
+    service: Service, sandbox: Sandbox, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = await service.commands.start("ann", sandbox.id, LIST)
+    FakeBox.made[sandbox.id].measure_gate = trio.Event()
+    begun = trio.current_time()
+    assert await service.commands.list("ann", sandbox.id) == [one]
+    assert trio.current_time() - begun < 3
+
+
+async def test_an_adopted_command_that_could_not_be_started(
+    service: Service, sandbox: Sandbox, survivor: Survivor
+) -> None:
+    """init had not told when the api before us died."""
+    adopt(service, sandbox, survivor)
+    survivor.slot.fill(Refused(survivor.key, "fork", 11, "why"), [])
+    survivor.let_go()
+    with pytest.raises(Problem) as caught:
+        await service.commands.wait("ann", sandbox.id, survivor.key, 30)
+    assert caught.value.code is Code.SANDBOX_EXHAUSTED
+    await until(lambda: service.commands._active == {})
+    assert await service.commands.list("ann", sandbox.id, everything=True) == []
+
+
+@pytest.mark.parametrize("where", ["__init__", "begin"])
+async def test_a_command_that_cannot_be_seen_to(
+    service: Service, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A host that runs short costs that command, and not this process with everybody's."""
+
+    def short(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    monkeypatch.setattr(jobs.Recorder, where, short)
+    run = await begin(service, sandbox)
+    with pytest.raises(Problem) as caught:
+        await run.outcome()
+    assert caught.value.code is Code.HOST_LACKS
+    monkeypatch.undo()
+    assert ("kill", run.key) in run.box.log
+    await run.settled()
+    run = await begin(service, sandbox)
+    run.box.exit()
+    assert (await run.outcome()).outcome is Outcome.EXITED

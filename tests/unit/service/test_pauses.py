@@ -163,14 +163,12 @@ async def test_a_row_that_cannot_be_written(
 async def test_a_client_that_leaves(service: Service, made: Sandbox) -> None:
     """Its pause is whole."""
     service.keeper.freeze_gate = trio.Event()
-
-    async def release() -> None:
-        await trio.sleep(0.05)
-        service.keeper.freeze_gate.set()
-
-    service.nursery.start_soon(release)
-    with trio.move_on_after(0.01):
-        await pause(service, made)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as client:
+            client.start_soon(pause, service, made)
+            await until(lambda: service.keeper.count("freeze") == 1)
+            client.cancel_scope.cancel()
+            service.keeper.freeze_gate.set()
     assert (await stored(service, made)).state is State.PAUSED
     assert service.keeper.frozen == {made.id}
 

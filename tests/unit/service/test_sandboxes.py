@@ -189,14 +189,12 @@ async def test_it_is_ended_once_whoever_asks(service: Service) -> None:
 async def test_a_client_that_leaves_does_not_stop_its_kill(service: Service) -> None:
     made = await service.sandboxes.create("ann", SPEC)
     service.keeper.destroy_gate = trio.Event()
-
-    async def release() -> None:
-        await trio.sleep(0.05)
-        service.keeper.destroy_gate.set()
-
-    service.nursery.start_soon(release)
-    with trio.move_on_after(0.01):
-        await service.sandboxes.kill("ann", made.id)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as client:
+            client.start_soon(service.sandboxes.kill, "ann", made.id)
+            await until(lambda: service.keeper.count("destroy") == 1)
+            client.cancel_scope.cancel()
+            service.keeper.destroy_gate.set()
     assert (await service.sandboxes.get("ann", made.id)).state is State.STOPPED
 
 

@@ -17,8 +17,10 @@ import trio.testing
 
 from nsbox.host.storage import Reserve
 from nsbox.model.errors import Code, HostProblem, Problem
+from nsbox.model.request import Request
 from nsbox.model.sandbox import Sandbox
-from nsbox.model.snapshot import Purpose, Snapshot, Standstill
+from nsbox.model.snapshot import Snapshot, Standstill
+from nsbox.service import clock
 from nsbox.service.cuts import Cuts
 from nsbox.service.images import Images
 from nsbox.service.snapshots import Snapshots
@@ -290,7 +292,7 @@ async def test_a_fork_that_an_api_has_not_finished(kit: Kit, made: Sandbox) -> N
     """Its row tells the next one that not all were made."""
     forks, cut = await kit.snapshots.fork("ann", made.id, 2, SPEC)
 
-    await kit.store.save(msgspec.structs.replace(cut, purpose=Purpose.FORK))
+    await kit.store.save(msgspec.structs.replace(cut, sandboxes=()))
     kit.start()
     await kit.snapshots.load()
     await kit.snapshots.reconcile()
@@ -306,3 +308,79 @@ async def test_too_many(kit: Kit, made: Sandbox) -> None:
     await kit.take(made)
     assert (await problem_of(kit.take(made))).code is Code.TOO_MANY_SNAPSHOTS
     assert len(kit.worker.there()) == 1
+
+
+async def test_a_snapshot_that_is_asked_for_again(kit: Kit, made: Sandbox) -> None:
+    """At once, later, and at the next api: the same one. While it is made, and whoever has left."""
+
+    async def ask(body: str = "b") -> Snapshot:
+        return await kit.snapshots.take("ann", made.id, "n", must_stand=False, request=Request("k", body))
+
+    kit.worker.gate = trio.Event()
+    async with trio.open_nursery() as nursery:  # the client leaves in the middle
+        nursery.start_soon(ask)
+        await until(lambda: any(what == "copy" for what, _ in kit.worker.log))
+        nursery.cancel_scope.cancel()
+    answers: list[Snapshot] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(lambda: _into(answers, ask()))
+        await trio.testing.wait_all_tasks_blocked()
+        kit.worker.gate.set()
+    first = await ask()
+    assert answers == [first, first]
+    assert kit.snapshots.of_owner("ann") == [first]
+    assert (await problem_of(ask("other"))).code is Code.IDEMPOTENCY_MISMATCH
+    kit.start()
+    await kit.snapshots.load()
+    assert (await ask()).id == first.id
+    await kit.snapshots.remove("ann", first.id)
+    assert (await ask()).id != first.id
+
+
+async def _into(answers: list[Any], answer: Any) -> None:
+    answers.append(await answer)
+
+
+async def test_a_snapshot_that_failed_is_taken_anew(kit: Kit, made: Sandbox) -> None:
+    request = Request("k", "b")
+    kit.worker.says = {"reason": "no_space", "detail": "full"}
+    with pytest.raises(Problem):
+        await kit.snapshots.take("ann", made.id, "n", must_stand=False, request=request)
+    kit.worker.says = CUT
+    record = await kit.snapshots.take("ann", made.id, "n", must_stand=False, request=request)
+    assert kit.snapshots.of_owner("ann") == [record]
+
+
+async def test_a_fork_that_is_asked_for_again(kit: Kit, made: Sandbox) -> None:
+    request = Request("k", "b")
+
+    async def ask() -> tuple[list[Sandbox], Snapshot]:
+        return await kit.snapshots.fork("ann", made.id, 2, SPEC, request)
+
+    forks, cut = await ask()
+    assert await ask() == (forks, cut)
+    assert kit.snapshots.of_owner("ann") == []
+    kit.start()
+    await kit.snapshots.load()
+    await kit.snapshots.reconcile()
+    assert [one.id for one in (await ask())[0]] == [one.id for one in forks]
+    assert len(kit.service.registry) == 3
+    for one in forks:
+        await kit.service.sandboxes.kill("ann", one.id)
+    await until(lambda: kit.worker.there() == [])  # that it is known of holds no layer
+    assert {one.state.value for one in (await ask())[0]} == {"stopped"}
+    other = Request("k", "other")
+    problem = await problem_of(kit.snapshots.fork("ann", made.id, 1, SPEC, other))
+    assert problem.code is Code.IDEMPOTENCY_MISMATCH
+
+
+async def test_an_old_fork_is_forgotten(kit: Kit, made: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sandboxes' records are, by then."""
+    await kit.snapshots.fork("ann", made.id, 1, SPEC, Request("k", "b"))
+    (row,) = await kit.store.all()
+    later = clock.wall() + kit.service.settings.keep_records_s + 1
+    monkeypatch.setattr(clock, "wall", lambda: later)
+    await kit.snapshots.fork("ann", made.id, 1, SPEC)
+    assert await kit.store.all() == []
+    assert row.id not in kit.snapshots._records

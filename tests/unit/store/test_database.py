@@ -85,6 +85,33 @@ def test_a_later_migration_runs_once(state_dir: str, monkeypatch: pytest.MonkeyP
     connection.close()
 
 
+def test_requests_of_older_records_are_found(state_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys stand in the bodies only, before the column is there."""
+    whole = schema.MIGRATIONS
+    before = whole[: whole.index(schema._REQUESTS)]
+    monkeypatch.setattr(schema, "MIGRATIONS", before)
+    connection = connect(state_dir, Synchronous.FULL)
+    for name, body in (
+        ("a", b'{"id":"a","request":{"key":"k","body":"b"}}'),
+        ("b", b'{"id":"b","request":null}'),
+    ):
+        connection.execute(
+            "INSERT INTO sandboxes (id, owner, state, created_at, deadline, body)"
+            " VALUES (?, 'ann', 'running', 1, 2, ?)",
+            (name, body),
+        )
+    connection.commit()
+    connection.close()
+    monkeypatch.setattr(schema, "MIGRATIONS", whole)
+    connection = connect(state_dir, Synchronous.FULL)
+    rows = connection.execute("SELECT id, request_key FROM sandboxes ORDER BY id").fetchall()
+    assert rows == [("a", "k"), ("b", None)]
+    query = "SELECT body FROM sandboxes WHERE owner = ? AND request_key = ?"
+    plan = connection.execute("EXPLAIN QUERY PLAN " + query, ("ann", "k")).fetchall()
+    assert "sandboxes_by_request" in str(plan), "not all of an owner's records are read"
+    connection.close()
+
+
 def test_not_a_database(state_dir: str) -> None:
     os.makedirs(state_dir)
     Path(state_dir, FILE_NAME).write_bytes(b"not a database at all" * 100)
@@ -155,7 +182,7 @@ async def test_a_full_disk_is_the_hosts_problem_and_is_survived(database: Databa
     blob = bytes(1_000_000)
 
     def work(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO sandboxes VALUES ('s', 'o', 'running', 1, NULL, 1, ?)", (blob,))
+        connection.execute("INSERT INTO sandboxes VALUES ('s', 'o', 'running', 1, NULL, 1, ?, NULL)", (blob,))
 
     with pytest.raises(HostProblem, match="no space"):
         await database.run(work)

@@ -152,7 +152,7 @@ async def test_sandbox_writes_do_not_reload_the_ring(
     before = ring._keys
     await ring.record_use(database)
     await database.run(
-        lambda c: c.execute("INSERT INTO sandboxes VALUES ('a', 'o', 'running', 1, NULL, 1, x'00')")
+        lambda c: c.execute("INSERT INTO sandboxes VALUES ('a', 'o', 'running', 1, NULL, 1, x'00', NULL)")
     )
     assert ring.find(plaintext) is not None
     assert ring._keys is before

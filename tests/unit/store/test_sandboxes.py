@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbox.model.lifecycle import EndReason, State
+from nsbox.model.request import Request
 from nsbox.model.sandbox import Limits, Sandbox, new_sandbox_id
 from nsbox.store import sandboxes
 from nsbox.store.database import Database
@@ -97,3 +98,13 @@ async def test_prune_spares_what_has_no_end(store: SandboxStore) -> None:
 def test_any_environment_survives_the_row(env: dict[str, str]) -> None:
     sandbox = make(env=env)
     assert sandboxes._DECODER.decode(sandboxes._row(sandbox)["body"]).env == env
+
+
+async def test_what_a_request_has_made(store: SandboxStore) -> None:
+    request = Request("k", "b")
+    first, second = make(request=request, created_at=1.0), make(request=request, created_at=2.0)
+    for one in (second, first, make(request=Request("other", "b")), make(), make("eve", request=request)):
+        await store.insert(one)
+    assert await store.requested("ann", "k") == [first, second]
+    await store.update(msgspec.structs.replace(first, request=None))
+    assert await store.requested("ann", "k") == [second]
