@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import idempotency, leaving, query, schema, streaming, views
+from nsbox.api import idempotency, leaving, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -20,7 +20,7 @@ from nsbox.settings import Settings
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/exec"
 _EXEC = re.compile(f"{BASE}/sandboxes/([^/]+)/exec")
 _RUN = schema.Reader(schema.RunCommand)
-_KNOWN = frozenset({"stream", "offset", leaving.NAME})
+_KNOWN = parameters.names(parameters.EXEC)
 
 
 def route(commands: CommandsService, bodies: JsonBodies, settings: Settings) -> RawRoute:
@@ -40,7 +40,7 @@ async def _handle(
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
     leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
-    if query.flag(asked, "stream"):
+    if parameters.STREAM.of(asked):
         begin = streaming.offset(exchange, asked)
         async with leash:
             await _stream(commands, exchange, owner, match[1], spec, begin, leash)

@@ -11,21 +11,16 @@ from typing import Self
 
 import trio
 
-from nsbox.api import query
+from nsbox.api import parameters, query
 from nsbox.api.exchange import ClientLeftError
 from nsbox.api.services import CommandsService
-from nsbox.model.errors import Code, Problem
 
-NAME = "onDisconnect"
-_GO_ON, _KILL = b"continue", b"kill"
+_KILL = "kill"
 
 
 def kills(asked: query.Query) -> bool:
     """Whether the client wants its command ended when it leaves."""
-    wish = asked.get(NAME, _GO_ON)
-    if wish not in (_GO_ON, _KILL):
-        raise Problem(Code.INVALID_FIELD, f"{NAME} is continue or kill", field=NAME)
-    return wish == _KILL
+    return parameters.ON_DISCONNECT.of(asked) == _KILL
 
 
 class Leash:

@@ -232,7 +232,7 @@ class Snapshots:
     ) -> Snapshot:
         await self._prune()
         live = await self._found(owner, sandbox_id)
-        self._sandboxes.check_room(count)
+        await self._sandboxes.check(owner, spec, count)
         record = self._begun(live, Purpose.FORK, "", request)
         try:
             with self._images.hold(record.base.layers):
