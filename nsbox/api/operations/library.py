@@ -25,6 +25,7 @@ _ONE = f"{_ALL}/{{snapshotId}}"
 _IMAGES = f"{BASE}/images"
 _TAKE = (
     *ON_SANDBOX,
+    Code.IDEMPOTENCY_MISMATCH,
     Code.TOO_MANY_SNAPSHOTS,
     Code.TOO_MANY_LAYERS,
     Code.SNAPSHOT_REFUSED,
