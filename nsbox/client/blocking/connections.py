@@ -72,12 +72,13 @@ class Reply:
 
     def close(self) -> None:
         """Whoever has not read to the end gives the connection up: nothing else stops the sender."""
-        if self._over and not self._response.will_close:
-            self._home.put(self._connection)
-        else:
+        whole, self._over = self._over and not self._response.will_close, False
+        if not whole:
             _shut(self._connection)
-            self._response.close()
-        self._over = False
+        # http.client gives no second answer on a connection before the first one is closed.
+        self._response.close()
+        if whole:
+            self._home.put(self._connection)
 
 
 class Connections:
