@@ -206,6 +206,7 @@ def _write(
 def _check_framed(request: Request, response: http.client.HTTPResponse) -> None:
     """The end of an answer without a length cannot be told from its loss, even in the middle of its head."""
     if response.length is None and not response.chunked and request.method != "HEAD":
+        response.close()  # the connection has handed it over, and closes it no more
         raise ConnectionLost("the answer came without its length")
 
 
