@@ -50,6 +50,21 @@ class Call(NamedTuple, Generic[T]):
         """Path and query, behind the prefix of the API."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
+    @property
+    def raw(self) -> Call[bytes]:
+        """The same, for the answer as it comes."""
+        return Call(
+            self.method,
+            self.path,
+            bytes,
+            query=self.query,
+            body=self.body,
+            safe=self.safe,
+            keyed=self.keyed,
+            key=self.key,
+            patience=self.patience,
+        )
+
 
 def part(text: str) -> str:
     """A name as one part of a path: whatever is in it, it cannot lead elsewhere. A part ``..`` would be taken

@@ -13,6 +13,7 @@ from nsbox.client.asynchronous.driver import AsyncDriver, AsyncTransport
 from nsbox.client.asynchronous.images import AsyncImages, AsyncSnapshots, AsyncTemplates
 from nsbox.client.asynchronous.method import AsyncMade, AsyncMethod, AsyncScope
 from nsbox.client.asynchronous.sandbox import AsyncSandbox
+from nsbox.client.call import Call, T
 from nsbox.client.retries import Retries
 from nsbox.client.routes import accounts, sandboxes
 from nsbox.client.types.account import Health
@@ -101,6 +102,10 @@ class AsyncClient(AsyncScope):
     def sandbox(self, sandbox_id: str) -> AsyncSandbox:
         """A sandbox by its id, without asking whether it is there."""
         return AsyncSandbox(self._driver, sandbox_id)
+
+    async def raw(self, call: Call[T]) -> bytes:
+        """The answer to a call of ``nsbox.client.routes`` as it came, with what is not known here."""
+        return await self._driver.do(call.raw)
 
     async def health(self) -> Health:
         """Whether sandboxes can be made. Not tried again: that it is away is an answer, too."""

@@ -13,6 +13,7 @@ from nsbox.client.blocking.driver import Driver, Transport
 from nsbox.client.blocking.images import Images, Snapshots, Templates
 from nsbox.client.blocking.method import Made, Method, Scope
 from nsbox.client.blocking.sandbox import Sandbox
+from nsbox.client.call import Call, T
 from nsbox.client.retries import Retries
 from nsbox.client.routes import accounts, sandboxes
 from nsbox.client.types.account import Health
@@ -101,6 +102,10 @@ class Client(Scope):
     def sandbox(self, sandbox_id: str) -> Sandbox:
         """A sandbox by its id, without asking whether it is there."""
         return Sandbox(self._driver, sandbox_id)
+
+    def raw(self, call: Call[T]) -> bytes:
+        """The answer to a call of ``nsbox.client.routes`` as it came, with what is not known here."""
+        return self._driver.do(call.raw)
 
     def health(self) -> Health:
         """Whether sandboxes can be made. Not tried again: that it is away is an answer, too."""

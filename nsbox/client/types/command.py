@@ -161,6 +161,10 @@ class LogChunk(Answered, frozen=True):
     offset: int
     data: str
 
+    def bytes_of(self, encoding: str) -> bytes:
+        """The bytes themselves."""
+        return base64.b64decode(self.data) if encoding == "base64" else self.data.encode()
+
 
 class LogPage(Answered, frozen=True):
     """Output that was there; the next page begins at ``next_offset``."""
@@ -180,10 +184,7 @@ class LogPage(Answered, frozen=True):
     @property
     def data(self) -> bytes:
         """Both streams as they came."""
-        pieces = (one.data for one in self.chunks)
-        if self.encoding == "base64":
-            return b"".join(map(base64.b64decode, pieces))
-        return "".join(pieces).encode()
+        return b"".join(one.bytes_of(self.encoding) for one in self.chunks)
 
 
 class StdinWritten(Answered, frozen=True):

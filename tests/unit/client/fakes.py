@@ -42,8 +42,8 @@ def event(kind: str, data: Any, number: int | None = None) -> bytes:
 
 
 def log(chunks: list[Chunk]) -> Callable[[Seen], bytes]:
-    """Answers with the events of a command that has written these, from ``Last-Event-ID`` on: in the middle of
-    a chunk, too, as nsbox does."""
+    """Answers with the events of a command that has written these, from ``Last-Event-ID`` on: in the middle
+    of a chunk, too, as nsbox does."""
 
     def reply(seen: Seen) -> bytes:
         last = int(seen.headers.get("last-event-id", 0))

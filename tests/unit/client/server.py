@@ -38,8 +38,8 @@ def answer(
 
 
 class CuttingServer:
-    """``reply`` says what to answer. Of the first answers only so many bytes are sent as ``cuts`` says, and then
-    the connection is closed; None, and when there are no more: the whole."""
+    """``reply`` says what to answer. Of the first answers only so many bytes are sent as ``cuts`` says, and
+    then the connection is closed; None, and when there are no more: the whole."""
 
     def __init__(self, reply: Callable[[Seen], bytes], cuts: list[int | None] | None = None) -> None:
         self.reply, self.cuts = reply, list(cuts or [])

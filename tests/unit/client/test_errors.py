@@ -85,9 +85,13 @@ def test_whatever_is_answered_is_an_error_that_can_be_shown(body, status):
 
 
 def test_a_page_of_a_proxy_is_no_document():
-    with cutting(lambda _: answer(b"<html>bad gateway</html>", 502, "text/html")) as server:
-        with Client(server.url, KEY, retries=ONCE) as nsbox, pytest.raises(ServerFailed, match="HTTP 502"):
-            nsbox.list()
+    page = answer(b"<html>bad gateway</html>", 502, "text/html")
+    with (
+        cutting(lambda _: page) as server,
+        Client(server.url, KEY, retries=ONCE) as nsbox,
+        pytest.raises(ServerFailed, match="HTTP 502"),
+    ):
+        nsbox.list()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"<html>", b'{"id": 1}', b"\xff", b"[]"])
@@ -248,9 +252,9 @@ def test_names_are_one_part_of_a_path():
 
 
 def test_a_command_that_failed_says_how():
-    with cutting(lambda _: document({**RESULT, "exitCode": 3, "stderr": "b2ggbm8K"})) as server:
-        with Client(server.url, KEY) as nsbox:
-            result = nsbox.sandbox("sb_1").exec("x")
+    failed = document({**RESULT, "exitCode": 3, "stderr": "b2ggbm8K"})
+    with cutting(lambda _: failed) as server, Client(server.url, KEY) as nsbox:
+        result = nsbox.sandbox("sb_1").exec("x")
     with pytest.raises(CommandFailed, match=r"^the command exited with 3: oh no$") as told:
         result.check()
     assert told.value.result is result
