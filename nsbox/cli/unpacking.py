@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple
@@ -40,10 +41,12 @@ def unpack(archive: IO[bytes], target: str) -> list[str]:
                     if member.isdir():
                         with _folder(top, parts):
                             late.append((parts, member.mode))
+                    elif member.issparse():
+                        skipped.append(member.name)  # a few bytes could fill this disk with zeros
                     elif member.isreg() and parts:
                         _file(top, parts, tar.extractfile(member), member.mode)
                     elif member.islnk() and parts:
-                        _copy(top, parts, _parts(member.linkname))
+                        _hard_link(top, parts, _parts(member.linkname))
                     elif member.issym() and _stays(parts, member.linkname):
                         links.append(_Link(parts, member.linkname))
                     else:
@@ -116,14 +119,16 @@ def _file(top: int, parts: tuple[str, ...], content: IO[bytes] | None, mode: int
             file.write(piece)
 
 
-def _copy(top: int, parts: tuple[str, ...], source: tuple[str, ...]) -> None:
-    """A hard link: a copy of what came before under the other name."""
+def _hard_link(top: int, parts: tuple[str, ...], source: tuple[str, ...]) -> None:
+    """Another name for a file that came before. Not a copy: a thousand names of one file would be a bomb."""
     if not source:
-        raise HostProblem("the sandbox sent a link to a folder")
-    with _folder(top, source[:-1]) as folder:
-        descriptor = os.open(source[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as content:
-        _file(top, parts, content, os.fstat(content.fileno()).st_mode)
+        raise HostProblem("the sandbox sent a hard link to a folder")
+    with _folder(top, source[:-1]) as there, _folder(top, parts[:-1]) as here:
+        if not stat.S_ISREG(os.stat(source[-1], dir_fd=there, follow_symlinks=False).st_mode):
+            raise HostProblem("the sandbox sent a hard link to what is no file")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(parts[-1], dir_fd=here)
+        os.link(source[-1], parts[-1], src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
 
 
 def _symlink(top: int, link: _Link) -> None:
