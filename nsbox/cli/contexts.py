@@ -62,9 +62,11 @@ def load(path: str) -> Contexts:
         return Contexts()
     except OSError as error:
         raise HostProblem(f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_private(path, os.fstat(descriptor))
-        data = file.read(_LONGEST)
+        data = os.read(descriptor, _LONGEST)
+    finally:
+        os.close(descriptor)
     try:
         return msgspec.json.decode(data, type=Contexts)
     except (msgspec.DecodeError, UnicodeDecodeError):

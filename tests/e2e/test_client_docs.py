@@ -76,7 +76,7 @@ def test_every_line_of_the_page(own_daemon: Daemon, registry: FakeRegistry, tmp_
             runner.run(test, out=told.append, clear_globs=False)
             assert not told, "".join(told)
     print(f"client.md: {runner.tries} lines; not on this daemon: {skipped or 'nothing'}")
-    assert runner.tries > 100
+    assert runner.tries > 80
 
 
 def test_the_python_of_the_page_and_of_the_readme(own_daemon: Daemon) -> None:
