@@ -108,6 +108,18 @@ def save(path: str, contexts: Contexts) -> None:
 
 def chosen(environment: Mapping[str, str], name: str | None = None) -> Context:
     """The one that is named; else what the environment has; else the current one. Raises ``HostProblem``."""
+    found = named(environment, name)
+    if found is None:
+        raise HostProblem(
+            "no daemon is named",
+            remedy=f"set {URL_VARIABLE} and {KEY_VARIABLE} (make a key with `nsbox keys create NAME`), "
+            "or keep them: nsbox context add NAME URL",
+        )
+    return found
+
+
+def named(environment: Mapping[str, str], name: str | None = None) -> Context | None:
+    """The same, and None where there is none."""
     url, key = environment.get(URL_VARIABLE), environment.get(KEY_VARIABLE)
     if name is None and url and key:
         return checked(Context(url, key))
@@ -116,13 +128,7 @@ def chosen(environment: Mapping[str, str], name: str | None = None) -> Context:
         raise HostProblem(f"{there} is set and {missing} is not", remedy=f"set both, or unset {there}")
     contexts = load(file_of(environment))
     name = name or environment.get(NAME_VARIABLE) or contexts.current
-    if name is None:
-        raise HostProblem(
-            "no daemon is named",
-            remedy=f"set {URL_VARIABLE} and {KEY_VARIABLE} (make a key with `nsbox keys create NAME`), "
-            "or keep them: nsbox context add NAME URL",
-        )
-    return checked(contexts.named(name))
+    return None if name is None else checked(contexts.named(name))
 
 
 def checked(context: Context) -> Context:

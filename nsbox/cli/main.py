@@ -53,8 +53,7 @@ _COMMANDS = {
     "pause": _client("lifecycle", "Let sandboxes stand still."),
     "resume": _client("lifecycle", "Let paused sandboxes go on."),
     "kill": _client("lifecycle", "End sandboxes."),
-    "metrics": _client("usage", "Show what a sandbox uses now."),
-    "usage": _client("usage", "Show the compute seconds you have used."),
+    "metrics": _client("metrics", "Show what a sandbox uses now."),
     "context": _client("context", "Keep URLs and keys of daemons under names."),
     "completion": _client("completion", "Print the completion script for a shell."),
     "snapshot": _Entry(

@@ -31,9 +31,9 @@ def me(top: str) -> Call[Me]:
     return Call("GET", f"{top}/me", reader(Me), safe=True)
 
 
-def keys(top: str) -> Call[list[Key]]:
-    """Your keys, revoked ones too."""
-    return Call("GET", f"{top}/keys", lambda data: _read_keys(data).keys, safe=True)
+def keys(top: str, *, all: bool = False) -> Call[list[Key]]:
+    """Your keys, revoked ones too; with ``all`` everybody's (admin)."""
+    return Call("GET", f"{top}/keys", lambda data: _read_keys(data).keys, query=query(all=all), safe=True)
 
 
 def create_key(

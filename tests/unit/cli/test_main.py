@@ -63,7 +63,7 @@ def test_root_becomes_the_service_user(as_root, name):
 
 
 CLIENTS = ["ps", "create", "fork", "exec", "cp", "logs", "ports", "pause", "resume", "kill", "metrics"]
-CLIENTS += ["usage", "context", "completion", "shell"]
+CLIENTS += ["context", "completion", "shell"]
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -1,40 +1,12 @@
-"""``nsbox usage`` and ``nsbox metrics``: what was used, and what is used now."""
+"""``nsbox metrics``: what a sandbox uses now."""
 
 from __future__ import annotations
 
 import click
 
 from nsbox.cli import remote
-from nsbox.client.routes import accounts, sandboxes
-from nsbox.client.types import Sample, UsageRow
-
-
-@click.command()
-@click.option("--from", "begin", metavar="DAY", help="From this day on, as 2026-11-01.")
-@click.option("--to", "end", metavar="DAY", help="Until then.")
-@click.option("--by", type=click.Choice(["day", "sandbox", "key", "total"]), default="day", show_default=True)
-@click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
-@remote.options
-def usage(
-    begin: str | None, end: str | None, by: str, as_csv: bool, context: str | None, as_json: bool
-) -> None:
-    """Show the compute seconds you have used."""
-    with remote.connected(context) as nsbox:
-        if as_csv:
-            click.echo(nsbox.usage_csv(from_=begin, to=end, by=by), nl=False)
-            return
-        call = accounts.usage("", from_=begin, to=end, by=by)
-        data = nsbox.raw(call)
-    if as_json:
-        remote.echo_json(data)
-        return
-    found = call.parse(data)
-    rows = [(_what(row), str(row.compute_seconds)) for row in found.usage]
-    remote.table((by.upper(), "SECONDS"), [*rows, ("all", str(found.compute_seconds))])
-
-
-def _what(row: UsageRow) -> str:
-    return row.day or row.sandbox_id or row.key_id or row.user_id or "-"
+from nsbox.client.routes import sandboxes
+from nsbox.client.types import Sample
 
 
 @click.command()
