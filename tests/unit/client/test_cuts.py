@@ -159,6 +159,31 @@ async def test_output_is_whole_for_tasks() -> None:
                     check_output([event async for event in stream], CHUNKS)
 
 
+def test_output_starts_nothing_and_asks_for_nothing_twice() -> None:
+    """What was taken is told, so that nsbox need not send it again; and a log starts no command."""
+    reply = log(CHUNKS)
+    whole = reply(Seen("POST", "/", {}, b""))
+    with cutting(reply, [whole.index(b"id: 8")]) as server, client(server.url) as nsbox:
+        check_output(list(nsbox.sandbox("sb_1").stream("x")), CHUNKS)
+    assert [one.method for one in server.seen] == ["POST", "GET"]
+    assert "last-event-id" not in server.seen[0].headers
+    assert server.seen[1].headers["last-event-id"] == "4"
+
+
+def test_output_that_comes_again_is_cut_off() -> None:
+    """From a server that does not heed where to go on, or a proxy that answers from what it has kept."""
+    reply = log(CHUNKS)
+
+    def forgetful(seen: Seen) -> bytes:
+        return reply(seen._replace(headers={}))
+
+    whole = forgetful(Seen("POST", "/", {}, b""))
+    with cutting(forgetful) as server, client(server.url) as nsbox:
+        for cut in range(0, len(whole), 9):
+            server.cuts = [cut]
+            check_output(list(nsbox.sandbox("sb_1").stream("x")), CHUNKS)
+
+
 @settings(max_examples=60)
 @given(
     chunks=st.lists(
@@ -232,6 +257,15 @@ def test_a_file_that_may_be_another_is_not_mixed(headers: dict[str, str], heeds:
         server.cuts = [len(whole) - 1]
         with pytest.raises(Exception, match=r"missing|another file"):
             files.read("/f")
+
+
+def test_a_file_that_changed_within_a_second_is_not_mixed() -> None:
+    """Its date is what it was, and the half that is here is of another file."""
+    reply = file_reply(JUST_NOW)
+    with cutting(reply, [len(reply(Seen("GET", "/", {}, b""))) - 9]) as server, client(server.url) as nsbox:
+        with pytest.raises(ConnectionLost):
+            nsbox.sandbox("sb_1").files.read("/f")
+        assert len(server.seen) == 1
 
 
 async def test_files_of_tasks(tmp_path: Any) -> None:
