@@ -21,6 +21,7 @@ from nsbox.cli.output import report
 from nsbox.client import Client, Conflict, Dropped, Exited, NsboxError, Output, ProcessInfo, Sandbox, Started
 from nsbox.client.blocking.processes import Process
 from nsbox.client.blocking.streams import CommandStream
+from nsbox.client.types import CommandEvent
 from nsbox.model.errors import HostProblem
 
 _CHUNK = 64 * 1024
@@ -142,25 +143,34 @@ class _Execution:
 
     def _follow(self, stream: CommandStream) -> int:
         ended: ProcessInfo | None = None
-        with stream:
-            for event in stream:
-                if isinstance(event, Output):
-                    _write(1 if event.stream == "stdout" else 2, event.data)
-                elif isinstance(event, Started):
-                    self._process = event.process
-                    for number in self._waiting:
-                        self._send(number)
-                elif isinstance(event, Dropped):
-                    lost = event.until - event.offset
-                    click.echo(f"nsbox: {lost} bytes of output are lost: they came too fast", err=True)
-                elif isinstance(event, Exited):
-                    ended = event.process
+        try:
+            with stream:
+                for event in stream:
+                    self._show(event)
+                    if isinstance(event, Exited):
+                        ended = event.process
+        except BrokenPipeError:
+            # Whoever read it has left: what a pipe would tell a program that is here.
+            self._signal(signal.SIGPIPE)
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)  # nothing more is flushed to it
+            return 128 + signal.SIGPIPE
         assert ended is not None
         if self._failure is not None:
             click.echo(f"nsbox: standard input broke off: {self._failure}", err=True)
         if self._timed_out:
             return status.TIMED_OUT
         return status.of(ended.exit_code, ended.signal, ended.outcome)
+
+    def _show(self, event: CommandEvent) -> None:
+        if isinstance(event, Output):
+            _write(1 if event.stream == "stdout" else 2, event.data)
+        elif isinstance(event, Started):
+            self._process = event.process
+            for number in self._waiting:
+                self._send(number)
+        elif isinstance(event, Dropped):
+            lost = event.until - event.offset
+            click.echo(f"nsbox: {lost} bytes of output are lost: they came too fast", err=True)
 
     @contextlib.contextmanager
     def _forwarding(self) -> Iterator[None]:

@@ -13,6 +13,8 @@ from nsbox.client import ApiError, Client, NsboxError, Retries
 from nsbox.model.errors import HostProblem
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: Whoever has pressed Tab waits no longer, in seconds.
+_COMPLETION_S = 2.0
 #: The API speaks of its routes.
 _REMEDIES = {
     "sandbox_not_found": "nsbox ps --all",
@@ -50,13 +52,18 @@ def sandbox_ids(ctx: click.Context, parameter: click.Parameter, incomplete: str)
     is away."""
     from click.shell_completion import CompletionItem
 
-    with contextlib.suppress(HostProblem, NsboxError), connected(ctx.params.get("context"), 0.0) as nsbox:
+    with contextlib.suppress(HostProblem, NsboxError), _asked(ctx) as nsbox:
         return [
             CompletionItem(one.id, help=f"{one.info.template_id} {one.info.status}")
             for one in nsbox.list()
             if one.id.startswith(incomplete)
         ]
     return []
+
+
+def _asked(ctx: click.Context) -> contextlib.AbstractContextManager[Client]:
+    """Somebody has pressed Tab, and waits."""
+    return connected(ctx.params.get("context"), 0.0, _COMPLETION_S)
 
 
 def sandbox_argument(command: F) -> F:
@@ -72,14 +79,17 @@ def sandboxes_argument(command: F) -> F:
 
 
 @contextlib.contextmanager
-def connected(context: str | None, patience: float = 30.0) -> Iterator[Client]:
+def connected(context: str | None, patience: float = 30.0, connect_timeout: float = 10.0) -> Iterator[Client]:
     """A client of the daemon that is meant. What goes wrong becomes a ``HostProblem``, in its words."""
     from nsbox.cli import contexts
 
     chosen = contexts.chosen(os.environ, context)
     # A daemon that was never reached is not waited for: most likely nobody is there.
     retries = Retries(patience=patience, reach=min(patience, 1.0))
-    with told(), Client(chosen.url, chosen.key, retries=retries) as nsbox:
+    with (
+        told(),
+        Client(chosen.url, chosen.key, retries=retries, connect_timeout=connect_timeout) as nsbox,
+    ):
         yield nsbox
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Sandbox
-from tests.e2e.daemon import SLOWNESS, Daemon
+from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
 
 PATIENCE = 120 * SLOWNESS
 Run = subprocess.CompletedProcess[str]
@@ -162,6 +162,18 @@ def test_the_third_ctrl_c_leaves(nsbox: Person, sandbox: Sandbox) -> None:
         running.send_signal(signal.SIGINT)
         assert running.wait(PATIENCE) == 128 + signal.SIGINT
     assert len(sandbox.request("GET", "/processes").json) == 1
+
+
+def test_who_reads_no_further_ends_the_command(nsbox: Person, sandbox: Sandbox) -> None:
+    """As in a pipe: `yes | head -1`."""
+    with nsbox.begin("exec", sandbox.id, "yes") as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"y\n"
+        running.stdout.close()
+        assert running.wait(PATIENCE) == 128 + signal.SIGPIPE
+        assert running.stderr is not None
+        assert running.stderr.read() == b""
+    wait_until(lambda: sandbox.request("GET", "/processes").json == [], 60, "the end of the command")
 
 
 def test_exec_while_api_is_killed(own_nsbox: Person, own_daemon: Daemon) -> None:

@@ -18,6 +18,7 @@ from nsbox.client.call import Request
 from nsbox.client.errors import (
     ConnectionFailed,
     ConnectionLost,
+    NsboxError,
     TimedOut,
     UnexpectedAnswer,
     Unreachable,
@@ -135,7 +136,7 @@ class Connections:
             connection = http.client.HTTPConnection(where.host, where.port, timeout=timeout)
         with self._lock:
             if self._closed:
-                raise Unreachable("this client is closed")
+                raise NsboxError("this client is closed")
             self._busy.add(connection)
         try:
             connection.connect()
