@@ -275,7 +275,7 @@ async def test_processes_of_tasks(tasks: AsyncClient) -> None:
         assert await process.output() == b"text\ndone\n"
         assert (await process.logs()).text == "text\ndone\n"
         async with process.follow(5) as stream:
-            assert [event.text async for event in stream if isinstance(event, Output)] == ["done\n"]
+            assert "".join([event.text async for event in stream if isinstance(event, Output)]) == "done\n"
         other = await box.processes.start(["sleep", "600"])
         assert (await other.ticket(origin="https://a.example")).expires_in_s > 0
         assert (await other.signal("TERM")).id == other.id
