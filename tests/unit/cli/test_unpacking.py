@@ -95,12 +95,12 @@ def test_devices_and_pipes_are_left_out(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_a_few_bytes_do_not_fill_the_disk(tmp_path: Path) -> None:
-    """A sparse file of a terabyte of nothing; and one file under a thousand names."""
+    """A sparse file of much nothing; and one file under a thousand names."""
     sparse = member("s")
     sparse.pax_headers = {
         "GNU.sparse.major": "1",
         "GNU.sparse.minor": "0",
-        "GNU.sparse.realsize": str(1 << 40),
+        "GNU.sparse.realsize": str(1 << 27),
     }
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
