@@ -86,8 +86,8 @@ class UsageRow(Answered, frozen=True):
 class Usage(Answered, frozen=True):
     """Compute seconds from one moment to another."""
 
-    from_: datetime | str = msgspec.field(name="from")
-    to: datetime | str
+    from_: datetime = msgspec.field(name="from")
+    to: datetime
     by: str
     compute_seconds: int
     usage: tuple[UsageRow, ...] = ()
