@@ -130,7 +130,8 @@ class Connections:
         where, timeout = self.address, self._connect_timeout
         connection: http.client.HTTPConnection
         if where.tls:
-            context = self._context or ssl.create_default_context()
+            # Once: reading all certificates of the host takes its time.
+            self._context = context = self._context or ssl.create_default_context()
             connection = http.client.HTTPSConnection(where.host, where.port, timeout=timeout, context=context)
         else:
             connection = http.client.HTTPConnection(where.host, where.port, timeout=timeout)
