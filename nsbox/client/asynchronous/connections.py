@@ -142,8 +142,8 @@ def _told(address: Address) -> Iterator[None]:
     except NsboxError:
         raise
     except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
-        if _is_untrusted(error):
-            raise Untrusted(f"the certificate of {address.url} is not trusted: {error}") from error
+        if why := _distrust(error):
+            raise Untrusted(f"the certificate of {address.url} is not trusted: {why}") from error
         raise Unreachable(f"{address.url} cannot be reached: {error}") from error
     except httpcore2.TimeoutException as error:
         raise TimedOut(f"no answer from {address.url} in time") from error
@@ -151,9 +151,10 @@ def _told(address: Address) -> Iterator[None]:
         raise ConnectionLost(f"the connection to {address.url} was lost: {error}") from error
 
 
-def _is_untrusted(error: BaseException | None) -> bool:
+def _distrust(error: BaseException | None) -> str:
+    """Why a certificate is not trusted, if it is that."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+            return error.verify_message
         error = error.__cause__ or error.__context__
-    return False
+    return ""

@@ -135,7 +135,10 @@ def secure(tmp_path: Path) -> Iterator[tuple[SecureServer, ssl.SSLContext]]:
     authority = Authority(tmp_path)
     server = SecureServer(authority.server())
     try:
-        yield server, ssl.create_default_context(cafile=str(authority.ca_file))
+        trust = ssl.create_default_context(cafile=str(authority.ca_file))
+        # Python 3.13 wants more of a CA's certificate than the tests' own has.
+        trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        yield server, trust
     finally:
         server.close()
 
@@ -146,7 +149,7 @@ def test_a_certificate_that_is_trusted_and_one_that_is_not(
     server, trust = secure
     with Client(server.url, KEY, ssl_context=trust) as nsbox:
         assert [nsbox.sandbox("sb_1").exec("x").stdout for _ in range(3)] == ["out"] * 3
-    with Client(server.url, KEY) as nsbox, pytest.raises(Untrusted, match="not trusted"):
+    with Client(server.url, KEY) as nsbox, pytest.raises(Untrusted, match=r"not trusted: \w+"):
         nsbox.sandbox("sb_1").exec("x")  # at once, whatever the patience is
     assert len(server.seen) == 3
 
@@ -156,7 +159,7 @@ async def test_certificates_for_tasks(secure: tuple[SecureServer, ssl.SSLContext
     async with AsyncClient(server.url, KEY, ssl_context=trust) as nsbox:
         assert (await nsbox.sandbox("sb_1").exec("x")).stdout == "out"
     async with AsyncClient(server.url, KEY) as nsbox:
-        with pytest.raises(Untrusted, match="not trusted"):
+        with pytest.raises(Untrusted, match=r"not trusted: \w+"):
             await nsbox.sandbox("sb_1").exec("x")
 
 
