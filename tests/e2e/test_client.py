@@ -174,26 +174,40 @@ def test_a_block_that_fails_kills_its_sandbox_and_tells_why(client: Client) -> N
 
 
 def test_output_is_whole_though_api_is_killed(own_daemon: Daemon) -> None:
-    """Nothing is lost, nothing comes twice, and the command runs once."""
+    """Nothing is lost, nothing comes twice, and the command runs once. It waits twice for a file, which comes
+    when an api was killed and another is there: so there is always more to come."""
+    rest = "case $i in 1000|2000) while [ ! -e /go$i ]; do sleep 0.05; done;; esac"
     with Client(own_daemon.url, own_daemon.key, retries=PATIENT) as client, client.create() as box:
-        for seed in range(2):
-            out, err, offset, killed = bytearray(), bytearray(), 0, 0
-            command = f"echo run >> /runs; {COUNT.format(n=3000, rest=':')}"
-            for event in box.stream(command, timeout=600):
-                if isinstance(event, Output):
-                    assert event.offset == offset
-                    offset += len(event.data)
-                    (out if event.stream == "stdout" else err).extend(event.data)
-                    if killed < 2 and len(out) > 300 * (killed + 1) + seed:
-                        killed += 1
-                        own_daemon.kill(own_daemon.api_pid, signal.SIGKILL)
-                        own_daemon.wait_ready()
-                elif isinstance(event, Exited):
-                    assert event.process.exit_code == 7
-            assert killed == 2
-            assert out.decode().split() == [f"o{number}" for number in range(3000)]
-            assert err.decode().split() == [f"e{number}" for number in range(0, 3000, 10)]
-        assert box.files.read_text("/runs") == "run\nrun\n"
+        out, err, offset, gates = bytearray(), bytearray(), 0, [1000, 2000]
+        for event in box.stream(f"echo run >> /runs; {COUNT.format(n=3000, rest=rest)}", timeout=600):
+            if isinstance(event, Output):
+                assert event.offset == offset
+                offset += len(event.data)
+                (out if event.stream == "stdout" else err).extend(event.data)
+                if gates and out.endswith(b"o%d\n" % (gates[0] - 1)):
+                    own_daemon.kill(own_daemon.api_pid, signal.SIGKILL)
+                    own_daemon.wait_ready()
+                    box.files.write(f"/go{gates.pop(0)}", "")
+            elif isinstance(event, Exited):
+                assert event.process.exit_code == 7
+        assert gates == []
+        assert out.decode().split() == [f"o{number}" for number in range(3000)]
+        assert err.decode().split() == [f"e{number}" for number in range(0, 3000, 10)]
+        assert box.files.read_text("/runs") == "run\n"
+
+
+def test_output_is_whole_though_api_is_killed_anywhere(own_daemon: Daemon) -> None:
+    """In the middle of the flow, wherever that is, or behind its end."""
+    with Client(own_daemon.url, own_daemon.key, retries=PATIENT) as client, client.create() as box:
+        out, after = bytearray(), 500
+        for event in box.stream(COUNT.format(n=20_000, rest=":"), timeout=600):
+            if isinstance(event, Output) and event.stream == "stdout":
+                out += event.data
+                if len(out) > after:
+                    after = 1 << 30
+                    own_daemon.kill(own_daemon.api_pid, signal.SIGKILL)
+                    own_daemon.wait_ready()
+        assert out.decode().split() == [f"o{number}" for number in range(20_000)]
 
 
 def test_waiting_calls_survive_an_api_that_is_killed(own_daemon: Daemon) -> None:
