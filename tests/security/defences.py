@@ -18,6 +18,10 @@ import tempfile
 import time
 from typing import Final, NamedTuple
 
+_RETRIES: Final = "nsbox/client/retries.py"
+_UNPACKING: Final = "nsbox/cli/unpacking.py"
+_CUTS: Final = "tests/unit/client/test_cuts.py"
+_UNPACKED: Final = "tests/unit/cli/test_unpacking.py"
 _REACH: Final = "tests/security/test_reach.py"
 _RULESET: Final = "nsbox/host/network/ruleset.py"
 _POLICY: Final = "nsbox/host/network/policy.py"
@@ -25,10 +29,6 @@ _RESOLVER: Final = "nsbox/host/network/resolver.py"
 _PORTS: Final = "nsbox/host/network/ports.py"
 _MAIN: Final = "nsbox/host/network/main.py"
 _NAMED: Final = "nsbox/host/network/named.py"
-_RETRIES: Final = "nsbox/client/retries.py"
-_UNPACKING: Final = "nsbox/cli/unpacking.py"
-_CUTS: Final = "tests/unit/client/test_cuts.py"
-_UNPACKED: Final = "tests/unit/cli/test_unpacking.py"
 
 
 class Defence(NamedTuple):
@@ -42,71 +42,6 @@ class Defence(NamedTuple):
 
 
 DEFENCES: Final = (
-    Defence(
-        "ranges that are inside", _MAIN, "*ruleset.never(never)", "*ruleset.never([])",
-        (
-            f"{_REACH}::test_nothing_inside_is_reached",
-            f"{_REACH}::test_names_that_point_inside",
-            f"{_REACH}::test_a_name_that_is_bound_anew",
-        ),
-    ),
-    Defence(
-        "what is inside is refused before names are looked at", _POLICY,
-        'made.append(nft.rule(name, nft.then(Verdict.JUMP, "never")))', "pass",
-        (
-            f"{_REACH}::test_a_name_that_is_bound_anew",
-            f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",
-        ),
-    ),
-    Defence(
-        "the operator's list, and the host's own addresses", _MAIN, "*ruleset.own(own)", "*ruleset.own([])",
-        ("tests/e2e/test_network.py::test_what_the_operator_opened_and_shut",),
-    ),
-    Defence(
-        "connections at once", _RULESET, 'nft.connections_over("connected", limits.connections)',
-        'nft.connections_over("connected", 65_000)',
-        (f"{_REACH}::test_a_flood_of_connections_harms_itself_alone",),
-    ),
-    Defence(
-        "the rate of new connections", _RULESET, "(100, 2_000)", "(1_000_000, 1_000_000)",
-        (f"{_REACH}::test_short_connections_are_bounded_by_their_rate",),
-    ),
-    Defence(
-        "closed connections leave the table soon", _MAIN,
-        "_write(_TIME_WAIT, str(_CLOSED), needed=False)", "pass",
-        (f"{_REACH}::test_the_connection_table_is_not_filled_by_one",),
-    ),
-    Defence(
-        "the rate of questions", _RULESET, "(200, 400), (100", "(1_000_000, 1_000_000), (100",
-        (f"{_REACH}::test_a_flood_of_questions_harms_itself_alone[internet.example]",),
-    ),
-    Defence(
-        "questions of one sandbox that wait", _RESOLVER,
-        "_WAITING_EACH = 1_024, 64", "_WAITING_EACH = 1_024, 65_536",
-        (f"{_REACH}::test_a_flood_of_questions_harms_itself_alone[silent.example]",),
-    ),
-    Defence(
-        "source addresses belong to their link", _RULESET,
-        'nft.rule("raw", nft.wrong_way(), nft.then(Verdict.DROP)),', "",
-        (f"{_REACH}::test_a_packet_under_anothers_address_is_dropped",),
-    ),
-    Defence(
-        "what names have opened is shut with the policy", _NAMED,
-        "return self._shut(self._open)", "return []",
-        (f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",),
-    ),
-    Defence(
-        "connections are forgotten when the policy changes", _PORTS,
-        "conntrack.forget(self._tracker, links.index(slot))", "pass",
-        (f"{_REACH}::test_a_policy_changes_for_connections_that_are_there[wish1-stuck]",),
-    ),
-    Defence(
-        "names are asked for by policy", _RESOLVER, "not self._who.may_resolve(slot, asked.name)", "False",
-        (
-            "tests/e2e/test_network.py::test_off_is_off_from_the_first_moment",
-            "tests/e2e/test_network.py::test_names_that_are_denied",
-        ),
-    ),
     Defence(
         "client: what may have arrived is not sent again", _RETRIES,
         "if error.sent and not safe:", "if False:",
@@ -177,6 +112,71 @@ DEFENCES: Final = (
     Defence(
         "client: sparse files of sandboxes", _UNPACKING, "member.issparse()", "False",
         (f"{_UNPACKED}::test_a_few_bytes_do_not_fill_the_disk",),
+    ),
+    Defence(
+        "ranges that are inside", _MAIN, "*ruleset.never(never)", "*ruleset.never([])",
+        (
+            f"{_REACH}::test_nothing_inside_is_reached",
+            f"{_REACH}::test_names_that_point_inside",
+            f"{_REACH}::test_a_name_that_is_bound_anew",
+        ),
+    ),
+    Defence(
+        "what is inside is refused before names are looked at", _POLICY,
+        'made.append(nft.rule(name, nft.then(Verdict.JUMP, "never")))', "pass",
+        (
+            f"{_REACH}::test_a_name_that_is_bound_anew",
+            f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",
+        ),
+    ),
+    Defence(
+        "the operator's list, and the host's own addresses", _MAIN, "*ruleset.own(own)", "*ruleset.own([])",
+        ("tests/e2e/test_network.py::test_what_the_operator_opened_and_shut",),
+    ),
+    Defence(
+        "connections at once", _RULESET, 'nft.connections_over("connected", limits.connections)',
+        'nft.connections_over("connected", 65_000)',
+        (f"{_REACH}::test_a_flood_of_connections_harms_itself_alone",),
+    ),
+    Defence(
+        "the rate of new connections", _RULESET, "(100, 2_000)", "(1_000_000, 1_000_000)",
+        (f"{_REACH}::test_short_connections_are_bounded_by_their_rate",),
+    ),
+    Defence(
+        "closed connections leave the table soon", _MAIN,
+        "_write(_TIME_WAIT, str(_CLOSED), needed=False)", "pass",
+        (f"{_REACH}::test_the_connection_table_is_not_filled_by_one",),
+    ),
+    Defence(
+        "the rate of questions", _RULESET, "(200, 400), (100", "(1_000_000, 1_000_000), (100",
+        (f"{_REACH}::test_a_flood_of_questions_harms_itself_alone[internet.example]",),
+    ),
+    Defence(
+        "questions of one sandbox that wait", _RESOLVER,
+        "_WAITING_EACH = 1_024, 64", "_WAITING_EACH = 1_024, 65_536",
+        (f"{_REACH}::test_a_flood_of_questions_harms_itself_alone[silent.example]",),
+    ),
+    Defence(
+        "source addresses belong to their link", _RULESET,
+        'nft.rule("raw", nft.wrong_way(), nft.then(Verdict.DROP)),', "",
+        (f"{_REACH}::test_a_packet_under_anothers_address_is_dropped",),
+    ),
+    Defence(
+        "what names have opened is shut with the policy", _NAMED,
+        "return self._shut(self._open)", "return []",
+        (f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",),
+    ),
+    Defence(
+        "connections are forgotten when the policy changes", _PORTS,
+        "conntrack.forget(self._tracker, links.index(slot))", "pass",
+        (f"{_REACH}::test_a_policy_changes_for_connections_that_are_there[wish1-stuck]",),
+    ),
+    Defence(
+        "names are asked for by policy", _RESOLVER, "not self._who.may_resolve(slot, asked.name)", "False",
+        (
+            "tests/e2e/test_network.py::test_off_is_off_from_the_first_moment",
+            "tests/e2e/test_network.py::test_names_that_are_denied",
+        ),
     ),
 )  # fmt: skip
 
