@@ -22,7 +22,9 @@ from nsbox.client import (
     Client,
     Conflict,
     Exited,
+    Forbidden,
     NotAuthenticated,
+    NotFound,
     Output,
     Retries,
     Sandbox,
@@ -370,6 +372,33 @@ async def test_images_of_tasks(tasks: AsyncClient, registry: FakeRegistry, tmp_p
     assert (await tasks.images.remove("localhost:1/t:1")).removed
     assert (await tasks.images.remove(name)).removed
     assert (await tasks.images.prune()).freed_bytes >= 0
+
+
+async def test_accounts_of_tasks(tasks: AsyncClient, daemon: Daemon) -> None:
+    me = await tasks.me()
+    assert (me.user.role, me.user.disabled) == ("admin", False)
+    assert me.plan is not None
+    ann = await tasks.users.create("ann of the tasks")
+    assert ann.id in [one.id for one in await tasks.users.list()]
+    assert (await tasks.users.get(ann.id)).name == "ann of the tasks"
+    async with AsyncClient(daemon.url, daemon.key, user=ann.id) as for_ann:
+        assert (await for_ann.me()).user.id == ann.id
+        assert await for_ann.list() == []
+        made = await for_ann.keys.create("laptop", scopes=["sandboxes", "read-only"])
+        assert (made.user_id, made.scopes) == (ann.id, ("sandboxes", "read-only"))
+        async with AsyncClient(daemon.url, made.key) as herself:
+            assert [one.id for one in await herself.keys.list()] == [made.id]
+            with pytest.raises(Forbidden):
+                await herself.create()
+            with pytest.raises(Forbidden):
+                await herself.users.list()
+            await for_ann.keys.revoke(made.id)
+            with pytest.raises(NotAuthenticated):
+                await herself.list()
+    assert (await tasks.users.update(ann.id, disabled=True)).disabled
+    await tasks.users.remove(ann.id)
+    with pytest.raises(NotFound):
+        await tasks.users.get(ann.id)
 
 
 async def test_a_cancelled_block_kills_its_sandbox(tasks: AsyncClient) -> None:
