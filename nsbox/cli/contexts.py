@@ -58,7 +58,8 @@ def load(path: str) -> Contexts:
     """Raises ``HostProblem``, also for a file that others can read: its keys are theirs by now."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
+        # sudo may leave HOME as it was: what is in somebody else's home is none of ours.
         return Contexts()
     except OSError as error:
         raise HostProblem(f"{path} cannot be read: {error.strerror}") from error

@@ -74,6 +74,18 @@ def test_a_damaged_file_is_told_without_what_is_in_it(environment: dict[str, str
     assert KEY not in repr(told.value) + str(told.value)
 
 
+def test_a_home_that_is_not_ours_has_no_contexts_for_us(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the service user with root's HOME."""
+
+    def refused(*unused: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refused)
+    assert contexts.named(environment) is None
+
+
 def test_which_one_is_meant(environment: dict[str, str]) -> None:
     assert chosen(environment) == KNOWN.contexts["home"]
     assert chosen(environment, "work") == KNOWN.contexts["work"]
