@@ -53,7 +53,10 @@ from nsbox.service.images import Images
 from nsbox.service.links import Links
 from nsbox.service.meters import Meters
 from nsbox.service.network import Network
+from nsbox.service.plans import Plans
 from nsbox.service.ports import Ports
+from nsbox.service.pulse import Pulse
+from nsbox.service.quotas import Quotas
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
@@ -62,11 +65,12 @@ from nsbox.service.standby import Standbys
 from nsbox.service.sweep import Sweep
 from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
-from nsbox.service.unlimited import Unlimited
+from nsbox.service.usage import Usage
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.database import Database, Synchronous
 from nsbox.store.keyring import KeyRing
 from nsbox.store.keys import KeyTable
+from nsbox.store.ledger import Ledger
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.store.snapshots import SnapshotStore
 
@@ -76,7 +80,7 @@ _log = logging.getLogger(__name__)
 _NOTE_USES = 30.0
 #: How long after one answer of keeper's the next is asked for, in seconds.
 _BEAT = 2.0
-_STANDSTILLS = (Action.PAUSE, Action.IDLE, Action.EXPIRE, Action.RESUME, Action.WAKE)
+_STANDSTILLS = (Action.PAUSE, Action.IDLE, Action.EXPIRE, Action.EXHAUST, Action.RESUME, Action.WAKE)
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -158,11 +162,13 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     database = Database(settings.state_dir)
     durable = Database(settings.state_dir, Synchronous.FULL)
     keys = KeyRing(settings.state_dir)
+    ledger = Ledger(database, settings.state_dir)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(orders, database, durable, keys, run_dir, listeners, nursery, first_key)
+            await _serve(orders, database, durable, ledger, keys, run_dir, listeners, nursery, first_key)
             nursery.cancel_scope.cancel()
     finally:
+        ledger.close()
         keys.close()
         durable.close()
         database.close()
@@ -173,6 +179,7 @@ async def _serve(
     orders: Orders,
     database: Database,
     durable: Database,
+    ledger: Ledger,
     keys: KeyRing,
     run_dir: int,
     listeners: Listeners,
@@ -200,8 +207,9 @@ async def _serve(
     commands = Commands(registry, templates, settings, nursery, tally)
     rooms = Rooms(settings.state_dir, settings.storage)
     reserve = Reserve(settings.state_dir, settings.reserve_mb)
+    plans = Plans(settings, registry, ledger, keys.plan_of)
     sandboxes = Sandboxes(
-        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve
+        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve, plans
     )
     creations = Creations(sandboxes, commands, registry, nursery, tally)
     cuts = Cuts(keeper, settings, nursery)
@@ -224,6 +232,8 @@ async def _serve(
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await snapshots.load()
+    pulse = Pulse(ledger, registry, keeper)
+    await pulse.begin()
     await sandboxes.reconcile(alive)
     await snapshots.reconcile()
     commands.remember()
@@ -235,6 +245,7 @@ async def _serve(
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
     ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
     edge = _edge(settings, ports, form, keys)
+    quotas = Quotas(plans, registry, sandboxes.pauses, nursery)
     standbys = Standbys(registry, sandboxes.pauses, nursery, commands.busy, edge.visited)
     connections = Connections(edge)
     publisher.use(connections)
@@ -259,12 +270,15 @@ async def _serve(
         figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
         keys=keys,
         accounts=Accounts(durable),
-        plans=Unlimited(settings),
+        plans=plans,
+        usage=Usage(ledger),
     )
     for task in (
         sandboxes.expire,
         sandboxes.keep_house,
         standbys.watch,
+        pulse.watch,
+        quotas.watch,
         meters.watch,
         health.watch,
         sweep.watch,

@@ -88,6 +88,30 @@ Positive = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
 
 
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may use, narrower than the settings' own bounds. Unset: as those have it.
+
+    ``sandboxes``: at once. Zero compute seconds are a plan under which nothing runs.
+    """
+
+    compute_seconds: Amount | None = None
+    vcpus: Positive | None = None
+    memory_mb: Positive | None = None
+    storage_mb: Positive | None = None
+    timeout_ms: Positive | None = None
+    sandboxes: Positive | None = None
+
+
+UNLIMITED = "unlimited"
+#: One of these names in the settings takes its place.
+PLANS = {
+    UNLIMITED: Plan(),
+    "free": Plan(compute_seconds=3_600, vcpus=2),
+    "pro": Plan(compute_seconds=108_000, vcpus=4),
+}
+_CAPPED = ("vcpus", "memory_mb", "storage_mb", "timeout_ms")
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The daemon's settings. The names are those of ``nsbox.toml`` and, in capitals, of the environment."""
 
@@ -117,6 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_records_s: Positive = 7 * 86_400
     max_snapshots: Amount = 100
     snapshot_timeout_s: Positive = 60
+    # users
+    plans: dict[str, Plan] = {}
+    default_plan: str = UNLIMITED
     # images
     images_allowed: tuple[str, ...] = ("*",)
     image_pull: PullPolicy = PullPolicy.MISSING
@@ -173,6 +200,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
 
+    def plan(self, name: str) -> Plan:
+        """Raises ``HostProblem`` when there is none of this name."""
+        found = self.plans.get(name, PLANS.get(name))
+        if found is None:
+            known = ", ".join(sorted({*PLANS, *self.plans}))
+            raise HostProblem(
+                f"there is no plan {name!r}; there are {known}", remedy="add it to plans in the settings"
+            )
+        return found
+
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
     """An ordinary user's state folder: ``$XDG_STATE_HOME/nsbox`` or ``~/.local/state/nsbox``."""
@@ -224,6 +261,7 @@ def load(
             f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds"
         ) from error
     _check_networks(settings)
+    _check_plans(settings)
     return msgspec.structs.replace(settings, state_dir=os.path.abspath(settings.state_dir))
 
 
@@ -244,6 +282,19 @@ def _check_networks(settings: Settings) -> None:
                 f"a setting is wrong: network_allow: {value!r} is no network and no name",
                 remedy="see docs/settings.md",
             )
+
+
+def _check_plans(settings: Settings) -> None:
+    """A plan narrows bounds; below the lowest value nothing could be made under it."""
+    settings.plan(settings.default_plan)
+    for name, plan in settings.plans.items():
+        for field in _CAPPED:
+            most, bound = getattr(plan, field), getattr(settings, field)
+            if most is not None and most < bound.low:
+                raise HostProblem(
+                    f"a setting is wrong: plans.{name}.{field} is {most}, below the least, {bound.low}",
+                    remedy="see docs/settings.md",
+                )
 
 
 def _from_toml(path: str) -> dict[str, Any]:
@@ -268,7 +319,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[field.name] = dict(zip(("low", "high", "default"), numbers, strict=True))
         elif field.type == tuple[str, ...]:
             values[field.name] = [part.strip() for part in text.split(",") if part.strip()]
-        elif field.name == "registries":
+        elif field.name in ("registries", "plans"):
             values[field.name] = _from_json(field.name, text)
         else:
             values[field.name] = text

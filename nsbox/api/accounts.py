@@ -70,6 +70,7 @@ def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> No
     async def add_user() -> Response:
         wish = _USER.read(call(_NONE).body)
         wish.check()
+        plans.check_name(wish.plan)
         user = await accounts.add_user(wish.name, wish.role, wish.plan)
         return reply(shown(user), 201, location=f"{BASE}/users/{user.id}")
 
@@ -79,6 +80,7 @@ def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> No
 
     async def change_user(user_id: str) -> Response:
         change = _CHANGE.read(call(_NONE).body).change()
+        plans.check_name(change.plan or "")
         return reply(shown(await accounts.change_user(user_id, change)))
 
     async def remove_user(user_id: str) -> Response:

@@ -28,6 +28,7 @@ from nsbox.api import (
     snapshots,
     stdin,
     uploads,
+    usage,
     websocket,
 )
 from nsbox.api.admission import Admission
@@ -95,7 +96,8 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     network.add(app, services, settings)
     snapshots.add(app, services, settings)
     metrics.add(app, services)
-    accounts.add(app, services)
+    usage.add(app, services)
+    accounts.add(app, services, settings.default_plan)
     app.before_request(_check_scope)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)

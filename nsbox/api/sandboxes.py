@@ -31,17 +31,18 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         asked = call(_NONE)
         wish = _CREATE.read(asked.body)
         wish.check_references()
-        wish.limits(settings)  # values that are wrong are told before images that are missing
+        bounds = services.plans.settings_for(asked.owner)
+        wish.limits(bounds)  # values that are wrong are told before images that are missing
         if wish.snapshot is not None:
             snapshot = services.snapshots.get(asked.owner, wish.snapshot)
-            spec = wish.spec(settings, snapshot.base.name, snapshot)
+            spec = wish.spec(bounds, snapshot.base.name, snapshot)
             spec = msgspec.structs.replace(spec, base=snapshot.base, origin=snapshot.id)
         else:
-            spec = wish.spec(settings, services.templates.resolve(wish.template_id, wish.image))
+            spec = wish.spec(bounds, services.templates.resolve(wish.template_id, wish.image))
         # What is compared is the wish as it was sent: defaults may be others by then.
         asked_for = idempotency.request(request.headers.get(idempotency.HEADER), "sandbox", wish)
         record = await services.creations.create(
-            asked.owner, msgspec.structs.replace(spec, request=asked_for)
+            asked.owner, msgspec.structs.replace(spec, request=asked_for, key=asked.key)
         )
         return reply(
             views.sandbox(record, services.network.state()), 201, location=f"{BASE}/sandboxes/{record.id}"

@@ -78,6 +78,7 @@ _ROUTES: dict[str, frozenset[Scope]] = {
     "DELETE /images/<path:name>": _IMAGES,
     "GET /templates": _LIBRARY,
     "POST /templates": _IMAGES,
+    "GET /usage": _SANDBOXES,
     "GET /me": _ANY,
     "GET /keys": _ANY,
     "POST /keys": _ANY,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from quart import Response
 from quart_trio import QuartTrio
 
@@ -46,7 +47,8 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish = _FORK.read(asked.body)
         count = wish.number()
         source = await services.sandboxes.get(asked.owner, sandbox_id)
-        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, wish.spec(settings, source))
+        spec = msgspec.structs.replace(wish.spec(settings, source), key=asked.key)
+        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, spec)
         assert cut.cut is not None
         network = services.network.state()
         told = {

@@ -122,7 +122,62 @@ CREATE TRIGGER user_deleted AFTER DELETE ON users
     BEGIN UPDATE key_changes SET count = count + 1; END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS)
+# The ledger is only ever added to. An INSERT OR REPLACE deletes without a word to triggers of deletion, but
+# with `recursive_triggers` on (https://www.sqlite.org/lang_createtrigger.html), hence the third one; a new
+# entry gets its number after that trigger, and has -1 in it. Times are integers: microseconds. `pulse` and
+# the tables of usage are no part of it: the latter are what it adds up to, and can be made from it anew.
+_LEDGER = """
+CREATE TABLE ledger (
+    seq     INTEGER PRIMARY KEY,
+    sandbox TEXT NOT NULL,
+    owner   TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    before  TEXT NOT NULL,
+    after   TEXT NOT NULL,
+    wall    INTEGER NOT NULL,
+    boot    TEXT NOT NULL,
+    ticks   INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER ledger_is_not_changed BEFORE UPDATE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+CREATE TRIGGER ledger_is_not_shortened BEFORE DELETE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+CREATE TRIGGER ledger_is_not_replaced BEFORE INSERT ON ledger
+    WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+
+CREATE TABLE pulse (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    wall     INTEGER NOT NULL,
+    boot     TEXT NOT NULL,
+    ticks    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE usage_folded (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    seq      INTEGER NOT NULL
+) STRICT;
+CREATE TABLE usage_meters (
+    owner   TEXT NOT NULL,
+    sandbox TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    ran     INTEGER NOT NULL,
+    wall    INTEGER,
+    boot    TEXT,
+    ticks   INTEGER,
+    PRIMARY KEY (owner, sandbox)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE usage_days (
+    owner   TEXT NOT NULL,
+    day     INTEGER NOT NULL,
+    sandbox TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    seconds INTEGER NOT NULL,
+    PRIMARY KEY (owner, day, sandbox)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
