@@ -6,6 +6,7 @@ Order, later wins: the defaults below, ``nsbox.toml``, ``NSBOX_*`` in the enviro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from msgspec import Meta
 
 from nsbox.model import domains
 from nsbox.model.errors import HostProblem
+from nsbox.model.happening import Kind
 from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, network_problem, parse_network
 
@@ -26,6 +28,8 @@ BOOTSTRAP_KEY_VARIABLE = "NSBOX_BOOTSTRAP_KEY"
 ADDRESS_FILE = "address"
 SYSTEM_STATE_DIR = "/var/lib/nsbox"
 SERVICE_USER = "nsbox"
+#: A host, perhaps a port, no user: a password in an address would be a secret in a setting.
+_HOOK_URL = re.compile(r"(https?)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][^\s#]*)?")
 
 MIB = 1024 * 1024
 
@@ -81,6 +85,16 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mirrors: tuple[str, ...] = ()
     username: str = ""
     password_file: str = ""
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told what happens. The secret is in a file, so that no setting is one. ``private``: it may be at
+    a private address."""
+
+    url: str
+    secret_file: str
+    events: tuple[Kind, ...] = tuple(Kind)
+    private: bool = False
 
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -199,6 +213,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hang_timeout_s: Positive = 60
     metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
+    # the audit log
+    audit_keep_days: Positive = 90
+    audit_max_events: Annotated[int, Meta(ge=1_000)] = 1_000_000
+    # webhooks
+    webhooks: dict[str, Webhook] = {}
 
     def plan(self, name: str) -> Plan:
         """Raises ``HostProblem`` when there is none of this name."""
@@ -262,6 +281,7 @@ def load(
         ) from error
     _check_networks(settings)
     _check_plans(settings)
+    _check_webhooks(settings)
     return msgspec.structs.replace(settings, state_dir=os.path.abspath(settings.state_dir))
 
 
@@ -297,6 +317,21 @@ def _check_plans(settings: Settings) -> None:
                 )
 
 
+def _check_webhooks(settings: Settings) -> None:
+    for name, hook in settings.webhooks.items():
+        found = _HOOK_URL.fullmatch(hook.url)
+        if found is None:
+            raise HostProblem(
+                f"a setting is wrong: webhooks.{name}: {hook.url!r} is no address of the form https://HOST/PATH",
+                remedy="see docs/settings.md",
+            )
+        if found[1] == "http" and not hook.private:
+            raise HostProblem(
+                f"a setting is wrong: webhooks.{name}: http sends what happens readable over the internet",
+                remedy="give an address with https, or set private for one of your own network",
+            )
+
+
 def _from_toml(path: str) -> dict[str, Any]:
     try:
         return msgspec.toml.decode(Path(path).read_bytes(), type=dict[str, Any])
@@ -319,7 +354,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[field.name] = dict(zip(("low", "high", "default"), numbers, strict=True))
         elif field.type == tuple[str, ...]:
             values[field.name] = [part.strip() for part in text.split(",") if part.strip()]
-        elif field.name in ("registries", "plans"):
+        elif field.name in ("registries", "plans", "webhooks"):
             values[field.name] = _from_json(field.name, text)
         else:
             values[field.name] = text

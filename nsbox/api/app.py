@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, NotFound
 
 from nsbox.api import (
     accounts,
     attach,
+    audit,
     commands,
     downloads,
     execution,
@@ -23,6 +24,7 @@ from nsbox.api import (
     network,
     ports,
     pulling,
+    reference,
     sandboxes,
     scopes,
     snapshots,
@@ -35,6 +37,7 @@ from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import CALL, Call, Gate, RawRoute
+from nsbox.api.operations import match
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
 from nsbox.api.tickets import Tickets
@@ -63,9 +66,11 @@ def create_app(services: Services, settings: Settings) -> Gate:
         await metrics.scrape(exchange, services, admission, settings.metrics_readers)
 
     tickets = Tickets()
-    sockets = attach.Attach(services, admission, tickets)
+    recorder = audit.Recorder(services.audit, admission)
+    sockets = attach.Attach(services, admission, tickets, recorder)
     routes = _routes(services, settings, tickets)
-    gate = Gate(routes, raw_routes, services, admission, bodies, sockets, {metrics.PATH: scrape})  # type: ignore[arg-type]
+    outside = {metrics.PATH: scrape, **reference.routes(settings)}
+    gate = Gate(routes, raw_routes, services, admission, recorder, bodies, sockets, outside)  # type: ignore[arg-type]
     gate.rules = frozenset(_rules(routes, raw_routes))
     return gate
 
@@ -98,6 +103,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     metrics.add(app, services)
     usage.add(app, services)
     accounts.add(app, services, settings.default_plan)
+    audit.add(app, services)
     app.before_request(_check_scope)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
@@ -120,11 +126,12 @@ async def _error(error: Exception) -> Response:
 
 
 async def _http_error(error: HTTPException) -> Response:
-    """Only routing makes these: no handler raises any."""
-    if isinstance(error, MethodNotAllowed):
-        allowed = sorted(error.valid_methods or ())
-        detail = f"the route takes {', '.join(allowed)}"
-        return await _error(Problem(Code.METHOD_NOT_ALLOWED, detail, allowed=allowed))
+    """Only routing makes these: no handler raises any. Quart knows a part of the routes; which methods a path
+    has, the registry knows."""
+    try:
+        match.check(request.method, request.path)
+    except Problem as problem:
+        return await _error(problem)
     if isinstance(error, NotFound):
         return await _error(Problem(Code.ROUTE_NOT_FOUND, "there is no such route"))
     return await _error(error)

@@ -80,6 +80,7 @@ _ROUTES: dict[str, frozenset[Scope]] = {
     "POST /templates": _IMAGES,
     "GET /usage": _SANDBOXES,
     "GET /me": _ANY,
+    "GET /audit": _ANY,
     "GET /keys": _ANY,
     "POST /keys": _ANY,
     "DELETE /keys/<key_id>": _ANY,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from nsbox.model.account import Caller, KeyRecord, Role, User
+from nsbox.model.audit import Event, Wish
 from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
@@ -436,6 +437,22 @@ class HealthService(Protocol):
         ...
 
 
+class AuditService(Protocol):
+    """Who did what."""
+
+    def note(self, event: Event) -> None:
+        """Take it down; it is written soon."""
+        ...
+
+    def note_guess(self, client: str) -> None:
+        """A key was shown that opens nothing."""
+        ...
+
+    async def find(self, wish: Wish) -> list[Event]:
+        """The newest first."""
+        ...
+
+
 class Keys(Protocol):
     """The keys in force."""
 
@@ -536,3 +553,4 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     accounts: AccountsService
     plans: PlansService
     usage: UsageService
+    audit: AuditService

@@ -43,10 +43,13 @@ class Quotas:
         registry: Registry,
         pauses: Pauses,
         nursery: trio.Nursery,
+        on_out: Callable[[str], None] = lambda _: None,
         now: Callable[[], Moment] = clock.moment,
     ) -> None:
+        """``on_out`` is told of an owner who has run out, once a month."""
         self._plans, self._registry, self._pauses = plans, registry, pauses
-        self._nursery, self._now = nursery, now
+        self._nursery, self._on_out, self._now = nursery, on_out, now
+        self._told: dict[str, Period] = {}
         self._known: dict[str, _Known] = {}
         self._moved: set[str] = set()
         self._changed = trio.Event()
@@ -94,8 +97,14 @@ class Quotas:
         for live in self._registry.all():
             if self._is_due(live) and live.record.id not in self._pausing:
                 self._pausing.add(live.record.id)
+                self._tell(live.record.owner, month)
                 self._nursery.start_soon(self._pause, live)
         return self._patience(month)
+
+    def _tell(self, owner: str, month: Period) -> None:
+        if self._told.get(owner) != month:
+            self._told[owner] = month
+            self._on_out(owner)
 
     def _limited(self) -> dict[str, Plan]:
         """Owners of what runs, whose compute seconds have an end."""

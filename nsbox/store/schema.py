@@ -177,7 +177,59 @@ CREATE TABLE usage_days (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER)
+# The audit log is only appended to, and SQLite holds whoever writes to that. What is older than `since` may
+# go; that itself only moves on, and never to less than an hour ago.
+_AUDIT = """
+CREATE TABLE audit (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      REAL NOT NULL,
+    action  TEXT NOT NULL,
+    client  TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    status  INTEGER NOT NULL,
+    user    TEXT,
+    subject TEXT,
+    key     TEXT,
+    sandbox TEXT,
+    target  TEXT,
+    count   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX audit_by_user ON audit (user, id);
+CREATE INDEX audit_by_owner ON audit (ifnull(subject, user), id);
+CREATE INDEX audit_by_sandbox ON audit (sandbox, id);
+
+CREATE TABLE audit_kept (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), since REAL NOT NULL) STRICT;
+INSERT INTO audit_kept VALUES (1, 0.0);
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END;
+CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit
+    WHEN old.at >= (SELECT since FROM audit_kept)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is kept for longer'); END;
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+    WHEN EXISTS (SELECT 1 FROM audit WHERE id = new.id)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END;
+CREATE TRIGGER audit_kept_moves_on BEFORE UPDATE ON audit_kept
+    WHEN new.since < old.since
+        OR (new.since > old.since AND new.since > (julianday('now') - 2440587.5) * 86400.0 - 3600)
+    BEGIN SELECT RAISE(ABORT, 'the last hour of the audit log is kept'); END;
+CREATE TRIGGER audit_kept_is_there BEFORE DELETE ON audit_kept
+    BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END;
+"""
+
+# What is still to be told to webhooks.
+_DELIVERIES = """
+CREATE TABLE deliveries (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    hook  TEXT NOT NULL,
+    event TEXT NOT NULL,
+    body  BLOB NOT NULL,
+    tries INTEGER NOT NULL,
+    due   REAL NOT NULL
+) STRICT;
+CREATE INDEX deliveries_by_hook ON deliveries (hook, due, id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER, _AUDIT, _DELIVERIES)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

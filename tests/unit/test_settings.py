@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -221,3 +222,26 @@ def test_any_port_for_the_api_means_any_port_for_the_proxy() -> None:
     assert module.load({"HOME": "/h"}, {"port": 0}).proxy_port == 0
     assert module.load({"HOME": "/h"}, {"port": 0, "proxy_port": 9000}).proxy_port == 9000
     assert module.load({"HOME": "/h", "NSBOX_PROXY_PORT": "9000"}, {"port": 0}).proxy_port == 9000
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        ({"url": "https:///x", "secret_file": "/s"}, "no address"),
+        ({"url": "ftp://a.example/", "secret_file": "/s"}, "no address"),
+        ({"url": "https://user:pass@a.example/", "secret_file": "/s"}, "no address"),
+        ({"url": "http://a.example/", "secret_file": "/s"}, "readable over the internet"),
+        ({"url": "https://a.example/"}, "secret_file"),
+        ({"url": "https://a.example/", "secret_file": "/s", "events": ["no such"]}, "events"),
+    ],
+)
+def test_webhooks_that_are_none(hook: dict[str, object], message: str) -> None:
+    with pytest.raises(HostProblem, match=message):
+        load({"HOME": "/home/ann", "NSBOX_WEBHOOKS": json.dumps({"x": hook})})
+
+
+def test_webhooks_from_the_environment() -> None:
+    hook = {"url": "http://127.0.0.1:9000/", "secret_file": "/s", "private": True, "events": ["killed"]}
+    settings = load({"HOME": "/home/ann", "NSBOX_WEBHOOKS": json.dumps({"x": hook})})
+    assert settings.webhooks["x"].events == ("killed",)
+    assert settings.webhooks["x"].private

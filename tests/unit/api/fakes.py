@@ -11,6 +11,7 @@ import trio
 
 from nsbox.api.services import Listing, Services
 from nsbox.model.account import DEFAULT_SCOPES, Caller, KeyRecord, Role, Scope, User, grants
+from nsbox.model.audit import Event, Wish
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
@@ -43,6 +44,25 @@ KEY = "nsbox_" + "k" * 43
 OTHER_KEY = "nsbox_" + "o" * 43
 CREATED = 1_773_403_200.0  # 2026-03-13T12:00:00Z
 MARCH = 1_772_323_200.0
+
+
+class FakeAudit:
+    """What was noted."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.guesses: list[str] = []
+        self.asked: list[Wish] = []
+
+    def note(self, event: Event) -> None:
+        self.events.append(event)
+
+    def note_guess(self, client: str) -> None:
+        self.guesses.append(client)
+
+    async def find(self, wish: Wish) -> list[Event]:
+        self.asked.append(wish)
+        return [msgspec.structs.replace(one, id=7) for one in self.events][: wish.limit]
 
 
 class FakeKeys:
@@ -479,7 +499,7 @@ class FakeHealth:
     fine = True
 
     def health(self) -> tuple[bool, dict[str, object]]:
-        return self.fine, {"sandboxes": 0}
+        return self.fine, {"sandboxes": 0, "reasons": [], "version": "0", "enforced": []}
 
 
 class FakePorts:
@@ -592,6 +612,7 @@ class Fakes:
         self.network = FakeNetwork(self.sandboxes)
         self.health = FakeHealth()
         self.keys = FakeKeys()
+        self.audit = FakeAudit()
         self.readiness = FakeReadiness()
         self.snapshots = FakeSnapshots(self.sandboxes)
         self.differences = FakeDifferences(self.sandboxes)
@@ -619,4 +640,5 @@ class Fakes:
             accounts=FakeAccounts(),
             plans=self.plans,
             usage=self.usage,
+            audit=self.audit,
         )
