@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from quart import Response
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from nsbox.api import (
+    assets,
     attach,
     commands,
     downloads,
@@ -21,6 +24,7 @@ from nsbox.api import (
     ports,
     pulling,
     sandboxes,
+    saving,
     snapshots,
     stdin,
     uploads,
@@ -54,13 +58,18 @@ def create_app(services: Services, settings: Settings) -> Gate:
     async def scrape(exchange: Exchange) -> None:
         await metrics.scrape(exchange, services, settings.metrics_readers)
 
-    tickets = Tickets()
+    tickets, saved = Tickets(), saving.Saving()
     sockets = attach.Attach(services, tickets)
-    routes = _routes(services, settings, tickets)
-    return Gate(routes, raw_routes, services, bodies, sockets, {metrics.PATH: scrape})  # type: ignore[arg-type]
+    routes = _routes(services, settings, tickets, saved)
+    outside = {
+        **(assets.routes() if settings.dashboard else {}),
+        metrics.PATH: scrape,
+        saving.PATH: partial(saved.serve, raw_routes),
+    }
+    return Gate(routes, raw_routes, services, bodies, sockets, outside)  # type: ignore[arg-type]
 
 
-def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTrio:
+def _routes(services: Services, settings: Settings, tickets: Tickets, saved: saving.Saving) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     # The gate has read the body, and the connection bounds how slowly an answer may be taken. Quart's
     # own limit on an answer would cut it silently.
@@ -75,6 +84,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     network.add(app, services, settings)
     snapshots.add(app, services, settings)
     metrics.add(app, services)
+    saving.add(app, services, saved)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app

@@ -44,6 +44,8 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.started = False
+        #: Headers of every answer; a route whose answers a cache may keep has others.
+        self.common = _COMMON
         self._receive = receive
         self._send = send
         self._body_ended = False
@@ -117,7 +119,7 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.started = True
-            await self._send({**message, "headers": [*message.get("headers", []), *_COMMON]})
+            await self._send({**message, "headers": [*message.get("headers", []), *self.common]})
             return
         message = await self._send_all_but_the_last_piece(message)
         if message.get("more_body", False):

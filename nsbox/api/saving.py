@@ -1,0 +1,118 @@
+"""Downloads by a page in a browser. To have the browser save a file of any size, rather than hold it in memory,
+a page must give it an address, and with an address goes no Authorization header. So the page asks for a ticket
+first, with its key: good for one download of one thing, once, and soon (ADR 0074).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote, quote_from_bytes
+
+from quart import Response
+from quart_trio import QuartTrio
+
+from nsbox.api import query
+from nsbox.api.exchange import Exchange
+from nsbox.api.middleware import BASE, RawRoute
+from nsbox.api.routing import call, reply
+from nsbox.api.services import Services
+from nsbox.model.errors import Code, Problem
+
+#: Not below ``BASE``: the gate asks for a key there.
+PATH = "/download"
+KEEP_S = 30
+_MOST = 10_000
+_TICKET = frozenset({"ticket"})
+#: What is saved is a sandbox's. If a browser showed it after all, it would be in a box of its own.
+_SANDBOXED = (b"content-security-policy", b"sandbox; default-src 'none'")
+
+
+class _Promise(NamedTuple):
+    owner: Any  # as the gate knows it; handed on as it is
+    path: str
+    query: bytes
+    until: float
+
+
+class Saving:
+    """The tickets, in memory: an api that takes over knows none, and the page asks again."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Promise] = {}
+
+    def make(self, owner: Any, path: str, asked: bytes) -> str:
+        """For ``GET path?asked``, which must be a raw route."""
+        now = time.monotonic()
+        while self._made:  # in the order of their age, since all last as long
+            oldest = next(iter(self._made))
+            if self._made[oldest].until > now and len(self._made) < _MOST:
+                break
+            del self._made[oldest]
+        ticket = secrets.token_hex(24)
+        self._made[ticket] = _Promise(owner, path, asked, now + KEEP_S)
+        return ticket
+
+    async def serve(self, raw_routes: Sequence[RawRoute], exchange: Exchange) -> None:
+        """``GET /download?ticket=…``."""
+        if exchange.scope["method"] != "GET":
+            raise Problem(Code.METHOD_NOT_ALLOWED, "a download is asked for with GET", allowed=["GET"])
+        exchange.common = [*exchange.common, _SANDBOXED]
+        asked = query.parse(exchange.scope["query_string"], _TICKET)
+        found = self._made.pop((query.text(asked, "ticket") or ""), None)
+        if found is None or found.until < time.monotonic():
+            raise Problem(
+                Code.INVALID_KEY,
+                "the ticket is not known, or is used up",
+                remedy="ask for a new one: POST …/ticket",
+            )
+        exchange.scope |= {
+            "path": found.path,
+            "raw_path": found.path.encode("ascii"),
+            "query_string": found.query,
+        }
+        raw = next(route for route in raw_routes if route.takes(exchange))
+        await raw.handle(exchange, found.owner)
+
+
+def add(app: QuartTrio, services: Services, saving: Saving) -> None:
+    """Add the routes that make tickets. What is not there is told here, where a page can show it."""
+
+    def give(owner: Any, path: str, asked: str) -> Response:
+        ticket = saving.make(owner, path, asked.encode("ascii"))
+        return reply({"ticket": ticket, "path": f"{PATH}?ticket={ticket}", "expiresInS": KEEP_S}, 201)
+
+    async def of_file(sandbox_id: str) -> Response:
+        asked = call(frozenset({"path"}))
+        path = query.path_of(asked.query)
+        async with services.files.open(asked.owner, sandbox_id, path):
+            pass
+        told = f"raw=true&path={quote_from_bytes(path, safe='')}"
+        return give(asked.owner, f"{BASE}/sandboxes/{sandbox_id}/files", told)
+
+    async def of_snapshot(snapshot_id: str) -> Response:
+        asked = call(frozenset({"format"}))
+        services.snapshots.get(asked.owner, snapshot_id)
+        return give(asked.owner, f"{BASE}/snapshots/{snapshot_id}/export", _form(asked.query))
+
+    async def of_image() -> Response:
+        asked = call(frozenset({"format", "image"}))
+        name = query.text(asked.query, "image") or ""
+        services.images.find(name)
+        told = f"image={quote(name, safe='')}&{_form(asked.query)}"
+        return give(asked.owner, f"{BASE}/images/export", told)
+
+    of_files = f"{BASE}/sandboxes/<sandbox_id>/files/ticket"
+    of_snapshots = f"{BASE}/snapshots/<snapshot_id>/export/ticket"
+    app.add_url_rule(of_files, "ticket_of_file", of_file, methods=["POST"])
+    app.add_url_rule(of_snapshots, "ticket_of_snapshot", of_snapshot, methods=["POST"])
+    app.add_url_rule(f"{BASE}/images/export/ticket", "ticket_of_image", of_image, methods=["POST"])
+
+
+def _form(asked: query.Query) -> str:
+    form = query.text(asked, "format") or "oci"
+    if form not in ("oci", "tar"):
+        raise Problem(Code.INVALID_FIELD, "format is oci or tar", field="format")
+    return f"format={form}"
