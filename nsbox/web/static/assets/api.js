@@ -68,9 +68,8 @@ export const get = (path, options) => ask("GET", path, options);
 export const post = (path, body = {}, options = {}) => ask("POST", path, { ...options, body });
 export const remove = (path, options) => ask("DELETE", path, options);
 
-/** The answer's bytes, all at once. */
-export async function blob(path, options) {
-  return (await send("GET", path, options)).blob();
+async function blob(path) {
+  return (await send("GET", path)).blob();
 }
 
 /** Server-sent events: `{kind, data, id}`, until the answer ends. */
@@ -129,16 +128,28 @@ export function upload(method, path, file, { signal, progress }) {
 }
 
 /**
- * Have the browser save what `path` answers, under a name. The address it is given has a ticket in it, for this
- * one download; the file goes to disk as it comes, of whatever size.
+ * Have the browser save what `plain` answers, under a name. The address it is given has a ticket in it, for this one
+ * download; the file goes to disk as it comes, of whatever size. A key that may only read is given no ticket: then it
+ * goes through memory.
  */
-export async function save(ticketPath, name) {
-  const { path } = await post(ticketPath);
-  offer(new URL(path.slice(1), HERE).href, name);
+export async function save(ticket, plain, name) {
+  try {
+    const { path } = await post(ticket);
+    offer(new URL(path.slice(1), HERE).href, name);
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    await saveSmall(plain, name);
+  }
 }
 
-/** Have the browser save something it has. */
-export function offer(address, name) {
+/** The same, through memory: for what is small. */
+export async function saveSmall(path, name) {
+  const address = URL.createObjectURL(await blob(path));
+  offer(address, name);
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}
+
+function offer(address, name) {
   const link = document.createElement("a");
   link.href = address;
   link.download = name;
