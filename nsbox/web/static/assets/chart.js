@@ -76,7 +76,8 @@ export function chart(title, names, format) {
     draw(svg, series, scale);
     const last = series.map((values) => values.at(-1) ?? null);
     say(now, last.map((value, index) => (names[index] ? `${names[index]} ` : "") + format(value)).join(" · "));
-    say(top, known.length > 0 ? `up to ${format(scale)}` : "not measured on this host");
+    const why = series[0].length < 3 ? "measuring…" : "not measured on this host";
+    say(top, known.length > 0 ? `up to ${format(scale)}` : why);
     say(since, from);
   }
   return { element, update };

@@ -80,9 +80,8 @@ function navigation(path) {
     who,
     person,
     themes(),
-    session.key === null
-      ? h("a", { class: "button quiet small", href: "#/signin" }, "Sign in")
-      : button("Sign out", () => leave(), { kind: "quiet small" }),
+    session.key !== null && button("Sign out", () => leave(), { kind: "quiet small" }),
+    session.key === null && path !== "signin" && h("a", { class: "button quiet small", href: "#/signin" }, "Sign in"),
   );
   set(acting);
   if (session.tenant) {

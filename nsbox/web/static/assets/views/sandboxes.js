@@ -106,8 +106,11 @@ function row(first, meters, again) {
     h("div", { class: "actions" }, stop, go_on, kill),
   );
   let now = first;
+  const measured = (svg, values) => svg.parentElement.classList.toggle("none", values.every((one) => one === null));
   meters.add(id, element, (samples) => {
     const last = samples.at(-1);
+    measured(cpu.element, samples.map((one) => one.cpu.percent));
+    measured(memory.element, samples.map((one) => one.memory.bytes));
     cpu.update(samples.map((one) => one.cpu.percent), now.vcpus * 100);
     say(cpuNow, percent(last.cpu.percent));
     const used = last.memory.bytes;

@@ -139,7 +139,9 @@ class View {
   constructor(screen, box, process, home, tell, over) {
     Object.assign(this, { box, process, tell, over });
     const mono = getComputedStyle(document.documentElement).getPropertyValue("--mono");
-    this.xterm = openTerminal(screen, {
+    const inner = h("div"); // without padding: what fits is counted from its size
+    put(screen, inner);
+    this.xterm = openTerminal(inner, {
       fontFamily: mono,
       fontSize: innerWidth < 600 ? 12 : 13,
       scrollback: 10_000,
