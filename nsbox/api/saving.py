@@ -55,19 +55,24 @@ class Saving:
         self._made[ticket] = _Promise(owner, path, asked, now + KEEP_S)
         return ticket
 
-    async def serve(self, raw_routes: Sequence[RawRoute], exchange: Exchange) -> None:
-        """``GET /download?ticket=…``."""
-        if exchange.scope["method"] != "GET":
-            raise Problem(Code.METHOD_NOT_ALLOWED, "a download is asked for with GET", allowed=["GET"])
-        exchange.common = [*exchange.common, _SANDBOXED]
-        asked = query.parse(exchange.scope["query_string"], _TICKET)
-        found = self._made.pop((query.text(asked, "ticket") or ""), None)
+    def take(self, ticket: str) -> _Promise:
+        """What it is for; it is used up. Raises ``INVALID_KEY``."""
+        found = self._made.pop(ticket, None)
         if found is None or found.until < time.monotonic():
             raise Problem(
                 Code.INVALID_KEY,
                 "the ticket is not known, or is used up",
                 remedy="ask for a new one: POST …/ticket",
             )
+        return found
+
+    async def serve(self, raw_routes: Sequence[RawRoute], exchange: Exchange) -> None:
+        """``GET /download?ticket=…``."""
+        if exchange.scope["method"] != "GET":
+            raise Problem(Code.METHOD_NOT_ALLOWED, "a download is asked for with GET", allowed=["GET"])
+        exchange.common = [*exchange.common, _SANDBOXED]
+        asked = query.parse(exchange.scope["query_string"], _TICKET)
+        found = self.take(query.text(asked, "ticket") or "")
         exchange.scope |= {
             "path": found.path,
             "raw_path": found.path.encode("ascii"),

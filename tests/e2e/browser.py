@@ -230,7 +230,7 @@ class Page:
         """Wait until an expression is true; its value."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            if found := self.run(script):
+            if found := self.run(f"(v => v instanceof Node || v)({script})"):
                 return found
             assert time.monotonic() < deadline, f"not in {PATIENCE} s: {what or script}\n{self.text()[-3000:]}"
             time.sleep(0.05)
