@@ -230,8 +230,10 @@ class Page:
         """Wait until an expression is true; its value."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            if found := self.run(f"(v => v instanceof Node || v)({script})"):
-                return found
+            # While a page is being replaced there is nothing to run a script in.
+            with contextlib.suppress(AssertionError):
+                if found := self.run(f"(v => v instanceof Node || v)({script})"):
+                    return found
             assert time.monotonic() < deadline, f"not in {PATIENCE} s: {what or script}\n{self.text()[-3000:]}"
             time.sleep(0.05)
 
@@ -259,6 +261,11 @@ class Page:
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
         self.until("document.readyState === 'complete'")
+
+    def reload(self) -> None:
+        self.run("window.__old = true")
+        self.call("Page.reload")
+        self.until("!window.__old && document.readyState === 'complete'")
 
     def find(self, words: str, kind: str = "button, a, [role=tab], summary, label") -> str:
         """JavaScript that finds what can be pressed, by its words or its label; the innermost, the topmost dialog's."""

@@ -185,7 +185,8 @@ async function signedIn() {
 }
 
 addEventListener("hashchange", () => route());
-addEventListener("nsbox:refused", (event) => session.key !== null && leave(event.detail));
+// Whoever is just signing in is told so in the form.
+addEventListener("nsbox:refused", (event) => session.key !== null && shown?.page !== signin && leave(event.detail));
 frame();
 if (session.key !== null) await discover();
 if (location.hash === "") location.replace(session.key === null ? "#/signin" : "#/sandboxes");

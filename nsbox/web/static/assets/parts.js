@@ -51,11 +51,11 @@ export function trouble(problem) {
 export function table(name, columns, rows) {
   return h(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": name },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": name },
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, columns.map((one) => h("th", { scope: "col" }, one)))),
+      h("thead", {}, h("tr", {}, columns.map((one) => h("th", { scope: "col" }, one || h("span", { class: "unseen" }, "Actions"))))),
       h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell))))),
     ),
   );

@@ -31,7 +31,7 @@ export function show({ place }) {
       list,
       h("h2", {}, "All routes"),
       h("p", { class: "muted" }, "Below ", h("code", {}, ROOT), ", each with the header ", h("code", {}, "Authorization: Bearer YOUR_API_KEY"), "."),
-      ROUTES.map(([name, routes]) => section(name, h("div", { class: "routes" }, table(name, ["", "Path", ""], routes.map(route))))),
+      ROUTES.map(([name, routes]) => section(name, h("div", { class: "routes" }, table(name, ["Method", "Path", "What"], routes.map(route))))),
     ),
   );
   draw();
@@ -59,7 +59,7 @@ function snippet(label, codes) {
     language = name;
     for (const other of document.querySelectorAll(".snippet")) other.dispatchEvent(new Event("language"));
   });
-  const code = h("pre", { tabindex: "-1" });
+  const code = h("pre", {});
   put(panel, code);
   const whole = h("div", { class: "snippet" }, h("div", { class: "top" }, list, copy(() => code.textContent, `Copy: ${label}`)), panel);
   const draw = () => {

@@ -11,7 +11,7 @@ const SHELL = "if command -v bash >/dev/null; then exec bash; else exec sh; fi";
 const CHUNK = 16 * 1024;
 const WINDOW = 128 * 1024; // less than what the daemon takes before it cuts a client off
 const KEYS = [["Esc", "\x1b"], ["Tab", "\t"], ["↑", "\x1b[A"], ["↓", "\x1b[B"], ["←", "\x1b[D"], ["→", "\x1b[C"]];
-const NAMES = { "↑": "Up", "↓": "Down", "←": "Left", "→": "Right", Esc: "Escape", Tab: "Tab" };
+const NAMES = { "↑": "Up", "↓": "Down", "←": "Left", "→": "Right", Esc: "Esc key", Tab: "Tab key" };
 
 export async function terminal(place, box) {
   const screen = h("div", { class: "screen" });
