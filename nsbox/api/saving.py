@@ -1,6 +1,6 @@
-"""Downloads by a page in a browser. To have the browser save a file of any size, rather than hold it in memory,
-a page must give it an address, and with an address goes no Authorization header. So the page asks for a ticket
-first, with its key: good for one download of one thing, once, and soon (ADR 0074).
+"""Downloads by a page in a browser. To have the browser save a file of any size, rather than hold it in
+memory, a page must give it an address, and with an address goes no Authorization header. So the page asks for
+a ticket first, with its key: good for one download of one thing, once, and soon (ADR 0074).
 """
 
 from __future__ import annotations

@@ -5,10 +5,13 @@ What a page asks for, what its policy refused and what it wrote to the console i
 that nothing left the origin.
 """
 
+# ruff: noqa: E501 - what is sent to the browser is read best unbroken
+
 from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -51,6 +54,13 @@ def chromium() -> str:
     return str(shutil.which("chromium"))
 
 
+def _beyond(descriptor: int) -> int:
+    """The same with a number above those that are given new meanings."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(descriptor)
+    return moved
+
+
 class Browser:
     """One Chromium with a profile of its own."""
 
@@ -61,25 +71,20 @@ class Browser:
         self._lock = threading.Lock()
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()
-        # It reads its orders from 3 and writes to 4; those numbers may be taken here.
-        launcher = ["sh", "-c", 'exec "$@" 3<&"$IN" 4>&"$OUT"', "sh", chromium(), *_FLAGS, f"--user-data-dir={profile}"]
-        low, high = self._clear_of_three(to_read), self._clear_of_three(to_write)
+        low, high = _beyond(to_read), _beyond(to_write)
+        # It reads its orders from 3 and writes to 4; dash could not name numbers of two digits.
+        moved = ["bash", "-c", 'exec "$@" 3<&"$ORDERS" 4>&"$ANSWERS"', "bash", chromium(), *_FLAGS]
         self._process = subprocess.Popen(
-            ["bash", *launcher[1:], "about:blank"],
-            env={**os.environ, "IN": str(low), "OUT": str(high), "HOME": str(profile)},
-            pass_fds=[low, high], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [*moved, f"--user-data-dir={profile}", "about:blank"],
+            env={**os.environ, "ORDERS": str(low), "ANSWERS": str(high), "HOME": str(profile)},
+            pass_fds=[low, high],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(low)
         os.close(high)
         threading.Thread(target=self._read, daemon=True).start()
-
-    @staticmethod
-    def _clear_of_three(descriptor: int) -> int:
-        import fcntl
-
-        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10)
-        os.close(descriptor)
-        return moved
 
     def _read(self) -> None:
         rest = b""
@@ -173,7 +178,13 @@ class Page:
 
     def resize(self, size: tuple[int, int]) -> None:
         phone = size[0] < 600
-        self.call("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=phone)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=size[0],
+            height=size[1],
+            deviceScaleFactor=1,
+            mobile=phone,
+        )
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
 
     def scheme(self, dark: bool) -> None:
@@ -222,7 +233,9 @@ class Page:
 
     def run(self, script: str) -> JSON:
         """The value of an expression; a promise is waited for."""
-        done = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        done = self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
@@ -234,7 +247,9 @@ class Page:
             with contextlib.suppress(AssertionError):
                 if found := self.run(f"(v => v instanceof Node || v)({script})"):
                     return found
-            assert time.monotonic() < deadline, f"not in {PATIENCE} s: {what or script}\n{self.text()[-3000:]}"
+            assert time.monotonic() < deadline, (
+                f"not in {PATIENCE} s: {what or script}\n{self.text()[-3000:]}"
+            )
             time.sleep(0.05)
 
     def text(self) -> str:
@@ -286,7 +301,9 @@ class Page:
             f"something to press: {words}",
         )
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+            self.call(
+                "Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1
+            )
 
     def fill(self, label: str, value: str) -> None:
         """Type into a field, over what is there."""
@@ -312,7 +329,15 @@ class Page:
 
     def key(self, name: str, *, code: str | None = None, modifiers: int = 0, text: str | None = None) -> None:
         """Press one key. ``modifiers``: 1 Alt, 2 Ctrl, 4 Meta, 8 Shift."""
-        numbers = {"Enter": 13, "Tab": 9, "Escape": 27, "Delete": 46, "ArrowRight": 39, "ArrowLeft": 37, "Home": 36}
+        numbers = {
+            "Enter": 13,
+            "Tab": 9,
+            "Escape": 27,
+            "Delete": 46,
+            "ArrowRight": 39,
+            "ArrowLeft": 37,
+            "Home": 36,
+        }
         number = numbers.get(name, ord(name[0].upper()))
         text = "\r" if name == "Enter" else text
         shared = {"key": name, "code": code or name, "modifiers": modifiers, "windowsVirtualKeyCode": number}

@@ -4,11 +4,13 @@ Whatever a test does, the page must ask nobody but its own origin, break no rule
 (``page`` looks at the end). Pictures are kept in the folder that NSBOX_TEST_SHOTS names.
 """
 
+# ruff: noqa: E501 - what is sent to the browser is read best unbroken
+
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +23,13 @@ from tests.e2e.dashboard_answers import answers, many
 from tests.e2e.visitor import start
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
-HOSTILE = ["<img src=x onerror=window.__owned=1>", "<script>window.__owned=1<", "a\nb", "gpj.\u202eexe", "'\"`&amp;"]
+HOSTILE = [
+    "<img src=x onerror=window.__owned=1>",
+    "<script>window.__owned=1<",
+    "a\nb",
+    "gpj.\u202eexe",
+    "'\"`&amp;",
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def check(page: Page, origin: str) -> None:
     """Nothing left the origin, nothing was refused, nothing was thrown."""
     own = urlsplit(origin).netloc
-    strangers = [url for url in page.requests if not url.startswith(("blob:", "data:", "about:")) and urlsplit(url).netloc != own]
+    strangers = [
+        url
+        for url in page.requests
+        if not url.startswith(("blob:", "data:", "about:")) and urlsplit(url).netloc != own
+    ]
     assert strangers == []
     assert page.refused() == []
     assert page.problems == []
@@ -93,14 +105,20 @@ def test_from_signing_in_to_killing(page: Page, daemon: Daemon, api: Api) -> Non
     type_line(page, "echo $((6*7))-is-it; pwd")
     page.until("document.querySelector('.xterm-rows').innerText.includes('42-is-it')", "the answer")
     type_line(page, r"printf '\033[38;2;200;80;10mcolour\033[0m\n'")
-    colour = "[...document.querySelectorAll('.xterm-rows span')].find(e => e.innerText === 'colour')?.style.color"
+    colour = (
+        "[...document.querySelectorAll('.xterm-rows span')].find(e => e.innerText === 'colour')?.style.color"
+    )
     assert page.until(colour).startswith("rgb(")
     page.shot("desktop-terminal")
 
     # a file, written in the terminal, edited in the page
     type_line(page, "mkdir -p /app && echo old > /app/hello.txt && cd /app && python3 -m http.server 8080 &")
     sandbox = Sandbox(api, sandbox_id)
-    wait_until(lambda: api.request("GET", f"/sandboxes/{sandbox_id}/files?path=/app/hello.txt").status == 200, 60, "the file")
+    wait_until(
+        lambda: api.request("GET", f"/sandboxes/{sandbox_id}/files?path=/app/hello.txt").status == 200,
+        60,
+        "the file",
+    )
     page.press("Files")
     page.press("/")
     page.press("app")
@@ -133,7 +151,9 @@ def test_from_signing_in_to_killing(page: Page, daemon: Daemon, api: Api) -> Non
     assert page.run("sessionStorage.length") == 0
 
 
-def test_a_ports_link_leads_to_what_listens(browser: Browser, page: Page, daemon: Daemon, sandbox: Sandbox) -> None:
+def test_a_ports_link_leads_to_what_listens(
+    browser: Browser, page: Page, daemon: Daemon, sandbox: Sandbox
+) -> None:
     sandbox.write("/app/index.html", "<h1>hello from inside</h1>")
     start(sandbox, "python3 -m http.server 8080", cwd="/app")
     sign_in(page, daemon.key)
@@ -175,7 +195,9 @@ def test_a_terminal_is_found_again(page: Page, daemon: Daemon, sandbox: Sandbox)
     type_line(page, "MARK=here; echo is-$MARK")
     page.until("document.querySelector('.xterm-rows').innerText.includes('is-here')")
     page.reload()
-    page.until("document.querySelector('.xterm-rows')?.innerText.includes('is-here')", "what it showed before")
+    page.until(
+        "document.querySelector('.xterm-rows')?.innerText.includes('is-here')", "what it showed before"
+    )
     type_line(page, "echo still-$MARK")
     page.until("document.querySelector('.xterm-rows').innerText.includes('still-here')")
     page.key("L", code="KeyL", modifiers=2 | 8)
@@ -183,7 +205,9 @@ def test_a_terminal_is_found_again(page: Page, daemon: Daemon, sandbox: Sandbox)
 
 
 def test_a_terminal_survives_its_connection(page: Page, daemon: Daemon, sandbox: Sandbox) -> None:
-    page.run("window.__sockets = []; window.WebSocket = class extends WebSocket { constructor(...a) { super(...a); window.__sockets.push(this); } }")
+    page.run(
+        "window.__sockets = []; window.WebSocket = class extends WebSocket { constructor(...a) { super(...a); window.__sockets.push(this); } }"
+    )
     sign_in(page, daemon.key)
     visit(page, f"#/sandbox/{sandbox.id}/terminal")
     page.until("document.querySelector('.xterm-rows')?.innerText.includes('#')")
@@ -220,7 +244,9 @@ def test_hostile_names_and_output_are_text(page: Page, daemon: Daemon, sandbox: 
     page.see("Deleted")
     assert sandbox.run(["python3", "-c", r"open(b'/root/\xff\xfe')"])["exitCode"] == 1
     visit(page, f"#/sandbox/{sandbox.id}/processes")
-    page.fill("Command", "echo '<img src=x onerror=window.__owned=1>'; printf '\\033[31mred\\033[0m' >&2; exit 3")
+    page.fill(
+        "Command", "echo '<img src=x onerror=window.__owned=1>'; printf '\\033[31mred\\033[0m' >&2; exit 3"
+    )
     page.press("Run")
     page.see("exit 3")
     page.see("<img src=x onerror=window.__owned=1>")
@@ -228,11 +254,18 @@ def test_hostile_names_and_output_are_text(page: Page, daemon: Daemon, sandbox: 
     assert page.run("document.querySelectorAll('main img').length") == 0
 
 
-def test_upload_and_download(page: Page, daemon: Daemon, sandbox: Sandbox, tmp_path: Path, browser: Browser) -> None:
+def test_upload_and_download(
+    page: Page, daemon: Daemon, sandbox: Sandbox, tmp_path: Path, browser: Browser
+) -> None:
     """A download goes to the disk by a ticket: the page never has it in memory."""
     folder = tmp_path / "saved"
     folder.mkdir()
-    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), browserContextId=page.context)
+    browser.call(
+        "Browser.setDownloadBehavior",
+        behavior="allow",
+        downloadPath=str(folder),
+        browserContextId=page.context,
+    )
     sign_in(page, daemon.key)
     visit(page, f"#/sandbox/{sandbox.id}/files")
     page.see("Nothing in here")
@@ -243,7 +276,11 @@ def test_upload_and_download(page: Page, daemon: Daemon, sandbox: Sandbox, tmp_p
     page.see("big.bin is there")
     assert sandbox.out("wc -c < /root/big.bin").strip() == "3000000"
     page.press("Download big.bin")
-    wait_until(lambda: (folder / "big.bin").exists() and (folder / "big.bin").stat().st_size == 3_000_000, 60, "the download")
+    wait_until(
+        lambda: (folder / "big.bin").exists() and (folder / "big.bin").stat().st_size == 3_000_000,
+        60,
+        "the download",
+    )
     assert any("/files/ticket?" in url for url in page.requests)
     assert not any("raw=true" in url for url in page.requests)
 
@@ -485,7 +522,9 @@ def test_an_administrator_acts_for_somebody(page: Page, daemon: Daemon) -> None:
     page.press("Act for bob")
     page.see("You act for bob")
     page.until("document.querySelector('main h1').innerText === 'Sandboxes'")
-    wait_until(lambda: any(tenant(event) == "us_bob" for event in list(page.events)), 30, "a request in their name")
+    wait_until(
+        lambda: any(tenant(event) == "us_bob" for event in list(page.events)), 30, "a request in their name"
+    )
     page.press("Stop")
     page.until("!document.body.innerText.includes('You act for')")
 
@@ -527,5 +566,3 @@ def test_a_pull_tells_how_far_it_is(page: Page, daemon: Daemon) -> None:
     page.see("25 B of 100 B")
     page.run("window.__end()")
     page.see("The image is here")
-
-

@@ -53,7 +53,9 @@ def test_allowed_values_are_those_of_the_code(name: str) -> None:
     numbers = re.fullmatch(r"(\d+) (?:to (\d+)|or more)", allowed)
     if numbers is None:
         default = _FIELDS[name].default
-        assert isinstance(default, bool) or not isinstance(default, int), "a number's row must tell its bounds"
+        assert isinstance(default, bool) or not isinstance(default, int), (
+            "a number's row must tell its bounds"
+        )
         return
     low = int(numbers[1])
     assert getattr(convert(name, low), name) == low

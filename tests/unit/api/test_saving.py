@@ -15,7 +15,9 @@ HOSTILE = b'/a b/\xff<img src=x>&path=/etc/shadow"'
 
 
 async def ticket(server: Server, sandbox_id: str, path: bytes) -> str:
-    told = await server.ask("POST", f"/sandboxes/{sandbox_id}/files/ticket?path={quote_from_bytes(path, safe='')}")
+    told = await server.ask(
+        "POST", f"/sandboxes/{sandbox_id}/files/ticket?path={quote_from_bytes(path, safe='')}"
+    )
     assert told.status == 201, told
     document = told.json()
     assert document["path"] == f"/download?ticket={document['ticket']}"

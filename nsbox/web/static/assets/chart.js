@@ -12,7 +12,7 @@ function points(values, most) {
     if (value === null || value === undefined) runs.push([]);
     else runs.at(-1).push([index * step, HIGH - 1 - (Math.min(value, most) / most) * (HIGH - 2)]);
   });
-  return runs.filter((run) => run.length > 0);
+  return values.length > 1 ? runs.filter((run) => run.length > 0) : []; // of one value there is no line yet
 }
 
 function path(run) {

@@ -4,11 +4,11 @@ import { get } from "../api.js";
 import { h, put } from "../dom.js";
 import { field, form, text } from "../forms.js";
 import { moment, short, visible } from "../format.js";
-import { attempt, button, empty, heading, into } from "../parts.js";
-import { table } from "../parts.js";
+import { attempt, button, empty, heading, into, line, table } from "../parts.js";
 
 export const title = "Audit log";
 const PAGE = 50;
+const COLUMNS = ["When", "What", "Sandbox", "Who", "From", "Outcome"];
 
 export function show({ place, signal }) {
   const action = text({ placeholder: "any" });
@@ -29,7 +29,7 @@ export function show({ place, signal }) {
     into(list, async () => {
       const first = await get(query(), { signal });
       if (first.events.length === 0) return empty("Nothing yet", "What is done through the API is written down here.");
-      const whole = table("Audit log", ["When", "What", "Sandbox", "Who", "From", "Outcome"], first.events.map(row));
+      const whole = table("Audit log", COLUMNS, first.events.map(row));
       return [whole, more(whole.querySelector("tbody"), first.next)];
     });
 
@@ -40,7 +40,7 @@ export function show({ place, signal }) {
       if (behind === null || behind === undefined) return;
       put(place, button("Older ones", () => attempt(async () => {
         const page = await get(query(behind), { signal });
-        put(body, page.events.map((one) => h("tr", {}, row(one).map((cell) => h("td", {}, cell)))));
+        put(body, page.events.map((one) => line(COLUMNS, row(one))));
         offer(page.next);
       })));
     };
