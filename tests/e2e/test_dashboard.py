@@ -9,6 +9,9 @@ Whatever a test does, the page must ask nobody but its own origin, break no rule
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -353,18 +356,19 @@ def test_network_and_snapshots(page: Page, daemon: Daemon, api: Api, sandbox: Sa
 
 
 def test_two_hundred_sandboxes_are_no_storm(page: Page, daemon: Daemon) -> None:
+    """Also where all of them are on the screen at once."""
+    page.resize((1280, 14_000))
     sign_in(page, daemon.key)
     asked: list[str] = []
     page.fake(lambda method, path: (asked.append(path), many(200)(method, path))[1])
+    begun = time.monotonic()
     page.press("Ended ones, too")
     page.until("document.querySelectorAll('.box').length === 200")
-    time.sleep(1)  # what has been asked for until here does not count
-    before = len(asked)
-    begun = time.monotonic()
-    time.sleep(5)  # a rate is counted in time
-    each_second = (len(asked) - before) / (time.monotonic() - begun)
-    assert each_second <= 5, asked[before:]
+    time.sleep(6)  # a rate is counted in time
+    each_second = len(asked) / (time.monotonic() - begun)
+    assert each_second <= 6, asked
     assert page.run("document.querySelectorAll('.box .spark path').length > 0")
+    page.resize(DESKTOP)
     page.shot("desktop-two-hundred")
 
 
@@ -435,6 +439,49 @@ def test_getting_started_without_a_key(page: Page, daemon: Daemon) -> None:
     page.press("Node")
     page.see("await fetch(")
     page.shot("desktop-start")
+
+
+@pytest.mark.parametrize("language", ["curl", "Node", "Python"])
+def test_the_examples_run_as_they_are(
+    page: Page, daemon: Daemon, api: Api, tmp_path: Path, language: str
+) -> None:
+    """With the visitor's own key in them; but for the last, which pulls an image from a registry."""
+    sign_in(page, daemon.key)
+    page.press("Getting started")
+    page.press("Put my key into the examples")
+    page.press(language)
+    codes = page.run("[...document.querySelectorAll('.snippet pre')].map(e => e.textContent)")[:-1]
+    assert len(codes) == 10
+    sandbox_id = ""
+    for code in codes:
+        told = _run(language, code, sandbox_id, tmp_path)
+        sandbox_id = sandbox_id or told["id"]
+        # A host without cgroups can pause nothing, and then there is nothing to resume.
+        assert told.get("code") in (
+            None,
+            *((503, "host_lacks", 409, "wrong_state") if "/pause" in code or "/resume" in code else ()),
+        ), told
+    assert api.get(sandbox_id)["status"] == "stopped"
+
+
+def _run(language: str, code: str, sandbox_id: str, folder: Path) -> JSON:
+    """What the request was answered."""
+    if language == "curl":
+        command = ["sh", "-c", code.replace("curl ", "curl -s ").replace("SANDBOX_ID", sandbox_id)]
+    elif language == "Node":
+        file = folder / "example.mjs"
+        known = f"const sandbox = {{id: '{sandbox_id}'}};" if sandbox_id else ""
+        shown = (
+            "process.stdout.write('\\n=' + JSON.stringify(res.ok ? {id: sandbox.id} : {code: res.status}));"
+        )
+        file.write_text(f"{known}\n{code}\n{shown}")
+        command = [shutil.which("node") or pytest.skip("there is no Node here"), str(file)]
+    else:
+        known = f"sandbox = {{'id': '{sandbox_id}'}}\n" if sandbox_id else ""
+        command = [sys.executable, "-c", f"{known}{code}\nprint('\\n=' + res.text)"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{code}\n{done.stderr}"
+    return json.loads(done.stdout.rpartition("\n=")[2])
 
 
 # ---- for everybody
