@@ -85,8 +85,10 @@ def _egress(daemon: Daemon, effort: Effort) -> list[Figure]:
             "host": lambda direction: _printed([sys.executable, "-I", _PEER, *_order(direction)]),
             "nsbox": _in_a_sandbox(client, sandbox),
         }
-        with tempfile.TemporaryDirectory(prefix="nsbox-egress-", dir="/var/tmp") as work:
-            podman = _podman(daemon.who, one.layer, work)
+        with (
+            tempfile.TemporaryDirectory(prefix="nsbox-egress-", dir="/var/tmp") as work,
+            _podman(daemon.who, one.layer, work) as podman,
+        ):
             if not isinstance(podman, str):
                 ways["podman"] = podman
             found = [figure for direction in _DIRECTIONS for figure in _transfers(direction, ways, effort)]
@@ -162,19 +164,21 @@ def _in_a_sandbox(client: Client, sandbox: str) -> _Transfer:
     return transfer
 
 
-def _podman(who: Who, layer: str, work: str) -> _Transfer | str:
+@contextlib.contextmanager
+def _podman(who: Who, layer: str, work: str) -> Iterator[_Transfer | str]:
     """A container for each transfer, with the network that podman gives by itself; or why there is none."""
     if shutil.which("podman") is None:
-        return "podman is not installed"
+        yield "podman is not installed"
+        return
     os.chmod(work, 0o711)
     for name in ("home", "run"):
         os.mkdir(f"{work}/{name}", 0o700)
         os.chown(f"{work}/{name}", who.uid, who.gid)
     with open(_PEER, encoding="utf-8") as file:
         peer = file.read()
+    podman = ["podman", "--cgroup-manager=cgroupfs", f"--root={work}/home/storage", f"--runroot={work}/run/r"]
     base = [
-        "podman", "--cgroup-manager=cgroupfs", "--root", f"{work}/home/storage", "--runroot", f"{work}/run/r",
-        "run", "--rm", "--cgroups=disabled", "--rootfs", f"{layer}:O", "python3", "-c", peer,
+        *podman, "run", "--rm", "--cgroups=disabled", "--rootfs", f"{layer}:O", "python3", "-c", peer,
     ]  # fmt: skip
     environment = who._replace(home=f"{work}/home").environment(f"{work}/run")
 
@@ -184,8 +188,16 @@ def _podman(who: Who, layer: str, work: str) -> _Transfer | str:
             command, identity = rivals.in_private_cgroups(command, who), {}
         return _printed(command, env=environment, cwd=work, **identity)
 
+    way: _Transfer | str = transfer
     try:
         transfer("down")
     except (HostProblem, OSError, ValueError, subprocess.SubprocessError) as error:
-        return f"podman: {error}"
-    return transfer
+        way = f"podman: {error}"
+    try:
+        yield way
+    finally:
+        # Without root podman leaves a process behind that holds its user namespace; this command ends it.
+        subprocess.run(
+            [*podman, "system", "migrate"], env=environment, cwd=work, check=False, timeout=60,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **who.identity,
+        )  # fmt: skip

@@ -71,6 +71,17 @@ def _map(pid: int, uids: IdRange, gids: IdRange) -> None:
             raise HostProblem(f"{' '.join(arguments)}: {done.stderr.strip()}", remedy="nsbox doctor")
 
 
+def _forget_signals() -> None:
+    """Handle each signal as the kernel does by itself, and block none.
+
+    What is ignored or blocked stays so across every fork and exec, down to the commands in sandboxes: a shell
+    ignores SIGQUIT for what it starts in the background, and nohup SIGHUP.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def _become(mapped: int, module: str, argument: str, inherited: tuple[int, ...]) -> NoReturn:
     """In the child: wait for the ids, become root there, exec. The exec makes the outer namespace the owner
     of the process's memory, and so of that of every init forked from it."""
@@ -78,8 +89,7 @@ def _become(mapped: int, module: str, argument: str, inherited: tuple[int, ...])
         if os.read(mapped, 1) == b"x":
             become_root()
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
+            _forget_signals()
             for descriptor in inherited:
                 os.set_inheritable(descriptor, True)
             os.execve(sys.executable, python.command(module, argument), _environment())  # noqa: S606

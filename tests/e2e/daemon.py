@@ -84,6 +84,10 @@ class Residue(NamedTuple):
     cgroups: int
 
 
+#: A shell starts what runs in the background with SIGQUIT ignored. No command in a sandbox may feel it.
+_AS_A_JOB = ("sh", "-c", "trap '' QUIT USR1 ALRM; exec \"$@\"", "sh")
+
+
 class Daemon:
     """``nsbox serve`` with a state folder of its own."""
 
@@ -134,7 +138,7 @@ class Daemon:
         """Returns when sandboxes can be made."""
         self.lines = queue.Queue()  # the last one ends with the word that its writer is gone
         self._process = subprocess.Popen(
-            self.command(),
+            [*_AS_A_JOB, *self.command()],
             env=self.environment,
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
