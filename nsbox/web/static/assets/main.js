@@ -143,7 +143,7 @@ async function route(problem) {
   const entry = PAGES.find(([one]) => one === path);
   if (session.key === null && path !== "start") {
     await show("signin", signin, [], { problem, signedIn });
-  } else if (entry === undefined) {
+  } else if (entry === undefined || (entry[3] && !session.parts.has(entry[3]))) {
     location.replace("#/sandboxes");
   } else {
     await show(path, entry[1], params);
