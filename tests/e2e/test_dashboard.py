@@ -613,3 +613,13 @@ def test_a_pull_tells_how_far_it_is(page: Page, daemon: Daemon) -> None:
     page.see("25 B of 100 B")
     page.run("window.__end()")
     page.see("The image is here")
+
+
+def test_a_pull_that_fails_says_why(page: Page, daemon: Daemon) -> None:
+    sign_in(page, daemon.key)
+    visit(page, "#/images")
+    page.fill("Image", "localhost:1/none:1")
+    page.press("Pull")
+    page.until("document.querySelector('[data-member=image][aria-invalid=true]') || document.querySelector('form .trouble:not([hidden])')")
+    page.see("localhost:1")
+    assert page.run("document.querySelector('.pull')") is None
