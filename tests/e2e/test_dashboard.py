@@ -620,6 +620,8 @@ def test_a_pull_that_fails_says_why(page: Page, daemon: Daemon) -> None:
     visit(page, "#/images")
     page.fill("Image", "localhost:1/none:1")
     page.press("Pull")
-    page.until("document.querySelector('[data-member=image][aria-invalid=true]') || document.querySelector('form .trouble:not([hidden])')")
+    page.until(
+        "document.querySelector('[data-member=image][aria-invalid=true]') || document.querySelector('form .trouble:not([hidden])')"
+    )
     page.see("localhost:1")
     assert page.run("document.querySelector('.pull')") is None
