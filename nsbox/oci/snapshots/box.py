@@ -21,7 +21,7 @@ import prctl
 from nsbox.inside import privileges
 from nsbox.kernel import capabilities, libc, namespaces, seccomp
 from nsbox.oci.unpacking import walls
-from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 
 _QUIET = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
 #: Address space: Python's own, and what a tree's names and hard links may take.
@@ -136,15 +136,8 @@ def _tried(
         walls.enter(os.dup(trees[0]))
         _confine({0, 1, 2, report, kept, *trees[1:]}, bounds)
         return work()
-    except Refused as refused:
-        return {"reason": refused.reason, "detail": refused.detail}
-    except MemoryError:
-        return {"reason": Reason.MEMORY, "detail": "it takes too much memory"}
-    except OSError as error:
-        failed = refusal(error, "reading what the sandbox has written")
-        return {"reason": failed.reason, "detail": failed.detail}
-    except Exception as error:  # a fault of nsbox: what a traceback would begin with
-        return {"reason": Reason.INTERNAL, "detail": f"{type(error).__name__}: {error}"[:500]}
+    except Exception as error:
+        return reported(error, "reading what the sandbox has written")
 
 
 def _confine(descriptors: set[int], bounds: Walls) -> None:

@@ -15,7 +15,7 @@ from nsbox.oci.placing import FOLDER
 from nsbox.oci.snapshots import box, lower
 from nsbox.oci.snapshots.compare import Comparison
 from nsbox.oci.snapshots.copier import DEPTH
-from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 
 _SOCKET, _ANSWER = 0, 1
 _ORDER_BYTES = 65_536
@@ -49,11 +49,8 @@ def main(arguments: list[str]) -> int:
     layers = os.open(os.path.dirname(arguments[0]), FOLDER)
     try:
         report = _compared(layers, Order(**read_order(_SOCKET)))
-    except Refused as told:
-        report = {"reason": told.reason, "detail": told.detail}
-    except OSError as error:
-        refused = refusal(error, "what is to be compared")
-        report = {"reason": refused.reason, "detail": refused.detail}
+    except (Refused, OSError) as error:
+        report = reported(error, "what is to be compared")
     except box.Gone:
         return 1
     rest = memoryview(json.dumps(report).encode())

@@ -15,7 +15,7 @@ from nsbox.oci.placing import FOLDER
 from nsbox.oci.snapshots import box, lower, tarball
 from nsbox.oci.snapshots.copier import DEPTH
 from nsbox.oci.snapshots.diff import read_order
-from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 
 _SOCKET, _OUT = 0, 1
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -44,11 +44,8 @@ def main(arguments: list[str]) -> int:
     layers = os.open(os.path.dirname(arguments[0]), FOLDER)
     try:
         report = _written(layers, Order(**read_order(_SOCKET)))
-    except Refused as told:
-        report = {"reason": told.reason, "detail": told.detail}
-    except OSError as error:
-        refused = refusal(error, "the image")
-        report = {"reason": refused.reason, "detail": refused.detail}
+    except (Refused, OSError) as error:
+        report = reported(error, "the image")
     except box.Gone:
         return 1
     try:

@@ -13,7 +13,7 @@ from nsbox.kernel import libc
 from nsbox.oci.placing import FOLDER, Placing
 from nsbox.oci.snapshots import box, lower
 from nsbox.oci.snapshots.copier import DEPTH, Bounds, Copier
-from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 
 _SOCKET = 0
 _ORDER_BYTES = 4096
@@ -40,11 +40,8 @@ def main(arguments: list[str]) -> int:
             raise box.Gone
         order = Order(**json.loads(said))
         report, folder = _taken(arguments[0], order)
-    except Refused as told:
-        report = {"reason": told.reason, "detail": told.detail}
-    except OSError as error:
-        refused = refusal(error, "the layer's folder")
-        report = {"reason": refused.reason, "detail": refused.detail}
+    except (Refused, OSError) as error:
+        report = reported(error, "the layer's folder")
     except box.Gone:
         return 1
     try:

@@ -12,7 +12,7 @@ from nsbox.kernel import namespaces
 from nsbox.oci.unpacking import walls
 from nsbox.oci.unpacking.archive import Archive
 from nsbox.oci.unpacking.limits import Limits
-from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 from nsbox.oci.unpacking.stream import Stream
 from nsbox.oci.unpacking.tree import Tree
 
@@ -35,15 +35,8 @@ def _tried(
     try:
         _enclose(mapped, report, tree, limits)
         return unpack(way, diff_id, limits)
-    except Refused as refused:
-        return {"reason": refused.reason, "detail": refused.detail}
-    except MemoryError:
-        return {"reason": Reason.MEMORY, "detail": "unpacking takes too much memory"}
-    except OSError as error:
-        failed = refusal(error, "unpacking")
-        return {"reason": failed.reason, "detail": failed.detail}
-    except Exception as error:  # a fault of nsbox: what a traceback would begin with
-        return {"reason": Reason.INTERNAL, "detail": f"{type(error).__name__}: {error}"[:500]}
+    except Exception as error:
+        return reported(error, "unpacking")
 
 
 def _enclose(mapped: int, report: int, tree: int, limits: Limits) -> None:

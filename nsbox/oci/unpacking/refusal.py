@@ -2,6 +2,7 @@
 
 import errno
 from enum import StrEnum
+from typing import Any
 
 
 class Reason(StrEnum):
@@ -60,3 +61,15 @@ _BLAME = {
 def refusal(error: OSError, about: str) -> Refused:
     """What a failed call means for the layer."""
     return Refused(_BLAME.get(error.errno or 0, Reason.HOST), f"{about}: {error.strerror or error}")
+
+
+def reported(error: Exception, about: str) -> dict[str, Any]:
+    """How a worker tells that it failed: ``reason``, ``detail``, and what was spent until then."""
+    if isinstance(error, OSError):
+        error = refusal(error, about)
+    if isinstance(error, Refused):
+        return {"reason": error.reason, "detail": error.detail, **error.cost}
+    if isinstance(error, MemoryError):
+        return {"reason": Reason.MEMORY, "detail": f"{about} takes too much memory"}
+    # A fault of nsbox: what a traceback would begin with.
+    return {"reason": Reason.INTERNAL, "detail": f"{type(error).__name__}: {error}"[:500]}

@@ -18,7 +18,7 @@ from nsbox.kernel import libc, namespaces
 from nsbox.oci.placing import Placing
 from nsbox.oci.unpacking import box, walls
 from nsbox.oci.unpacking.limits import Limits
-from nsbox.oci.unpacking.refusal import Reason, Refused, refusal
+from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 
 _BLOB, _SOCKET = 0, 1
 _ORDER_BYTES = 4096
@@ -43,11 +43,8 @@ def main(arguments: list[str]) -> int:
         raw = json.loads(os.read(_SOCKET, _ORDER_BYTES))
         order = Order(raw["compression"], raw["diff_id"], Limits(**raw["limits"]))
         report = _unpacked(arguments[0], order)
-    except Refused as told:
-        report = {"reason": told.reason, "detail": told.detail, **told.cost}
-    except OSError as error:
-        refused = refusal(error, "the layer's folder")
-        report = {"reason": refused.reason, "detail": refused.detail}
+    except (Refused, OSError) as error:
+        report = reported(error, "the layer's folder")
     except Gone:
         return 1
     try:
