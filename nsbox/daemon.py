@@ -38,6 +38,7 @@ from nsbox.proxy.edge import Bounds, Edge
 from nsbox.proxy.server import Connections
 from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
+from nsbox.service.accounts import Accounts
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
@@ -61,9 +62,11 @@ from nsbox.service.standby import Standbys
 from nsbox.service.sweep import Sweep
 from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
+from nsbox.service.unlimited import Unlimited
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
-from nsbox.store.database import Database
-from nsbox.store.keys import KeyRing, KeyTable
+from nsbox.store.database import Database, Synchronous
+from nsbox.store.keyring import KeyRing
+from nsbox.store.keys import KeyTable
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.store.snapshots import SnapshotStore
 
@@ -153,13 +156,15 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     database = Database(settings.state_dir)
+    durable = Database(settings.state_dir, Synchronous.FULL)
     keys = KeyRing(settings.state_dir)
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(orders, database, keys, run_dir, listeners, nursery, first_key)
+            await _serve(orders, database, durable, keys, run_dir, listeners, nursery, first_key)
             nursery.cancel_scope.cancel()
     finally:
         keys.close()
+        durable.close()
         database.close()
         os.close(run_dir)
 
@@ -167,6 +172,7 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
 async def _serve(
     orders: Orders,
     database: Database,
+    durable: Database,
     keys: KeyRing,
     run_dir: int,
     listeners: Listeners,
@@ -252,6 +258,8 @@ async def _serve(
         meters=meters,
         figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
         keys=keys,
+        accounts=Accounts(durable),
+        plans=Unlimited(settings),
     )
     for task in (
         sandboxes.expire,
@@ -294,10 +302,7 @@ def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
         grace_s=settings.shutdown_grace_s,
     )
 
-    def is_key(presented: str) -> bool:
-        return keys.find(presented) is not None
-
-    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), is_key, bounds)
+    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), keys.is_key, bounds)
 
 
 def _count(tally: Tally, action: Action, record: Sandbox) -> None:

@@ -119,7 +119,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshot_timeout_s: Positive = 60
     # images
     images_allowed: tuple[str, ...] = ("*",)
-    images_managed_by: tuple[str, ...] = ("admin",)
     image_pull: PullPolicy = PullPolicy.MISSING
     image_pull_timeout_s: Positive = 600
     image_platform: str = ""
@@ -152,6 +151,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_json_file_bytes: Positive = 10 * MIB
     max_upload_bytes: Positive = 10_240 * MIB
     max_connections: Positive = 2_000
+    rate_limit: Amount = 1_000
+    rate_burst: Positive = 5_000
+    auth_failures: Amount = 100
     max_list_entries: Positive = 100_000
     header_timeout_s: Positive = 15
     keep_alive_s: Positive = 75
@@ -169,7 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tcp_ports: str = ""
     # processes
     hang_timeout_s: Positive = 60
-    metrics_readers: tuple[str, ...] = ("admin",)
+    metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
 
 

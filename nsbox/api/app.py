@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from nsbox.api import (
+    accounts,
     assets,
     attach,
     commands,
@@ -25,13 +27,16 @@ from nsbox.api import (
     pulling,
     sandboxes,
     saving,
+    scopes,
     snapshots,
     stdin,
     uploads,
+    websocket,
 )
+from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
-from nsbox.api.middleware import Gate
+from nsbox.api.middleware import CALL, Call, Gate, RawRoute
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
 from nsbox.api.tickets import Tickets
@@ -41,6 +46,7 @@ from nsbox.settings import Settings
 
 def create_app(services: Services, settings: Settings) -> Gate:
     """The ASGI application for ``api.server.serve``."""
+    admission = Admission(services.keys, settings)
     bodies = JsonBodies(settings.max_json_bytes)
     raw_routes = [
         execution.route(services.commands, bodies, settings),
@@ -48,25 +54,38 @@ def create_app(services: Services, settings: Settings) -> Gate:
         stdin.route(services.commands, settings),
         uploads.route(services.files, settings),
         downloads.route(services.files),
-        pulling.images_route(services, bodies, settings),
-        pulling.templates_route(services, bodies, settings),
+        pulling.images_route(services, bodies),
+        pulling.templates_route(services, bodies),
         imports.route(services, settings),
         exports.snapshots_route(services),
         exports.images_route(services),
     ]
 
     async def scrape(exchange: Exchange) -> None:
-        await metrics.scrape(exchange, services, settings.metrics_readers)
+        await metrics.scrape(exchange, services, admission, settings.metrics_readers)
 
     tickets, saved = Tickets(), saving.Saving()
-    sockets = attach.Attach(services, tickets)
+    sockets = attach.Attach(services, admission, tickets)
     routes = _routes(services, settings, tickets, saved)
     outside = {
         **(assets.routes() if settings.dashboard else {}),
         metrics.PATH: scrape,
-        saving.PATH: partial(saved.serve, raw_routes),
+        saving.PATH: partial(saved.serve, raw_routes, services.keys, admission),
     }
-    return Gate(routes, raw_routes, services, bodies, sockets, outside)  # type: ignore[arg-type]
+    gate = Gate(routes, raw_routes, services, admission, bodies, sockets, outside)  # type: ignore[arg-type]
+    gate.rules = frozenset(_rules(routes, raw_routes))
+    return gate
+
+
+def _rules(app: QuartTrio, raw_routes: list[RawRoute]) -> Iterator[tuple[str, str]]:
+    """HEAD is what GET is, and Quart adds it by itself."""
+    yield "GET", websocket.RULE
+    for raw in raw_routes:
+        for method in set(raw.methods) - {"HEAD"}:
+            yield method, raw.rule
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            yield method, rule.rule
 
 
 def _routes(services: Services, settings: Settings, tickets: Tickets, saved: saving.Saving) -> QuartTrio:
@@ -79,15 +98,24 @@ def _routes(services: Services, settings: Settings, tickets: Tickets, saved: sav
     sandboxes.add(app, services, settings)
     commands.add(app, services, tickets)
     files.add(app, services, settings)
-    images.add(app, services, settings)
+    images.add(app, services)
     ports.add(app, services)
     network.add(app, services, settings)
     snapshots.add(app, services, settings)
     metrics.add(app, services)
     saving.add(app, services, saved)
+    accounts.add(app, services)
+    app.before_request(_check_scope)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app
+
+
+async def _check_scope() -> None:
+    """Before each route. Without one there is a 404 or 405, for which nothing is needed."""
+    if request.url_rule is not None:
+        asking: Call = request.scope[CALL]  # type: ignore[literal-required]
+        scopes.check(asking.caller, request.method, request.url_rule.rule)
 
 
 async def _error(error: Exception) -> Response:

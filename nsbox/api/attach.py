@@ -15,14 +15,15 @@ from typing import Any
 import msgspec
 import trio
 
-from nsbox.api import query, schema, streaming, views
-from nsbox.api.auth import authenticate
+from nsbox.api import query, schema, scopes, streaming, views
+from nsbox.api.admission import Admission
 from nsbox.api.exchange import Exchange, Receive, Scope, Send
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
 from nsbox.api.tickets import PROTOCOL, Tickets
-from nsbox.api.websocket import ROUTE
+from nsbox.api.websocket import ROUTE, RULE
 from nsbox.host.logs import Piece
+from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
 _KNOWN = frozenset({"offset"})
@@ -58,28 +59,27 @@ class _CutError(Exception):
 class Attach:
     """The route, as ASGI."""
 
-    def __init__(self, services: Services, tickets: Tickets) -> None:
-        self._services, self._tickets = services, tickets
+    def __init__(self, services: Services, admission: Admission, tickets: Tickets) -> None:
+        self._services, self._admission, self._tickets = services, admission, tickets
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, from the handshake to its end. Raises nothing but cancellation."""
         exchange = Exchange(scope, receive, send)
         try:
-            owner, place, begin = self._admit(exchange)
-            follower = await self._services.commands.follow(owner, *place, begin, text=False)
+            caller, place, begin = self._admit(exchange)
+            follower = await self._services.commands.follow(caller.owner, *place, begin, text=False)
         except Exception as error:
             told = tell(error)
-            await send(
-                {"type": "websocket.http.response.start", "status": told.status, "headers": told.headers}
-            )
+            headers = [*told.headers, *exchange.extra]
+            await send({"type": "websocket.http.response.start", "status": told.status, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": told.body})
             return
         offered = scope["subprotocols"]
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        await _Session(self._services, owner, place, receive, send).run(follower)
+        await _Session(self._services, caller, place, receive, send).run(follower)
 
-    def _admit(self, exchange: Exchange) -> tuple[str, tuple[str, str], int]:
+    def _admit(self, exchange: Exchange) -> tuple[Caller, tuple[str, str], int]:
         """Who it is, which process, from where. Raises ``Problem``.
 
         A page of another site can have a browser make this request, but it can neither add a header nor know
@@ -94,29 +94,43 @@ class Attach:
         origin = exchange.header(b"origin")
         if tickets:
             where = None if origin is None else origin.decode("latin-1")
-            owner = self._tickets.take(tickets[0], *place, where)
+            caller = self._by_ticket(exchange, tickets[0], place, where)
         else:
-            owner = authenticate(exchange.scope["headers"], self._services.keys).owner
+            caller = self._admission.admit(exchange)
             if origin is not None:
                 raise Problem(
                     Code.INVALID_KEY,
                     "a page in a browser connects with a ticket",
                     remedy="ask for one with its origin: POST …/processes/ID/ticket",
                 )
+        scopes.check(caller, "GET", RULE)
         if offered and PROTOCOL not in offered:
             raise Problem(Code.INVALID_REQUEST, f"the sub-protocol is {PROTOCOL}")
         asked = query.parse(exchange.scope["query_string"], _KNOWN)
-        return owner, place, streaming.offset(exchange, asked)
+        return caller, place, streaming.offset(exchange, asked)
+
+    def _by_ticket(
+        self, exchange: Exchange, ticket: str, place: tuple[str, str], origin: str | None
+    ) -> Caller:
+        try:
+            caller = self._tickets.take(ticket, *place, origin)
+        except Problem:
+            self._admission.failed(exchange)
+            raise
+        if self._services.keys.caller(caller.key.id) is None:
+            raise Problem(Code.INVALID_KEY, "the key that the ticket was made with is in force no more")
+        return caller
 
 
 class _Session:
     """One client on one process."""
 
     def __init__(
-        self, services: Services, owner: str, place: tuple[str, str], receive: Receive, send: Send
+        self, services: Services, caller: Caller, place: tuple[str, str], receive: Receive, send: Send
     ) -> None:
         self._commands = services.commands
-        self._owner, self._place = owner, place
+        self._keys, self._key_id = services.keys, caller.key.id
+        self._owner, self._place = caller.owner, place
         self._receive, self._send = receive, send
         self._typed = bytearray()
         self._more = trio.Event()
@@ -144,11 +158,17 @@ class _Session:
 
     async def _show(self, follower: Any) -> None:
         while (found := await follower.next()) is not None:
+            self._check_key()
             if isinstance(found, Piece):
                 head = _HEAD.pack(1 + found.stream, found.offset)
                 await self._send({"type": "websocket.send", "bytes": head + found.data})
             else:
                 await self._tell("dropped", offset=found.offset, until=found.until)
+
+    def _check_key(self) -> None:
+        """A terminal may be open for days: a key that is revoked closes it with the next byte either way."""
+        if self._keys.caller(self._key_id) is None:
+            raise _CutError(_VIOLATION, "the key is in force no more")
 
     async def _tell(self, kind: str, **members: Any) -> None:
         text = _ENCODER.encode({"type": kind, **members}).decode()
@@ -166,6 +186,7 @@ class _Session:
         """Always ready to read: pings are answered and a client that leaves is noticed, whatever the process
         does."""
         while (message := await self._receive())["type"] == "websocket.receive":
+            self._check_key()
             data = message.get("bytes")
             if data is None:
                 await self._control(message["text"])

@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nsbox.api.services import Keys
+from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
-from nsbox.store.keys import KeyRecord
 
 _REMEDY = "send the header `Authorization: Bearer YOUR_API_KEY`; make a key with `nsbox keys create NAME`"
 
 
-def authenticate(headers: Iterable[tuple[bytes, bytes]], keys: Keys) -> KeyRecord:
-    """The key in force that the request bears. Raises ``MISSING_KEY`` or ``INVALID_KEY``."""
+def authenticate(headers: Iterable[tuple[bytes, bytes]], keys: Keys) -> Caller:
+    """Whose key in force the request bears. Raises ``MISSING_KEY`` or ``INVALID_KEY``."""
+    caller = keys.find(presented_key(headers))
+    if caller is None:
+        raise Problem(Code.INVALID_KEY, "the API key is not known, is revoked or has expired", remedy=_REMEDY)
+    return caller
+
+
+def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """What the request shows as its key. Raises ``MISSING_KEY``."""
     values = [value for name, value in headers if name == b"authorization"]
     if not values:
         raise Problem(Code.MISSING_KEY, "the request bears no API key", remedy=_REMEDY)
@@ -21,7 +29,4 @@ def authenticate(headers: Iterable[tuple[bytes, bytes]], keys: Keys) -> KeyRecor
         raise Problem(
             Code.MISSING_KEY, "there must be one Authorization header, of the form Bearer", remedy=_REMEDY
         )
-    record = keys.find(presented.strip())
-    if record is None:
-        raise Problem(Code.INVALID_KEY, "the API key is not known, or is revoked", remedy=_REMEDY)
-    return record
+    return presented.strip()

@@ -66,7 +66,7 @@ def add(app: QuartTrio, services: Services, tickets: Tickets) -> None:
         asked = call(_NONE)
         origin = _TICKET.read(asked.body or b"{}").origin
         await services.commands.get(asked.owner, sandbox_id, key)
-        made = tickets.make(asked.owner, sandbox_id, key, origin)
+        made = tickets.make(asked.caller, sandbox_id, key, origin)
         return reply(
             {"ticket": made, "protocols": [PROTOCOL, f"{PROTOCOL}.{made}"], "expiresInS": KEEP_S}, 201
         )

@@ -10,7 +10,7 @@ from nsbox.api import query
 from nsbox.api.exchange import Exchange, Headers
 from nsbox.api.middleware import RawRoute
 from nsbox.api.services import FilesService, OpenFile
-from nsbox.api.uploads import OCTETS, files_of
+from nsbox.api.uploads import OCTETS, RULE, files_of
 from nsbox.model.errors import Code, Problem
 
 CHUNK = 256 * 1024
@@ -22,7 +22,7 @@ _LAST_DATE = 253_402_300_799  # 9999-12-31: later years have five digits, and no
 
 def route(files: FilesService) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, files))
+    return RawRoute(RULE, ("GET", "HEAD"), _takes, partial(_handle, files))
 
 
 def _takes(exchange: Exchange) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from nsbox.api.problems import tell
+from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
 Scope = dict[str, Any]
@@ -46,6 +47,10 @@ class Exchange:
         self.started = False
         #: Headers of every answer; a route whose answers a cache may keep has others.
         self.common = _COMMON
+        #: Who asks, once that is known.
+        self.caller: Caller | None = None
+        #: What the answer tells besides, whatever it is.
+        self.extra: tuple[tuple[bytes, bytes], ...] = ()
         self._receive = receive
         self._send = send
         self._body_ended = False
@@ -119,7 +124,7 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.started = True
-            await self._send({**message, "headers": [*message.get("headers", []), *self.common]})
+            await self._send({**message, "headers": [*message.get("headers", []), *self.extra, *self.common]})
             return
         message = await self._send_all_but_the_last_piece(message)
         if message.get("more_body", False):

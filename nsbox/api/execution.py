@@ -17,6 +17,7 @@ from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import CommandSpec
 from nsbox.settings import Settings
 
+_RULE = f"{BASE}/sandboxes/<sandbox_id>/exec"
 _EXEC = re.compile(f"{BASE}/sandboxes/([^/]+)/exec")
 _RUN = schema.Reader(schema.RunCommand)
 _KNOWN = frozenset({"stream", "offset"})
@@ -24,7 +25,7 @@ _KNOWN = frozenset({"stream", "offset"})
 
 def route(commands: CommandsService, bodies: JsonBodies, settings: Settings) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, commands, bodies, settings))
+    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, bodies, settings))
 
 
 def _takes(exchange: Exchange) -> bool:
@@ -36,8 +37,6 @@ async def _handle(
 ) -> None:
     match = _EXEC.fullmatch(exchange.scope["path"])
     assert match is not None
-    if exchange.scope["method"] != "POST":
-        raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
     if query.flag(asked, "stream"):

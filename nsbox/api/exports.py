@@ -20,12 +20,19 @@ _FORMATS = {"oci": True, "tar": False}
 
 def snapshots_route(services: Services) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(lambda exchange: _is_get(exchange, _SNAPSHOT), partial(_snapshot, services))
+    return RawRoute(
+        f"{BASE}/snapshots/<snapshot_id>/export",
+        ("GET",),
+        lambda exchange: _is_get(exchange, _SNAPSHOT),
+        partial(_snapshot, services),
+    )
 
 
 def images_route(services: Services) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(lambda exchange: _is_get(exchange, re.compile(_IMAGE)), partial(_image, services))
+    return RawRoute(
+        _IMAGE, ("GET",), lambda exchange: _is_get(exchange, re.compile(_IMAGE)), partial(_image, services)
+    )
 
 
 def _is_get(exchange: Exchange, path: re.Pattern[str]) -> bool:

@@ -10,7 +10,6 @@ import trio
 from nsbox.api import query, views
 from nsbox.api.bodies import check_not_compressed
 from nsbox.api.exchange import Exchange
-from nsbox.api.images import check_manager
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import Services
 from nsbox.model.errors import Code, HostProblem, Problem
@@ -23,7 +22,7 @@ _PORTION = 1 << 20
 
 def route(services: Services, settings: Settings) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, services, settings))
+    return RawRoute(_PATH, ("POST",), _takes, partial(_handle, services, settings))
 
 
 def _takes(exchange: Exchange) -> bool:
@@ -31,7 +30,6 @@ def _takes(exchange: Exchange) -> bool:
 
 
 async def _handle(services: Services, settings: Settings, exchange: Exchange, owner: str) -> None:
-    check_manager(owner, settings)
     check_not_compressed(exchange)
     name = query.text(query.parse(exchange.scope["query_string"], _KNOWN), "name") or ""
     limit = settings.max_image_bytes

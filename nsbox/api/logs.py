@@ -12,6 +12,7 @@ from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import Encoding
 
+_RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/logs"
 _LOGS = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/logs")
 _KNOWN = frozenset({"offset", "follow", "encoding", "limit", "raw", "stream"})
 _LIMIT, _MOST = 1 << 20, 10 << 20
@@ -19,7 +20,7 @@ _LIMIT, _MOST = 1 << 20, 10 << 20
 
 def route(commands: CommandsService) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, commands))
+    return RawRoute(_RULE, ("GET",), _takes, partial(_handle, commands))
 
 
 def _takes(exchange: Exchange) -> bool:
@@ -29,8 +30,6 @@ def _takes(exchange: Exchange) -> bool:
 async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> None:
     match = _LOGS.fullmatch(exchange.scope["path"])
     assert match is not None
-    if exchange.scope["method"] != "GET":
-        raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes GET", allowed=["GET"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     how, begin = streaming.encoding(asked), streaming.offset(exchange, asked)
     raw, follow, stream = query.flag(asked, "raw"), query.flag(asked, "follow"), _stream(asked)

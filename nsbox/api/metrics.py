@@ -8,7 +8,7 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from nsbox.api import query, views
-from nsbox.api.auth import authenticate
+from nsbox.api.admission import Admission
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
@@ -62,18 +62,21 @@ def _ms(microseconds: int | None) -> int | None:
     return None if microseconds is None else microseconds // 1000
 
 
-async def scrape(exchange: Exchange, services: Services, readers: tuple[str, ...]) -> None:
-    """Answer Prometheus. Behind a reverse proxy on this host every client comes from the loopback, so where
+async def scrape(
+    exchange: Exchange, services: Services, admission: Admission, readers: tuple[str, ...]
+) -> None:
+    """Answer Prometheus: keys with the scope ``admin``, which may be read-only, and those of users whom the
+    operator named. Behind a reverse proxy on this host every client comes from the loopback, so where
     a request comes from opens nothing: a key does, or the setting that asks for none."""
     if exchange.scope["method"] not in ("GET", "HEAD"):
         raise Problem(Code.METHOD_NOT_ALLOWED, "metrics are asked for with GET", allowed=["GET", "HEAD"])
     if ANYBODY not in readers:
-        owner = authenticate(exchange.scope["headers"], services.keys).owner
-        if owner not in readers:
+        caller = admission.admit(exchange)
+        if not (caller.may_act_for_others or {caller.user.id, caller.user.name} & set(readers)):
             raise Problem(
                 Code.FORBIDDEN,
                 "the metrics of the whole host are not for this key",
-                remedy="ask the operator (the setting metrics_readers)",
+                remedy="use one with the scope admin, or ask the operator (the setting metrics_readers)",
             )
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     families = await services.figures.families(sandboxes=query.flag(asked, "sandboxes"))

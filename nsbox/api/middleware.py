@@ -10,13 +10,15 @@ from typing import Any, Protocol
 
 import msgspec
 
-from nsbox.api.auth import authenticate
+from nsbox.api import scopes
+from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import ClientLeftError, Exchange, Receive, Scope, Send
 from nsbox.api.services import Services
+from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
-BASE = "/api/v1"
+BASE = scopes.BASE
 #: Where a handler finds its ``Call``.
 CALL = "nsbox.call"
 
@@ -27,13 +29,26 @@ class Call(msgspec.Struct, frozen=True):
     owner: str
     query: bytes
     body: bytes
+    caller: Caller
 
 
 class RawRoute(msgspec.Struct, frozen=True):
-    """A route beside Quart: it streams, or must be quick. ``takes`` tells whether a request is for it."""
+    """A route beside Quart: it streams, or must be quick. ``takes`` tells whether a request is for it.
+    ``rule`` is written as Quart writes its own; of other ``methods`` it is told that they are not taken."""
 
+    rule: str
+    methods: tuple[str, ...]
     takes: Callable[[Exchange], bool]
     handle: Callable[[Exchange, str], Awaitable[None]]
+
+    async def serve(self, exchange: Exchange, caller: Caller) -> None:
+        """What the gate does with a request that is for it."""
+        method: str = exchange.scope["method"]
+        if method not in self.methods:
+            detail = f"the route takes {', '.join(self.methods)}"
+            raise Problem(Code.METHOD_NOT_ALLOWED, detail, allowed=list(self.methods))
+        scopes.check(caller, method, self.rule)
+        await self.handle(exchange, caller.owner)
 
 
 class Sockets(Protocol):
@@ -52,6 +67,7 @@ class Gate:
         routes: Callable[[Scope, Receive, Send], Awaitable[None]],
         raw_routes: list[RawRoute],
         services: Services,
+        admission: Admission,
         bodies: JsonBodies,
         sockets: Sockets,
         outside: dict[str, Callable[[Exchange], Awaitable[None]]] | None = None,
@@ -60,7 +76,10 @@ class Gate:
         self._routes = routes
         self._raw_routes = raw_routes
         self._services = services
+        self._admission = admission
         self._bodies = bodies
+        #: Method and rule of every route below ``BASE``, however it is served.
+        self.rules: frozenset[tuple[str, str]] = frozenset()
         #: Routes that are not below ``BASE``; they ask for a key themselves.
         self._outside = outside or {}
 
@@ -91,15 +110,15 @@ class Gate:
             return
         if path != BASE and not path.startswith(f"{BASE}/"):
             raise Problem(Code.ROUTE_NOT_FOUND, f"the API is under {BASE}")
-        owner = authenticate(exchange.scope["headers"], self._services.keys).owner
+        caller = self._admission.admit(exchange)
         if "%" in path:
             # Nothing in a route or an id needs encoding, and %2e or %2f would be read twice.
             raise Problem(Code.ROUTE_NOT_FOUND, "no route has a % in its path")
         for raw in self._raw_routes:
             if raw.takes(exchange):
-                await raw.handle(exchange, owner)
+                await raw.serve(exchange, caller)
                 return
-        await self._through_quart(exchange, owner)
+        await self._through_quart(exchange, caller)
 
     async def _health(self, exchange: Exchange) -> None:
         if exchange.scope["method"] not in ("GET", "HEAD"):
@@ -108,11 +127,11 @@ class Gate:
         status = {"status": "ok" if fine else "unavailable"}
         await exchange.answer_json(status | facts, 200 if fine else 503)
 
-    async def _through_quart(self, exchange: Exchange, owner: str) -> None:
+    async def _through_quart(self, exchange: Exchange, caller: Caller) -> None:
         """Quart gets the request when its body is complete: given the connection, it would take in all that
         comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
         body = await self._bodies.read(exchange)
-        exchange.scope[CALL] = Call(owner, exchange.scope["query_string"], body)
+        exchange.scope[CALL] = Call(caller.owner, exchange.scope["query_string"], body, caller)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 
         async def receive() -> dict[str, Any]:

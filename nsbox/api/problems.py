@@ -42,9 +42,11 @@ TABLE: dict[Code, Row] = {
     Code.NO_SHELL: Row(422, "The image has no shell"),
     Code.BUILD_FAILED: Row(422, "The template could not be built"),
     Code.MISSING_KEY: Row(401, "An API key is needed"),
-    Code.INVALID_KEY: Row(401, "The API key is not known, or is revoked"),
+    Code.INVALID_KEY: Row(401, "The API key is not known, is revoked or has expired"),
     Code.OUT_OF_QUOTA: Row(402, "The quota is used up"),
     Code.FORBIDDEN: Row(403, "This key may not do that"),
+    Code.TOO_MANY_REQUESTS: Row(429, "This key makes too many requests"),
+    Code.TOO_MANY_FAILURES: Row(429, "Too many keys that are not known came from this address"),
     Code.ROUTE_NOT_FOUND: Row(404, "There is no such route"),
     Code.METHOD_NOT_ALLOWED: Row(405, "The route has no such method"),
     Code.SANDBOX_NOT_FOUND: Row(404, "There is no such sandbox"),
@@ -53,6 +55,8 @@ TABLE: dict[Code, Row] = {
     Code.SNAPSHOT_NOT_FOUND: Row(404, "There is no such snapshot"),
     Code.FILE_NOT_FOUND: Row(404, "There is no such file"),
     Code.PORT_NOT_EXPOSED: Row(404, "The port is not exposed"),
+    Code.USER_NOT_FOUND: Row(404, "There is no such user"),
+    Code.KEY_NOT_FOUND: Row(404, "There is no such key"),
     Code.WRONG_STATE: Row(409, "The sandbox is not in a state for this"),
     Code.SANDBOX_GONE: Row(409, "The sandbox ended meanwhile"),
     Code.PROCESS_ENDED: Row(409, "The process has ended"),
@@ -81,6 +85,10 @@ TABLE: dict[Code, Row] = {
     Code.TOO_MANY_LAYERS: Row(409, "There are too many layers for one more"),
     Code.SNAPSHOT_REFUSED: Row(409, "What the sandbox has written cannot be kept"),
     Code.NO_HOST_PORT: Row(409, "No port of the host can be given"),
+    Code.NAME_TAKEN: Row(409, "Another user has this name"),
+    Code.LAST_ADMIN: Row(409, "Nobody could make keys any more"),
+    Code.USER_NOT_EMPTY: Row(409, "The user still has sandboxes or snapshots"),
+    Code.TOO_MANY_KEYS: Row(429, "The user has too many keys"),
     Code.SANDBOX_UNRESPONSIVE: Row(504, "The sandbox does not answer"),
     Code.HOST_LACKS: Row(503, "The host cannot do this at the moment"),
     Code.HOST_FULL: Row(503, "The host's disk is nearly full"),
@@ -143,6 +151,8 @@ def _headers(problem: Problem) -> list[tuple[bytes, str]]:
             return [(b"content-range", f"bytes */{problem.facts['size']}")]
         case Code.SHUTTING_DOWN | Code.TOO_MANY_SANDBOXES | Code.TOO_MANY_COMMANDS | Code.TOO_MANY_PULLS:
             return [(b"retry-after", "1")]
+        case Code.TOO_MANY_REQUESTS | Code.TOO_MANY_FAILURES:
+            return [(b"retry-after", str(problem.facts.get("retryAfterS", 1)))]
         case Code.HOST_FULL:
             return [(b"retry-after", "10")]  # nothing is wrong with the request; space comes by deleting
         case _:

@@ -14,37 +14,34 @@ import trio
 from nsbox.api import events, query, schema, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
-from nsbox.api.images import check_manager
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import PullService, Services
 from nsbox.model.sandbox import Template
 from nsbox.service import registries
-from nsbox.settings import Settings
 
 _PULL = schema.Reader(schema.PullImage)
 _BUILD = schema.Reader(schema.BuildTemplate)
 _NONE: frozenset[str] = frozenset()
 
 
-def images_route(services: Services, bodies: JsonBodies, settings: Settings) -> RawRoute:
+def images_route(services: Services, bodies: JsonBodies) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(partial(_is_post, f"{BASE}/images"), partial(_pull, services, bodies, settings))
+    rule = f"{BASE}/images"
+    return RawRoute(rule, ("POST",), partial(_is_post, rule), partial(_pull, services, bodies))
 
 
-def templates_route(services: Services, bodies: JsonBodies, settings: Settings) -> RawRoute:
+def templates_route(services: Services, bodies: JsonBodies) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(partial(_is_post, f"{BASE}/templates"), partial(_build, services, bodies, settings))
+    rule = f"{BASE}/templates"
+    return RawRoute(rule, ("POST",), partial(_is_post, rule), partial(_build, services, bodies))
 
 
 def _is_post(path: str, exchange: Exchange) -> bool:
     return bool(exchange.scope["method"] == "POST" and exchange.scope["path"] == path)
 
 
-async def _pull(
-    services: Services, bodies: JsonBodies, settings: Settings, exchange: Exchange, owner: str
-) -> None:
+async def _pull(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
-    check_manager(owner, settings)
     wish = _PULL.read(await bodies.read(exchange))
     pull = services.images.pull(registries.read(wish.image))
     async with exchange.while_client_waits():
@@ -64,11 +61,8 @@ async def _follow(pull: PullService, send: Callable[[str, Any], Any]) -> None:
     await send("image", views.image(await pull.wait()))
 
 
-async def _build(
-    services: Services, bodies: JsonBodies, settings: Settings, exchange: Exchange, owner: str
-) -> None:
+async def _build(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
-    check_manager(owner, settings)
     file = _BUILD.read(await bodies.read(exchange)).file()
     async with exchange.while_client_waits():
         if not events.wanted(exchange):

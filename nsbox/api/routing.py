@@ -9,6 +9,7 @@ from quart import Response, request
 
 from nsbox.api import query
 from nsbox.api.middleware import CALL, Call
+from nsbox.model.account import Caller
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -19,13 +20,19 @@ class Asked(msgspec.Struct, frozen=True):
     owner: str
     query: query.Query
     body: bytes
+    caller: Caller
+
+    @property
+    def key(self) -> str:
+        """The id of the key that asks."""
+        return self.caller.key.id
 
 
 def call(known: frozenset[str]) -> Asked:
     """The request being handled; a query parameter that is not ``known`` is refused."""
     # The body was read by the gate; Quart has only an empty one.
     found: Call = request.scope[CALL]  # type: ignore[literal-required]
-    return Asked(found.owner, query.parse(found.query, known), found.body)
+    return Asked(found.owner, query.parse(found.query, known), found.body, found.caller)
 
 
 def reply(value: Any, status: int = 200, *, location: str | None = None) -> Response:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote, quote_from_bytes
 
 from quart import Response
 from quart_trio import QuartTrio
 
 from nsbox.api import query
+from nsbox.api.admission import Admission
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.routing import call, reply
-from nsbox.api.services import Services
+from nsbox.api.services import Keys, Services
+from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
 #: Not below ``BASE``: the gate asks for a key there.
@@ -31,7 +33,7 @@ _SANDBOXED = (b"content-security-policy", b"sandbox; default-src 'none'")
 
 
 class _Promise(NamedTuple):
-    owner: Any  # as the gate knows it; handed on as it is
+    caller: Caller
     path: str
     query: bytes
     until: float
@@ -43,7 +45,7 @@ class Saving:
     def __init__(self) -> None:
         self._made: dict[str, _Promise] = {}
 
-    def make(self, owner: Any, path: str, asked: bytes) -> str:
+    def make(self, caller: Caller, path: str, asked: bytes) -> str:
         """For ``GET path?asked``, which must be a raw route."""
         now = time.monotonic()
         while self._made:  # in the order of their age, since all last as long
@@ -52,7 +54,7 @@ class Saving:
                 break
             del self._made[oldest]
         ticket = secrets.token_hex(24)
-        self._made[ticket] = _Promise(owner, path, asked, now + KEEP_S)
+        self._made[ticket] = _Promise(caller, path, asked, now + KEEP_S)
         return ticket
 
     def take(self, ticket: str) -> _Promise:
@@ -66,27 +68,36 @@ class Saving:
             )
         return found
 
-    async def serve(self, raw_routes: Sequence[RawRoute], exchange: Exchange) -> None:
+    async def serve(
+        self, raw_routes: Sequence[RawRoute], keys: Keys, admission: Admission, exchange: Exchange
+    ) -> None:
         """``GET /download?ticket=…``."""
         if exchange.scope["method"] != "GET":
             raise Problem(Code.METHOD_NOT_ALLOWED, "a download is asked for with GET", allowed=["GET"])
         exchange.common = [*exchange.common, _SANDBOXED]
         asked = query.parse(exchange.scope["query_string"], _TICKET)
-        found = self.take(query.text(asked, "ticket") or "")
+        try:
+            found = self.take(query.text(asked, "ticket") or "")
+        except Problem:
+            admission.failed(exchange)
+            raise
+        if keys.caller(found.caller.key.id) is None:
+            raise Problem(Code.INVALID_KEY, "the key that the ticket was made with is in force no more")
+        exchange.caller = found.caller
         exchange.scope |= {
             "path": found.path,
             "raw_path": found.path.encode("ascii"),
             "query_string": found.query,
         }
         raw = next(route for route in raw_routes if route.takes(exchange))
-        await raw.handle(exchange, found.owner)
+        await raw.serve(exchange, found.caller)
 
 
 def add(app: QuartTrio, services: Services, saving: Saving) -> None:
     """Add the routes that make tickets. What is not there is told here, where a page can show it."""
 
-    def give(owner: Any, path: str, asked: str) -> Response:
-        ticket = saving.make(owner, path, asked.encode("ascii"))
+    def give(caller: Caller, path: str, asked: str) -> Response:
+        ticket = saving.make(caller, path, asked.encode("ascii"))
         return reply({"ticket": ticket, "path": f"{PATH}?ticket={ticket}", "expiresInS": KEEP_S}, 201)
 
     async def of_file(sandbox_id: str) -> Response:
@@ -95,19 +106,19 @@ def add(app: QuartTrio, services: Services, saving: Saving) -> None:
         async with services.files.open(asked.owner, sandbox_id, path):
             pass
         told = f"raw=true&path={quote_from_bytes(path, safe='')}"
-        return give(asked.owner, f"{BASE}/sandboxes/{sandbox_id}/files", told)
+        return give(asked.caller, f"{BASE}/sandboxes/{sandbox_id}/files", told)
 
     async def of_snapshot(snapshot_id: str) -> Response:
         asked = call(frozenset({"format"}))
         services.snapshots.get(asked.owner, snapshot_id)
-        return give(asked.owner, f"{BASE}/snapshots/{snapshot_id}/export", _form(asked.query))
+        return give(asked.caller, f"{BASE}/snapshots/{snapshot_id}/export", _form(asked.query))
 
     async def of_image() -> Response:
         asked = call(frozenset({"format", "image"}))
         name = query.text(asked.query, "image") or ""
         services.images.find(name)
         told = f"image={quote(name, safe='')}&{_form(asked.query)}"
-        return give(asked.owner, f"{BASE}/images/export", told)
+        return give(asked.caller, f"{BASE}/images/export", told)
 
     of_files = f"{BASE}/sandboxes/<sandbox_id>/files/ticket"
     of_snapshots = f"{BASE}/snapshots/<snapshot_id>/export/ticket"

@@ -1,7 +1,8 @@
 """What the HTTP layer asks of the rest of nsbox. It knows these shapes and nothing behind them.
 
-``owner`` is always the owner of the key that was presented; whatever belongs to somebody else does not
-exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a client can be told.
+``owner`` is always the id of the user whose key was presented, or for whom an administrator acts; whatever
+belongs to somebody else does not exist (``SANDBOX_NOT_FOUND``). All of these raise ``Problem`` for what a
+client can be told.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from nsbox.model.account import Caller, KeyRecord, Role, User
 from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Family, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
+from nsbox.model.plan import PlanAndUse
 from nsbox.model.ports import Exposed, Link, PortSpec
 from nsbox.model.sandbox import (
     CommandResult,
@@ -33,8 +36,8 @@ from nsbox.model.standby import Standby
 from nsbox.oci.reference import Reference
 from nsbox.oci.snapshots.orders import Changes
 from nsbox.oci.templatefile import TemplateFile
+from nsbox.service.accounts import KeyWish, UserChange
 from nsbox.service.readiness import ReadyWhen
-from nsbox.store.keys import KeyRecord
 
 
 class OpenFile(Protocol):
@@ -433,8 +436,60 @@ class HealthService(Protocol):
 class Keys(Protocol):
     """The keys in force."""
 
-    def find(self, presented: str) -> KeyRecord | None:
-        """The key, unless it is unknown or revoked."""
+    def find(self, presented: str) -> Caller | None:
+        """Whose key it is, unless it is unknown, revoked or expired, or its user is disabled."""
+        ...
+
+    def caller(self, key_id: str) -> Caller | None:
+        """The same for a key that is known by its id."""
+        ...
+
+    def user(self, user_id: str) -> User | None:
+        """Any user."""
+        ...
+
+
+class AccountsService(Protocol):
+    """Users and their keys."""
+
+    async def users(self) -> list[User]:
+        """All, oldest first."""
+        ...
+
+    async def user(self, user_id: str) -> User:
+        """Raises ``USER_NOT_FOUND``."""
+        ...
+
+    async def add_user(self, name: str, role: Role, plan: str) -> User:
+        """Raises ``NAME_TAKEN``."""
+        ...
+
+    async def change_user(self, user_id: str, change: UserChange) -> User:
+        """Raises ``NAME_TAKEN``, ``LAST_ADMIN``."""
+        ...
+
+    async def remove_user(self, user_id: str) -> User:
+        """With all keys. Raises ``USER_NOT_EMPTY``, ``LAST_ADMIN``."""
+        ...
+
+    async def keys(self, owner: str | None) -> list[KeyRecord]:
+        """Of one user, or all."""
+        ...
+
+    async def make_key(self, caller: Caller, wish: KeyWish) -> tuple[KeyRecord, str]:
+        """A key and its plaintext. Raises ``FORBIDDEN``, ``TOO_MANY_KEYS``."""
+        ...
+
+    async def revoke_key(self, caller: Caller, key_id: str) -> KeyRecord:
+        """Idempotent. Raises ``KEY_NOT_FOUND``, ``LAST_ADMIN``."""
+        ...
+
+
+class PlansService(Protocol):
+    """What users may use."""
+
+    async def of(self, user_id: str) -> PlanAndUse:
+        """The plan of a user, and what is used of it now."""
         ...
 
 
@@ -459,3 +514,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     meters: MetersService
     figures: FiguresService
     keys: Keys
+    accounts: AccountsService
+    plans: PlansService

@@ -13,6 +13,7 @@ from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
 from nsbox.settings import Settings
 
+_RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/stdin"
 _STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
 _KNOWN = frozenset({"close", "timeoutMs"})
 _WRITE = schema.Reader(schema.WriteStdin)
@@ -23,7 +24,7 @@ _PATIENCE_MS = 2_000
 
 def route(commands: CommandsService, settings: Settings) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, commands, min(_MOST, settings.max_json_bytes)))
+    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, min(_MOST, settings.max_json_bytes)))
 
 
 def _takes(exchange: Exchange) -> bool:
@@ -33,8 +34,6 @@ def _takes(exchange: Exchange) -> bool:
 async def _handle(commands: CommandsService, most: int, exchange: Exchange, owner: str) -> None:
     match = _STDIN.fullmatch(exchange.scope["path"])
     assert match is not None
-    if exchange.scope["method"] != "POST":
-        raise Problem(Code.METHOD_NOT_ALLOWED, "the route takes POST", allowed=["POST"])
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     patience, close = _patience(asked), query.flag(asked, "close")
     check_not_compressed(exchange)

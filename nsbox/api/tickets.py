@@ -9,6 +9,7 @@ import secrets
 import time
 from typing import NamedTuple
 
+from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
 #: The sub-protocol; with a dot and a ticket behind it, a second one that is never chosen.
@@ -18,7 +19,7 @@ _MOST = 10_000
 
 
 class _Ticket(NamedTuple):
-    owner: str
+    caller: Caller
     place: tuple[str, str]
     origin: str | None
     until: float
@@ -30,7 +31,7 @@ class Tickets:
     def __init__(self) -> None:
         self._made: dict[str, _Ticket] = {}
 
-    def make(self, owner: str, sandbox_id: str, key: str, origin: str | None) -> str:
+    def make(self, caller: Caller, sandbox_id: str, key: str, origin: str | None) -> str:
         """A new one. ``origin``: that of the page that will use it; None: no page will."""
         now = time.monotonic()
         while self._made:  # in the order of their age, since all last as long
@@ -39,11 +40,12 @@ class Tickets:
                 break
             del self._made[oldest]
         made = secrets.token_hex(24)
-        self._made[made] = _Ticket(owner, (sandbox_id, key), origin, now + KEEP_S)
+        self._made[made] = _Ticket(caller, (sandbox_id, key), origin, now + KEEP_S)
         return made
 
-    def take(self, ticket: str, sandbox_id: str, key: str, origin: str | None) -> str:
-        """Whose it is; it is used up, also where it does not fit. Raises ``INVALID_KEY``."""
+    def take(self, ticket: str, sandbox_id: str, key: str, origin: str | None) -> Caller:
+        """Whose it is, whose key may be in force no more; it is used up, also where it does not fit. Raises
+        ``INVALID_KEY``."""
         found = self._made.pop(ticket, None)
         if (
             found is None
@@ -56,4 +58,4 @@ class Tickets:
                 "the ticket is not known, is used up, or is for another process or origin",
                 remedy="ask for a new one: POST …/processes/ID/ticket",
             )
-        return found.owner
+        return found.caller

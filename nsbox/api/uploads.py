@@ -16,6 +16,7 @@ from nsbox.model.errors import Code, Problem
 from nsbox.settings import Settings
 
 OCTETS = b"application/octet-stream"
+RULE = f"{BASE}/sandboxes/<sandbox_id>/files"
 _FILES = re.compile(f"{BASE}/sandboxes/([^/]+)/files")
 _KNOWN = frozenset({"path", "mode"})
 
@@ -28,7 +29,7 @@ def files_of(exchange: Exchange) -> str | None:
 
 def route(files: FilesService, settings: Settings) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_takes, partial(_handle, files, settings.max_upload_bytes))
+    return RawRoute(RULE, ("PUT",), _takes, partial(_handle, files, settings.max_upload_bytes))
 
 
 def _takes(exchange: Exchange) -> bool:

@@ -23,6 +23,7 @@ MAX_MESSAGE = 64 * 1024
 PING_S = 20.0
 #: What is sent and not acknowledged by the other host for so long, in ms, ends the connection: a ping is.
 _DEAD_MS = 60_000
+RULE = "/api/v1/sandboxes/<sandbox_id>/processes/<key>/attach"
 ROUTE = re.compile(r"/api/v1/sandboxes/([^/%]+)/processes/([^/%]+)/attach")
 
 

@@ -1,23 +1,20 @@
-"""``nsbox keys``: make, list and revoke API keys, straight in the record. The daemon need not run, and one
-that does heeds a change from its next request on."""
+"""``nsbox keys``: make, list and revoke API keys, straight in the record."""
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import wraps
-from typing import Concatenate, ParamSpec
+import re
+import time
+from datetime import datetime
 
 import click
 
-from nsbox.model.errors import HostProblem
-from nsbox.settings import SYSTEM_STATE_DIR, load
-from nsbox.store.keys import AmbiguousKeyError, KeyNotFoundError, KeyRecord, KeyTable
+from nsbox.cli.record import print_table, shown_time, with_table
+from nsbox.model.account import KeyRecord, Scope
+from nsbox.store import users
+from nsbox.store.keys import KeyTable
 
-P = ParamSpec("P")
+_SPAN = re.compile(r"(\d{1,6})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 @click.group()
@@ -25,111 +22,94 @@ def keys() -> None:
     """Make, list and revoke API keys."""
 
 
-def with_table(command: Callable[Concatenate[KeyTable, P], None]) -> Callable[P, None]:
-    """Give the command the open table, and turn what can go wrong into a sentence on stderr."""
-
-    @click.option("--state-dir", help="Where the daemon keeps its state.", metavar="DIR")
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        state_dir = kwargs.pop("state_dir")
-        with _as_advice(), KeyTable(_state_dir(state_dir if isinstance(state_dir, str) else None)) as table:
-            command(table, *args, **kwargs)
-
-    return wrapper
-
-
 @keys.command()
 @click.argument("name")
-@click.option("--owner", default="admin", show_default=True, help="Whose sandboxes the key opens.")
+@click.option(
+    "--user", "which", metavar="USER", help="Whose key: a name or an id. Default: the administrator."
+)
+@click.option("--owner", hidden=True, help="As before there were users: one of this name, made if need be.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    help="What it opens; may be repeated. Default: sandboxes and files; for an administrator all.",
+)
+@click.option("--expires", metavar="WHEN", help="A span (12h, 30d) or a time (2027-01-31T12:00Z).")
 @with_table
-def create(table: KeyTable, name: str, owner: str) -> None:
+def create(
+    table: KeyTable,
+    name: str,
+    which: str | None,
+    owner: str | None,
+    scopes: tuple[str, ...],
+    expires: str | None,
+) -> None:
     """Make a key called NAME and print it, this once."""
-    record, plaintext = table.create(name, owner)
+    expires_at = None if expires is None else _moment(expires)
+    with table.transaction() as connection:
+        if which is not None:
+            user = users.find(connection, which)
+        elif owner is not None:
+            user = users.called(connection, owner)
+        else:
+            user = users.first_admin(connection)
+        chosen = [Scope(scope) for scope in scopes] or None
+        record, plaintext = table.create(name, user, chosen, expires_at)
     # The key alone goes to stdout, so that `KEY=$(nsbox keys create laptop)` works.
-    click.echo(f"{record.id} for {record.owner}; the key is shown only now:", err=True)
+    click.echo(f"{record.id} for {user.name}; the key is shown only now:", err=True)
     click.echo(plaintext)
 
 
 @keys.command("list")
+@click.option("--user", "which", metavar="USER", help="Only those of one user.")
 @with_table
-def list_keys(table: KeyTable) -> None:
+def list_keys(table: KeyTable, which: str | None) -> None:
     """List all keys, revoked ones too."""
-    head = ("ID", "NAME", "OWNER", "KEY", "CREATED", "LAST USED", "REVOKED")
-    rows = [head, *map(_row, table.list())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())
+    with table.transaction() as connection:
+        names = {user.id: user.name for user in users.everybody(connection)}
+        found = table.list(None if which is None else users.find(connection, which).id)
+    head = ("ID", "NAME", "USER", "SCOPES", "KEY", "CREATED", "EXPIRES", "LAST USED", "REVOKED")
+    print_table(head, [_row(record, names[record.owner]) for record in found])
 
 
 @keys.command()
-@click.argument("key", metavar="ID")
+@click.argument("key", metavar="ID", required=False)
+@click.option("--user", "which", metavar="USER", help="All keys of this user.")
 @with_table
-def revoke(table: KeyTable, key: str) -> None:
+def revoke(table: KeyTable, key: str | None, which: str | None) -> None:
     """Revoke the key with this ID (or the start of the key that `list` shows)."""
-    record = table.revoke(key)
-    click.echo(f"{record.id} ({record.name}) is revoked.")
+    if (key is None) is (which is None):
+        raise click.UsageError("give the ID of a key, or --user")
+    with table.transaction() as connection:
+        if key is not None:
+            gone = [table.revoke(key)]
+        else:
+            user = users.find(connection, which or "")
+            gone = [table.revoke(one.id) for one in table.list(user.id) if one.revoked_at is None]
+    for record in gone:
+        click.echo(f"{record.id} ({record.name}) is revoked.")
 
 
-def _row(record: KeyRecord) -> tuple[str, ...]:
-    times = (_time(at) for at in (record.created_at, record.last_used_at, record.revoked_at))
-    return (record.id, record.name, record.owner, record.prefix + "…", *times)
+def _row(record: KeyRecord, user: str) -> tuple[str, ...]:
+    times = (record.created_at, record.expires_at, record.last_used_at, record.revoked_at)
+    scopes = ",".join(record.scopes)
+    return (record.id, record.name, user, scopes, record.prefix + "…", *map(shown_time, times))
 
 
-def _time(at: float | None) -> str:
-    return "-" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-@contextmanager
-def _as_advice() -> Iterator[None]:
-    try:
-        yield
-    except HostProblem as problem:
-        raise click.ClickException(str(problem)) from problem
-    except KeyNotFoundError as error:
-        raise click.ClickException(f"no key has the id {error}; `nsbox keys list` shows them") from error
-    except AmbiguousKeyError as error:
-        raise click.ClickException(f"several keys begin with {error}; give the id") from error
-
-
-def _state_dir(option: str | None) -> str:
-    """The folder whose keys are meant, seen to be ours.
-
-    Without a choice of the caller's, an installed service comes before the caller's own state: root
-    and the service user mean the service.
-    """
-    settings = load(os.environ, {"state_dir": option})
-    chosen = settings.state_dir
-    if option is None and not os.environ.get("NSBOX_STATE_DIR") and _is_of_service():
-        chosen = SYSTEM_STATE_DIR
-    _check_owner(chosen)
-    return chosen
-
-
-def _is_of_service() -> bool:
-    owner = _owner(SYSTEM_STATE_DIR)
-    return owner is not None and os.geteuid() in (0, owner)
-
-
-def _owner(path: str) -> int | None:
-    try:
-        return os.stat(path).st_uid
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise HostProblem(f"{path} cannot be reached: {error.strerror}") from error
-
-
-def _check_owner(path: str) -> None:
-    """Root could open another user's folder, but would leave files there that the daemon may not read."""
-    owner = _owner(path)
-    if owner is None or owner == os.geteuid():
-        return
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        name = f"#{owner}"
-    raise HostProblem(
-        f"the state folder {path} belongs to the user {name}",
-        remedy=f"sudo -u {name} nsbox keys … --state-dir {path}",
-    )
+def _moment(text: str) -> float:
+    """Wall-clock seconds, to the millisecond."""
+    span = _SPAN.fullmatch(text)
+    if span is not None:
+        at = time.time() + int(span[1]) * _SECONDS[span[2]]
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+            at = moment.astimezone().timestamp()  # without a zone: that of whoever types it
+        except (ValueError, OverflowError) as error:
+            raise click.BadParameter(
+                "a span such as 12h or 30d, or a time such as 2027-01-31T12:00Z", param_hint="--expires"
+            ) from error
+    if at <= time.time():
+        raise click.BadParameter("that is in the past", param_hint="--expires")
+    return round(at * 1000) / 1000

@@ -77,9 +77,8 @@ def _key_for(settings: Settings) -> Iterator[str]:
     Nothing of it is left: a list of keys is for reading, and the first start of `nsbox serve` makes a key
     only where there is none.
     """
-    owner = next(iter(settings.images_managed_by), "admin")
     with KeyTable(settings.state_dir) as table:
-        _, key = table.create("nsbox image", owner)
+        _, key = table.create("nsbox image")
         try:
             yield key
         finally:

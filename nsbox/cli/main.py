@@ -42,6 +42,7 @@ _COMMANDS = {
         "nsbox.cli.image", "Pull, import, build and remove images.", service_state=True, runs_daemon=True
     ),
     "keys": _Entry("nsbox.cli.keys", "Make, list and revoke API keys.", service_state=True),
+    "users": _Entry("nsbox.cli.users", "Make, list, disable and remove users.", service_state=True),
     "doctor": _Entry("nsbox.cli.doctor", "Say what this host offers and how to mend it.", service_state=True),
     "setup": _Entry("nsbox.cli.setup", "Prepare this host (as root).", as_service_user=False),
 }

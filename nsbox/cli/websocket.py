@@ -35,7 +35,7 @@ class Refused(HostProblem):
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail or f"HTTP {status}")
-        self.passing = status >= 500
+        self.status, self.passing = status, status >= 500
 
 
 class Lost(Exception):

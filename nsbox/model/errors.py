@@ -32,6 +32,8 @@ class Code(StrEnum):
     INVALID_KEY = "invalid_key"
     OUT_OF_QUOTA = "out_of_quota"
     FORBIDDEN = "forbidden"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    TOO_MANY_FAILURES = "too_many_failures"
     # What is asked for.
     ROUTE_NOT_FOUND = "route_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -41,6 +43,8 @@ class Code(StrEnum):
     SNAPSHOT_NOT_FOUND = "snapshot_not_found"
     FILE_NOT_FOUND = "file_not_found"
     PORT_NOT_EXPOSED = "port_not_exposed"
+    USER_NOT_FOUND = "user_not_found"
+    KEY_NOT_FOUND = "key_not_found"
     # The state of things forbids it.
     WRONG_STATE = "wrong_state"
     SANDBOX_GONE = "sandbox_gone"
@@ -68,6 +72,10 @@ class Code(StrEnum):
     TOO_MANY_LAYERS = "too_many_layers"
     SNAPSHOT_REFUSED = "snapshot_refused"
     NO_HOST_PORT = "no_host_port"
+    NAME_TAKEN = "name_taken"
+    LAST_ADMIN = "last_admin"
+    USER_NOT_EMPTY = "user_not_empty"
+    TOO_MANY_KEYS = "too_many_keys"
     # The host or nsbox itself.
     SANDBOX_UNRESPONSIVE = "sandbox_unresponsive"
     REGISTRY_FAILED = "registry_failed"

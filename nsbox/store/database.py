@@ -114,15 +114,16 @@ def _problem(path: str, error: sqlite3.DatabaseError) -> HostProblem | None:
 
 
 class Database:
-    """The daemon's one writer: a connection, and a queue of one before it.
+    """A writer of the daemon's: a connection, and a queue of one before it. There is one for each kind of
+    durability.
 
     Calls run in a worker thread. A cancelled caller still waits for its statement to end (trio does not
     abandon the thread), so a write is never half-known.
     """
 
-    def __init__(self, state_dir: str) -> None:
+    def __init__(self, state_dir: str, synchronous: Synchronous = Synchronous.NORMAL) -> None:
         self._path = os.path.join(state_dir, FILE_NAME)
-        self._connection = connect(state_dir, Synchronous.NORMAL)
+        self._connection = connect(state_dir, synchronous)
         self._limiter = trio.CapacityLimiter(1)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:

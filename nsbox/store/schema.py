@@ -58,7 +58,71 @@ CREATE TABLE snapshots (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS)
+# Accounts: the owners of before were words; each becomes a user whose id stands wherever the word stood. The
+# administrator is the owner of the first key, which is called `admin` unless somebody made keys before the
+# first start. Everybody keeps what they could do. What the builder of templates owns is nobody's (its owner
+# begins with a NUL). `json_set` takes text, and `body` is a BLOB of it. The table of keys is made anew: a
+# reference to users cannot be added to one. A change of a user counts as one of keys: the API keeps both in
+# memory.
+_ACCOUNTS = """
+CREATE TABLE users (
+    id          TEXT PRIMARY KEY,
+    name        TEXT NOT NULL UNIQUE,
+    role        TEXT NOT NULL,
+    plan        TEXT NOT NULL,
+    created_at  REAL NOT NULL,
+    disabled_at REAL
+) STRICT, WITHOUT ROWID;
+INSERT INTO users
+    SELECT 'us_' || lower(hex(randomblob(16))), owner, 'user', '', min(created_at), NULL FROM (
+        SELECT owner, created_at FROM keys
+        UNION ALL SELECT owner, created_at FROM sandboxes
+        UNION ALL SELECT owner, created_at FROM snapshots
+    ) WHERE hex(owner) NOT LIKE '00%' GROUP BY owner;
+UPDATE users SET role = 'admin' WHERE name = coalesce(
+    (SELECT name FROM users WHERE name = 'admin'),
+    (SELECT owner FROM keys ORDER BY created_at, id LIMIT 1));
+
+UPDATE sandboxes SET owner = users.id, body = CAST(json_set(CAST(body AS TEXT), '$.owner', users.id) AS BLOB)
+    FROM users WHERE users.name = sandboxes.owner;
+UPDATE snapshots SET owner = users.id, body = CAST(json_set(CAST(body AS TEXT), '$.owner', users.id) AS BLOB)
+    FROM users WHERE users.name = snapshots.owner;
+
+CREATE TABLE keys_of_users (
+    id           TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    owner        TEXT NOT NULL REFERENCES users (id),
+    hash         BLOB NOT NULL UNIQUE,
+    prefix       TEXT NOT NULL,
+    created_at   REAL NOT NULL,
+    revoked_at   REAL,
+    last_used_at REAL,
+    scopes       TEXT NOT NULL,
+    expires_at   REAL
+) STRICT, WITHOUT ROWID;
+INSERT INTO keys_of_users
+    SELECT keys.id, keys.name, users.id, hash, prefix, keys.created_at, revoked_at, last_used_at,
+        CASE role WHEN 'admin' THEN 'sandboxes files images admin' ELSE 'sandboxes files' END, NULL
+    FROM keys JOIN users ON users.name = keys.owner;
+DROP TABLE keys;
+ALTER TABLE keys_of_users RENAME TO keys;
+CREATE INDEX keys_by_owner ON keys (owner);
+
+CREATE TRIGGER key_made AFTER INSERT ON keys
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER key_changed AFTER UPDATE OF name, owner, hash, revoked_at, scopes, expires_at ON keys
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER key_deleted AFTER DELETE ON keys
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER user_made AFTER INSERT ON users
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER user_changed AFTER UPDATE ON users
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+CREATE TRIGGER user_deleted AFTER DELETE ON users
+    BEGIN UPDATE key_changes SET count = count + 1; END;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -299,8 +299,10 @@ def test_a_registry_that_wants_a_password(
 
 def test_only_what_is_allowed(tiny: str, daemon_factory: Callable[..., Daemon]) -> None:
     registry = tiny.partition("/")[0]
-    settings = {"images_allowed": f"{registry}/team/*", "images_managed_by": "operator"}
-    with daemon_factory(settings=settings).api() as api:
+    one = daemon_factory(settings={"images_allowed": f"{registry}/team/*"})
+    assert one.nsbox_on_state("users", "create", "ann").returncode == 0
+    key = one.nsbox_on_state("keys", "create", "hers", "--user", "ann").stdout.strip()
+    with one.api(key) as api:
         check_problem(
             api.request("POST", "/sandboxes", {"image": "alpine"}), 403, "image_not_allowed", "image"
         )

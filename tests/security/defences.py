@@ -25,6 +25,13 @@ _RESOLVER: Final = "nsbox/host/network/resolver.py"
 _PORTS: Final = "nsbox/host/network/ports.py"
 _MAIN: Final = "nsbox/host/network/main.py"
 _NAMED: Final = "nsbox/host/network/named.py"
+_ACCOUNTS: Final = "nsbox/service/accounts.py"
+_ADMISSION: Final = "nsbox/api/admission.py"
+_TENANTS: Final = "tests/security/test_tenants.py"
+_KEYS: Final = "tests/unit/store/test_keys.py"
+_REST: Final = "tests/unit/api/test_accounts.py"
+_SCOPES: Final = "tests/unit/api/test_scopes.py"
+_EVERY_KEY: Final = f"{_SCOPES}::test_every_route_with_every_kind_of_key[read-only-user]"
 
 
 class Defence(NamedTuple):
@@ -102,6 +109,84 @@ DEFENCES: Final = (
             "tests/e2e/test_network.py::test_off_is_off_from_the_first_moment",
             "tests/e2e/test_network.py::test_names_that_are_denied",
         ),
+    ),
+    Defence(
+        "a sandbox is its user's", "nsbox/service/registry.py", "found is None or found.owner != owner",
+        "found is None",
+        (
+            f"{_TENANTS}::test_every_route_with_her_ids",
+            f"{_TENANTS}::test_his_own_sandbox_does_not_lead_to_her_things",
+            f"{_TENANTS}::test_the_administrator_is_a_tenant_too_until_told_otherwise",
+            f"{_TENANTS}::test_the_websocket",
+        ),
+    ),
+    Defence(
+        "a snapshot is its user's", "nsbox/service/snapshots.py",
+        "record is None or record.owner != owner or not _is_whole(record)",
+        "record is None or not _is_whole(record)",
+        (
+            f"{_TENANTS}::test_every_route_with_her_ids",
+            f"{_TENANTS}::test_his_own_sandbox_does_not_lead_to_her_things",
+        ),
+    ),
+    Defence(
+        "a key is its user's", _ACCOUNTS, "not (caller.administers or record.owner == caller.owner)", "False",
+        (f"{_TENANTS}::test_every_route_with_her_ids", f"{_REST}::test_keys_of_others_are_an_administrators"),
+    ),
+    Defence(
+        "scopes of what streams", "nsbox/api/middleware.py",
+        "scopes.check(caller, method, self.rule)", "pass",
+        (f"{_SCOPES}::test_a_stream_that_was_forgotten_is_refused", _EVERY_KEY),
+    ),
+    Defence(
+        "scopes of all else", "nsbox/api/app.py",
+        "scopes.check(asking.caller, request.method, request.url_rule.rule)", "pass",
+        (f"{_SCOPES}::test_a_route_that_was_forgotten_is_refused", _EVERY_KEY),
+    ),
+    Defence(
+        "scopes of WebSockets", "nsbox/api/attach.py", 'scopes.check(caller, "GET", RULE)', "pass",
+        (f"{_SCOPES}::test_a_websocket_is_not_safe[kind1-403]",),
+    ),
+    Defence(
+        "who acts for others", _ADMISSION, "if not caller.may_act_for_others:", "if False:",
+        (
+            f"{_TENANTS}::test_the_administrator_is_a_tenant_too_until_told_otherwise",
+            "tests/unit/api/test_admission.py::test_who_may_not_act_for_others",
+        ),
+    ),
+    Defence(
+        "keys expire", "nsbox/model/account.py",
+        "self.revoked_at is None and (self.expires_at is None or now < self.expires_at)",
+        "self.revoked_at is None",
+        (f"{_KEYS}::test_an_expired_key_is_refused_at_once",),
+    ),
+    Defence(
+        "disabled users are out", "nsbox/store/keyring.py", "user is not None and user.disabled_at is None",
+        "user is not None", (f"{_KEYS}::test_keys_of_a_disabled_user_are_refused_at_once",),
+    ),
+    Defence(
+        "a revoked key ends its terminals", "nsbox/api/attach.py",
+        "if self._keys.caller(self._key_id) is None:", "if False:",
+        ("tests/e2e/test_accounts.py::test_a_revoked_key_ends_its_terminal",),
+    ),
+    Defence(
+        "guesses are bounded", _ADMISSION,
+        "if self._failures and can_be_guessed(", "if False and can_be_guessed(",
+        ("tests/unit/api/test_admission.py::test_a_guesser_is_told_no_more",),
+    ),
+    Defence(
+        "requests are bounded", _ADMISSION, "if found.wait:", "if False:",
+        ("tests/unit/api/test_admission.py::test_a_key_makes_so_many_requests",),
+    ),
+    Defence(
+        "no key makes one that may more", _ACCOUNTS,
+        "if not grants(scopes) <= grants(own.scopes):", "if False:",
+        (f"{_REST}::test_nobody_makes_a_key_that_may_more",),
+    ),
+    Defence(
+        "the last administrator stays", _ACCOUNTS,
+        "if before and not keys.administrators(connection):", "if False:",
+        (f"{_REST}::test_the_last_administrator_stays",),
     ),
 )  # fmt: skip
 

@@ -23,4 +23,6 @@ def test_a_defence_is_where_it_is_said_to_be(defence: Defence) -> None:
     assert defence.without not in ("", defence.text) or defence.text.startswith("nft.rule")
     for test in defence.tests:
         file, _, name = test.partition("::")
-        assert re.search(rf"^def {re.escape(name.partition('[')[0])}\(", _read(file), re.MULTILINE), test
+        assert re.search(
+            rf"^(?:async )?def {re.escape(name.partition('[')[0])}\(", _read(file), re.MULTILINE
+        ), test

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from nsbox.api.services import Listing, Services
+from nsbox.model.account import DEFAULT_SCOPES, Caller, KeyRecord, Role, Scope, User, grants
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
@@ -29,7 +30,9 @@ from nsbox.model.sandbox import (
 )
 from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
-from nsbox.store.keys import KeyRecord, fingerprint
+from nsbox.service.unlimited import Unlimited
+from nsbox.settings import Settings
+from nsbox.store.keys import fingerprint
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
 from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnapshots
 
@@ -41,22 +44,63 @@ CREATED = 1_773_403_200.0  # 2026-03-13T12:00:00Z
 class FakeKeys:
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self._keys = {KEY: "ann", OTHER_KEY: "bob"}
+        self.callers: dict[str, Caller] = {}
+        self.add(KEY, "ann", Role.ADMIN)
+        self.add(OTHER_KEY, "bob", Role.USER)
 
-    def find(self, presented: str) -> KeyRecord | None:
-        if self.error is not None:
-            raise self.error
-        owner = self._keys.get(presented)
-        if owner is None:
-            return None
-        return KeyRecord(
-            id="key_1",
+    def add(self, plaintext: str, owner: str, role: Role, scopes: tuple[Scope, ...] | None = None) -> Caller:
+        user = User(id=owner, name=owner, role=role)
+        record = KeyRecord(
+            id=f"key_{len(self.callers) + 1}",
             name="k",
             owner=owner,
-            hash=fingerprint(presented),
+            hash=fingerprint(plaintext),
             prefix="nsbox_kkkkkk",
             created_at=0.0,
+            scopes=DEFAULT_SCOPES[role] if scopes is None else scopes,
         )
+        caller = Caller(key=record, user=user, grants=grants(record.scopes, role))
+        self.callers[plaintext] = caller
+        return caller
+
+    def find(self, presented: str) -> Caller | None:
+        if self.error is not None:
+            raise self.error
+        return self.callers.get(presented)
+
+    def caller(self, key_id: str) -> Caller | None:
+        return next((one for one in self.callers.values() if one.key.id == key_id), None)
+
+    def user(self, user_id: str) -> User | None:
+        return next((one.user for one in self.callers.values() if one.user.id == user_id), None)
+
+
+class FakeAccounts:
+    """Nobody and nothing: the real one is tested with a real record."""
+
+    async def users(self) -> list[User]:
+        return []
+
+    async def user(self, user_id: str) -> User:
+        raise Problem(Code.USER_NOT_FOUND, "no")
+
+    async def add_user(self, name: str, role: Role, plan: str) -> User:
+        return User(id="us_1", name=name, role=role, plan=plan)
+
+    async def change_user(self, user_id: str, change: Any) -> User:
+        return await self.user(user_id)
+
+    async def remove_user(self, user_id: str) -> User:
+        return await self.user(user_id)
+
+    async def keys(self, owner: str | None) -> list[KeyRecord]:
+        return []
+
+    async def make_key(self, caller: Caller, wish: Any) -> tuple[KeyRecord, str]:
+        return caller.key, "nsbox_made"
+
+    async def revoke_key(self, caller: Caller, key_id: str) -> KeyRecord:
+        raise Problem(Code.KEY_NOT_FOUND, "no")
 
 
 class FakeSandboxes:
@@ -528,4 +572,6 @@ class Fakes:
             meters=FakeMeters(self.sandboxes),
             figures=FakeFigures(),
             keys=self.keys,
+            accounts=FakeAccounts(),
+            plans=Unlimited(Settings()),
         )

@@ -13,8 +13,6 @@ from tests.unit.api.client import Answer, Server, running
 from tests.unit.api.fake_images import DIGEST
 from tests.unit.api.fakes import OTHER_KEY
 
-MANAGED = Settings(images_managed_by=("ann",))
-
 
 def events(answer: Answer) -> list[tuple[str, Any]]:
     found = []
@@ -31,7 +29,7 @@ async def pulled(server: Server, name: str, **more: Any) -> Answer:
 
 
 async def test_pull_look_and_remove() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         answer = await pulled(server, "localhost:5000/a/b")
         view = answer.json()
         assert answer.status == 200
@@ -50,7 +48,7 @@ async def test_pull_look_and_remove() -> None:
 
 
 async def test_progress_as_events() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         answer = await pulled(server, "alpine", headers={"Accept": "text/event-stream"})
         assert answer.headers["content-type"] == "text/event-stream"
         found = events(answer)
@@ -60,7 +58,7 @@ async def test_progress_as_events() -> None:
 
 
 async def test_a_problem_is_the_last_event() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         server.fakes.images.error = Problem(Code.IMAGE_REFUSED, "not good", field="image")
         answer = await pulled(server, "alpine", headers={"Accept": "text/event-stream"})
         kind, problem = events(answer)[-1]
@@ -78,7 +76,7 @@ async def test_a_problem_is_the_last_event() -> None:
 
 
 async def test_who_may_change_images() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         for method, path, body in (
             ("POST", "/images", {"image": "alpine"}),
             ("DELETE", "/images/alpine", None),
@@ -94,7 +92,7 @@ async def test_who_may_change_images() -> None:
 
 
 async def test_what_cannot_be_asked() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         for body, field in (
             ({}, "image"),
             ({"image": "Not A Name"}, "image"),
@@ -109,7 +107,7 @@ async def test_what_cannot_be_asked() -> None:
 
 
 async def test_prune() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         answer = await server.ask("POST", "/images/prune")
         assert answer.json() == {"images": ["x"], "layers": 2, "freedBytes": 7}
         await server.ask("POST", "/images/prune", {"all": True})
@@ -117,7 +115,7 @@ async def test_prune() -> None:
 
 
 async def test_import() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         data = bytes(range(256)) * 20_000
         octets = {"Content-Type": "application/octet-stream"}
         answer = await server.ask("POST", "/images/import?name=a:b", data, headers=octets)
@@ -133,7 +131,7 @@ async def test_import() -> None:
 
 
 async def test_an_archive_that_is_too_large() -> None:
-    small = Settings(images_managed_by=("ann",), max_image_bytes=1000)
+    small = Settings(max_image_bytes=1000)
     async with running(settings=small) as server:
         for chunked in (False, True):
             answer = await server.ask("POST", "/images/import", b"x" * 2000, chunked=chunked)
@@ -142,7 +140,7 @@ async def test_an_archive_that_is_too_large() -> None:
 
 
 async def test_build() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         wish = {"name": "mine", "image": "alpine", "setup": ["apk add x"], "env": {"A": "b"}, "user": "1:1"}
         answer = await server.ask("POST", "/templates", wish)
         assert answer.json() == {"id": "mine", "image": "alpine", "layers": 2, "ready": True}
@@ -169,7 +167,7 @@ async def test_build() -> None:
 
 
 async def test_a_client_that_leaves_ends_no_pull() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         server.fakes.images.hang = trio.Event()
         stream = await server.connect()
         body = b'{"image":"alpine"}'
@@ -185,7 +183,7 @@ async def test_a_client_that_leaves_ends_no_pull() -> None:
 
 
 async def test_pull_policy_of_a_create() -> None:
-    async with running(settings=MANAGED) as server:
+    async with running() as server:
         for text, policy in (("never", PullPolicy.NEVER), ("always", PullPolicy.ALWAYS)):
             assert (await server.ask("POST", "/sandboxes", {"image": "a", "pull": text})).status == 201
             assert server.fakes.sandboxes.specs[-1].pull is policy

@@ -69,7 +69,7 @@ def test_labels_are_escaped_and_empty_families_left_out() -> None:
 
 
 async def test_who_may_read_them() -> None:
-    async with running(Settings(metrics_readers=("ann",))) as server:
+    async with running() as server:
         answer = await server.ask("GET", "//metrics")
         assert (answer.status, parse(answer.body.decode()).value("nsbox_x")) == (200, 1)
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -79,6 +79,8 @@ async def test_who_may_read_them() -> None:
         assert (await server.ask("GET", "//metrics", key=OTHER_KEY)).code == "forbidden"
         assert (await server.ask("GET", "//metrics?x=1")).code == "invalid_request"
         assert (await server.ask("POST", "//metrics")).code == "method_not_allowed"
+    async with running(Settings(metrics_readers=("bob",))) as server:
+        assert (await server.ask("GET", "//metrics", key=OTHER_KEY)).status == 200
     async with running(Settings(metrics_readers=("*",))) as server:
         assert (await server.ask("GET", "//metrics", key=None)).status == 200
 

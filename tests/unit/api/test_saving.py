@@ -9,8 +9,9 @@ import pytest
 from nsbox.api import saving
 from nsbox.model.errors import Problem
 from tests.unit.api.client import Server, running
-from tests.unit.api.fakes import OTHER_KEY
+from tests.unit.api.fakes import KEY, OTHER_KEY, FakeKeys
 
+ME = FakeKeys().callers[KEY]
 HOSTILE = b'/a b/\xff<img src=x>&path=/etc/shadow"'
 
 
@@ -52,6 +53,15 @@ async def test_what_is_not_there_or_somebody_elses_gets_no_ticket() -> None:
         assert (await server.ask("POST", "/images/export/ticket?image=none")).code == "image_not_found"
 
 
+async def test_a_ticket_ends_with_its_key() -> None:
+    async with running() as server:
+        sandbox = await server.sandbox()
+        server.fakes.files.files[b"/a"] = b"x"
+        address = await ticket(server, sandbox, b"/a")
+        del server.fakes.keys.callers[KEY]
+        assert (await server.ask("GET", f"/{address}", key=None)).code == "invalid_key"
+
+
 async def test_a_ticket_is_not_used_up_by_what_is_no_download() -> None:
     async with running() as server:
         sandbox = await server.sandbox()
@@ -68,9 +78,9 @@ def test_tickets_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
     tickets = saving.Saving()
-    made = tickets.make("ann", "/api/v1/x", b"")
-    assert tickets.take(made).owner == "ann"
-    made = tickets.make("ann", "/api/v1/x", b"")
+    made = tickets.make(ME, "/api/v1/x", b"")
+    assert tickets.take(made).path == "/api/v1/x"
+    made = tickets.make(ME, "/api/v1/x", b"")
     now[0] += saving.KEEP_S + 1
     with pytest.raises(Problem, match="not known"):
         tickets.take(made)
@@ -79,7 +89,7 @@ def test_tickets_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_many_tickets_push_the_oldest_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saving, "_MOST", 3)
     tickets = saving.Saving()
-    first, *others = [tickets.make("ann", "/x", b"") for _ in range(4)]
+    first, *others = [tickets.make(ME, "/x", b"") for _ in range(4)]
     with pytest.raises(Problem):
         tickets.take(first)
     for one in others:

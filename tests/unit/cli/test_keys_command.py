@@ -7,14 +7,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nsbox.cli import keys as command
-from nsbox.store.keys import KeyRing
+from nsbox.cli import record
+from nsbox.store.keyring import KeyRing
 
 
 @pytest.fixture(autouse=True)
 def no_choice_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("NSBOX_STATE_DIR", "NSBOX_CONFIG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(command, "SYSTEM_STATE_DIR", str(tmp_path / "no such service"))
+    monkeypatch.setattr(record, "SYSTEM_STATE_DIR", str(tmp_path / "no such service"))
 
 
 def run(*arguments: str) -> Result:
@@ -28,14 +29,14 @@ def test_a_key_works_until_it_is_revoked(tmp_path: Path) -> None:
     plaintext = made.stdout.strip()
     assert made.stdout == plaintext + "\n", "the key alone is on stdout"
     ring = KeyRing(state_dir)
-    record = ring.find(plaintext)
-    assert record is not None
-    assert record.owner == "admin"
+    caller = ring.find(plaintext)
+    assert caller is not None
+    assert caller.user.name == "admin"
     listed = run("list", "--state-dir", state_dir).stdout
-    assert record.id in listed
+    assert caller.key.id in listed
     assert "laptop" in listed
     assert plaintext not in listed
-    assert run("revoke", record.id, "--state-dir", state_dir).exit_code == 0
+    assert run("revoke", caller.key.id, "--state-dir", state_dir).exit_code == 0
     assert ring.find(plaintext) is None
     ring.close()
 
@@ -44,10 +45,10 @@ def test_owner(tmp_path: Path) -> None:
     state_dir = str(tmp_path)
     plaintext = run("create", "x", "--owner", "bob", "--state-dir", state_dir).stdout.strip()
     ring = KeyRing(state_dir)
-    record = ring.find(plaintext)
+    caller = ring.find(plaintext)
     ring.close()
-    assert record is not None
-    assert record.owner == "bob"
+    assert caller is not None
+    assert (caller.user.name, caller.user.role) == ("bob", "user")
 
 
 def test_unknown_key(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_the_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_installed_service_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     service = tmp_path / "service"
     service.mkdir()
-    monkeypatch.setattr(command, "SYSTEM_STATE_DIR", str(service))
+    monkeypatch.setattr(record, "SYSTEM_STATE_DIR", str(service))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "mine"))
     assert run("create", "x").exit_code == 0
     assert (service / "nsbox.db").exists()

@@ -155,8 +155,8 @@ async def test_a_full_disk_is_the_hosts_problem_and_is_survived(database: Databa
     blob = bytes(1_000_000)
 
     def work(connection: sqlite3.Connection) -> None:
-        connection.execute("INSERT INTO keys VALUES ('k', 'n', 'o', ?, 'p', 1, NULL, NULL)", (blob,))
+        connection.execute("INSERT INTO sandboxes VALUES ('s', 'o', 'running', 1, NULL, 1, ?)", (blob,))
 
     with pytest.raises(HostProblem, match="no space"):
         await database.run(work)
-    assert await database.read(lambda c: c.execute("SELECT count(*) FROM keys").fetchone()) == (0,)
+    assert await database.read(lambda c: c.execute("SELECT count(*) FROM sandboxes").fetchone()) == (0,)
