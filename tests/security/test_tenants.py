@@ -106,7 +106,8 @@ def parameters(rule: str) -> frozenset[str]:
 
 def asked(api: Api, method: str, rule: str, ids: Hers) -> list[Answer]:
     """All the ways in which a rule is asked for."""
-    end = "/" + rule.rsplit("/", 1)[1]
+    # A ticket for a file is asked for as the file is.
+    end = "/" + rule.replace("/files/ticket", "/files").rsplit("/", 1)[1]
     path = filled(rule, ids) + QUERIES.get(end, "")
     body = BODIES.get(f"{method} {end}", None if method in ("GET", "DELETE") else {})
     answers = [api.request(method, path, body)]
