@@ -39,6 +39,7 @@ from nsbox.proxy.server import Connections
 from nsbox.proxy.server import serve as serve_previews
 from nsbox.proxy.tcp import Publisher
 from nsbox.service.accounts import Accounts
+from nsbox.service.audit import Audit
 from nsbox.service.building import Building
 from nsbox.service.commands import Commands
 from nsbox.service.creations import Creations
@@ -53,7 +54,10 @@ from nsbox.service.images import Images
 from nsbox.service.links import Links
 from nsbox.service.meters import Meters
 from nsbox.service.network import Network
+from nsbox.service.plans import Plans
 from nsbox.service.ports import Ports
+from nsbox.service.pulse import Pulse
+from nsbox.service.quotas import Quotas
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
 from nsbox.service.sandboxes import Sandboxes
@@ -62,11 +66,15 @@ from nsbox.service.standby import Standbys
 from nsbox.service.sweep import Sweep
 from nsbox.service.tally import Tally
 from nsbox.service.templates import Templates
-from nsbox.service.unlimited import Unlimited
+from nsbox.service.usage import Usage
+from nsbox.service.webhooks import Webhooks
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
+from nsbox.store.audit import AuditTable
 from nsbox.store.database import Database, Synchronous
+from nsbox.store.deliveries import DeliveryQueue
 from nsbox.store.keyring import KeyRing
 from nsbox.store.keys import KeyTable
+from nsbox.store.ledger import Ledger
 from nsbox.store.sandboxes import SandboxStore
 from nsbox.store.snapshots import SnapshotStore
 
@@ -76,7 +84,7 @@ _log = logging.getLogger(__name__)
 _NOTE_USES = 30.0
 #: How long after one answer of keeper's the next is asked for, in seconds.
 _BEAT = 2.0
-_STANDSTILLS = (Action.PAUSE, Action.IDLE, Action.EXPIRE, Action.RESUME, Action.WAKE)
+_STANDSTILLS = (Action.PAUSE, Action.IDLE, Action.EXPIRE, Action.EXHAUST, Action.RESUME, Action.WAKE)
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -156,30 +164,52 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     database = Database(settings.state_dir)
-    durable = Database(settings.state_dir, Synchronous.FULL)
-    keys = KeyRing(settings.state_dir)
+    kept = _Kept(
+        database=database,
+        durable=Database(settings.state_dir, Synchronous.FULL),
+        ledger=Ledger(database, settings.state_dir),
+        keys=KeyRing(settings.state_dir),
+        audit=Audit(AuditTable(database), settings.audit_keep_days, settings.audit_max_events),
+        webhooks=Webhooks(DeliveryQueue(database), settings.webhooks),
+    )
     try:
         async with trio.open_nursery() as nursery:
-            await _serve(orders, database, durable, keys, run_dir, listeners, nursery, first_key)
+            try:
+                await _serve(orders, kept, run_dir, listeners, nursery, first_key)
+            finally:
+                await kept.audit.close()  # nobody asks any more, and the record is open still
+                with trio.CancelScope(shield=True):
+                    await kept.webhooks.flush()
             nursery.cancel_scope.cancel()
     finally:
-        keys.close()
-        durable.close()
+        kept.ledger.close()
+        kept.keys.close()
+        kept.durable.close()
         database.close()
         os.close(run_dir)
 
 
+class _Kept(NamedTuple):
+    """What is open of the record. ``durable`` is on disk when a call returns."""
+
+    database: Database
+    durable: Database
+    ledger: Ledger
+    keys: KeyRing
+    audit: Audit
+    webhooks: Webhooks
+
+
 async def _serve(
     orders: Orders,
-    database: Database,
-    durable: Database,
-    keys: KeyRing,
+    kept: _Kept,
     run_dir: int,
     listeners: Listeners,
     nursery: trio.Nursery,
     first_key: str | None,
 ) -> None:
     settings = orders.settings
+    database, durable, ledger, keys, audit, webhooks = kept
     registry = Registry(SandboxStore(database))
     keeper = KeeperLink(
         run_dir,
@@ -197,11 +227,14 @@ async def _serve(
     templates = Templates(settings.default_template, images, files)
     tally = Tally()
     registry.on_move(partial(_count, tally))
+    registry.on_move(webhooks.moved)
+    registry.on_oom(webhooks.out_of_memory)
     commands = Commands(registry, templates, settings, nursery, tally)
     rooms = Rooms(settings.state_dir, settings.storage)
     reserve = Reserve(settings.state_dir, settings.reserve_mb)
+    plans = Plans(settings, registry, ledger, keys.plan_of)
     sandboxes = Sandboxes(
-        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve
+        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve, plans
     )
     creations = Creations(sandboxes, commands, registry, nursery, tally)
     cuts = Cuts(keeper, settings, nursery)
@@ -224,6 +257,8 @@ async def _serve(
     template = await default_template(settings.state_dir, keeper)
     templates.add(template)
     await snapshots.load()
+    pulse = Pulse(ledger, registry, keeper)
+    await pulse.begin()
     await sandboxes.reconcile(alive)
     await snapshots.reconcile()
     commands.remember()
@@ -235,6 +270,7 @@ async def _serve(
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
     ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
     edge = _edge(settings, ports, form, keys)
+    quotas = Quotas(plans, registry, sandboxes.pauses, nursery, webhooks.out_of_quota)
     standbys = Standbys(registry, sandboxes.pauses, nursery, commands.busy, edge.visited)
     connections = Connections(edge)
     publisher.use(connections)
@@ -259,14 +295,20 @@ async def _serve(
         figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
         keys=keys,
         accounts=Accounts(durable),
-        plans=Unlimited(settings),
+        plans=plans,
+        usage=Usage(ledger),
+        audit=audit,
     )
     for task in (
         sandboxes.expire,
         sandboxes.keep_house,
         standbys.watch,
+        pulse.watch,
+        quotas.watch,
         meters.watch,
         health.watch,
+        audit.watch,
+        webhooks.run,
         sweep.watch,
         images.keep_house,
     ):

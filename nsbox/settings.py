@@ -6,6 +6,7 @@ Order, later wins: the defaults below, ``nsbox.toml``, ``NSBOX_*`` in the enviro
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from msgspec import Meta
 
 from nsbox.model import domains
 from nsbox.model.errors import HostProblem
+from nsbox.model.happening import Kind
 from nsbox.model.image import PullPolicy
 from nsbox.model.network import NetworkMode, network_problem, parse_network
 
@@ -26,6 +28,8 @@ BOOTSTRAP_KEY_VARIABLE = "NSBOX_BOOTSTRAP_KEY"
 ADDRESS_FILE = "address"
 SYSTEM_STATE_DIR = "/var/lib/nsbox"
 SERVICE_USER = "nsbox"
+#: A host, perhaps a port, no user: a password in an address would be a secret in a setting.
+_HOOK_URL = re.compile(r"(https?)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:[/?][^\s#]*)?")
 
 MIB = 1024 * 1024
 
@@ -83,9 +87,43 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     password_file: str = ""
 
 
+class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told what happens. The secret is in a file, so that no setting is one. ``private``: it may be at
+    a private address."""
+
+    url: str
+    secret_file: str
+    events: tuple[Kind, ...] = tuple(Kind)
+    private: bool = False
+
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 Amount = Annotated[int, Meta(ge=0)]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may use, narrower than the settings' own bounds. Unset: as those have it.
+
+    ``sandboxes``: at once. Zero compute seconds are a plan under which nothing runs.
+    """
+
+    compute_seconds: Amount | None = None
+    vcpus: Positive | None = None
+    memory_mb: Positive | None = None
+    storage_mb: Positive | None = None
+    timeout_ms: Positive | None = None
+    sandboxes: Positive | None = None
+
+
+UNLIMITED = "unlimited"
+#: One of these names in the settings takes its place.
+PLANS = {
+    UNLIMITED: Plan(),
+    "free": Plan(compute_seconds=3_600, vcpus=2),
+    "pro": Plan(compute_seconds=108_000, vcpus=4),
+}
+_CAPPED = ("vcpus", "memory_mb", "storage_mb", "timeout_ms")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +155,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_records_s: Positive = 7 * 86_400
     max_snapshots: Amount = 100
     snapshot_timeout_s: Positive = 60
+    # users
+    plans: dict[str, Plan] = {}
+    default_plan: str = UNLIMITED
     # images
     images_allowed: tuple[str, ...] = ("*",)
     image_pull: PullPolicy = PullPolicy.MISSING
@@ -173,6 +214,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hang_timeout_s: Positive = 60
     metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
+    # the audit log
+    audit_keep_days: Positive = 90
+    audit_max_events: Annotated[int, Meta(ge=1_000)] = 1_000_000
+    # webhooks
+    webhooks: dict[str, Webhook] = {}
+
+    def plan(self, name: str) -> Plan:
+        """Raises ``HostProblem`` when there is none of this name."""
+        found = self.plans.get(name, PLANS.get(name))
+        if found is None:
+            known = ", ".join(sorted({*PLANS, *self.plans}))
+            raise HostProblem(
+                f"there is no plan {name!r}; there are {known}", remedy="add it to plans in the settings"
+            )
+        return found
 
 
 def default_state_dir(environment: Mapping[str, str]) -> str:
@@ -225,6 +281,8 @@ def load(
             f"a setting is wrong: {error}", remedy="see docs/settings.md for the names and bounds"
         ) from error
     _check_networks(settings)
+    _check_plans(settings)
+    _check_webhooks(settings)
     return msgspec.structs.replace(settings, state_dir=os.path.abspath(settings.state_dir))
 
 
@@ -244,6 +302,34 @@ def _check_networks(settings: Settings) -> None:
             raise HostProblem(
                 f"a setting is wrong: network_allow: {value!r} is no network and no name",
                 remedy="see docs/settings.md",
+            )
+
+
+def _check_plans(settings: Settings) -> None:
+    """A plan narrows bounds; below the lowest value nothing could be made under it."""
+    settings.plan(settings.default_plan)
+    for name, plan in settings.plans.items():
+        for field in _CAPPED:
+            most, bound = getattr(plan, field), getattr(settings, field)
+            if most is not None and most < bound.low:
+                raise HostProblem(
+                    f"a setting is wrong: plans.{name}.{field} is {most}, below the least, {bound.low}",
+                    remedy="see docs/settings.md",
+                )
+
+
+def _check_webhooks(settings: Settings) -> None:
+    for name, hook in settings.webhooks.items():
+        found = _HOOK_URL.fullmatch(hook.url)
+        if found is None:
+            raise HostProblem(
+                f"a setting is wrong: webhooks.{name}: {hook.url!r} is no address of the form https://HOST/PATH",
+                remedy="see docs/settings.md",
+            )
+        if found[1] == "http" and not hook.private:
+            raise HostProblem(
+                f"a setting is wrong: webhooks.{name}: http sends what happens readable over the internet",
+                remedy="give an address with https, or set private for one of your own network",
             )
 
 
@@ -269,7 +355,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[field.name] = dict(zip(("low", "high", "default"), numbers, strict=True))
         elif field.type == tuple[str, ...]:
             values[field.name] = [part.strip() for part in text.split(",") if part.strip()]
-        elif field.name == "registries":
+        elif field.name in ("registries", "plans", "webhooks"):
             values[field.name] = _from_json(field.name, text)
         else:
             values[field.name] = text

@@ -4,12 +4,11 @@ somebody else with the header ``Nsbox-User``."""
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import query, schema, views
+from nsbox.api import answers, parameters, schema, views
 from nsbox.api.account_schema import ChangeUser, MakeKey, MakeUser
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
@@ -22,54 +21,53 @@ _KEY = schema.Reader(MakeKey)
 _USER = schema.Reader(MakeUser)
 _CHANGE = schema.Reader(ChangeUser)
 _NONE: frozenset[str] = frozenset()
-_ALL = frozenset({"all"})
-JSON = dict[str, Any]
+_ALL = parameters.names((parameters.ALL_KEYS,))
 
 
 def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> None:
     """Add the routes. ``default_plan`` is that of users for whom nobody chose one."""
     accounts, plans = services.accounts, services.plans
 
-    def shown(user: User) -> JSON:
+    def shown(user: User) -> answers.UserView:
         return _user(user, user.plan or default_plan)
 
     async def me() -> Response:
         caller = call(_NONE).caller
         plan, use = await plans.of(caller.owner)
-        return reply(
-            {
-                "user": shown(caller.subject),
-                "key": _key(caller.key),
-                "plan": _plan(plan),
-                "usage": _use(use),
-            }
-        )
+        view: answers.MeView = {
+            "user": shown(caller.subject),
+            "key": _key(caller.key),
+            "plan": _plan(plan),
+            "usage": _use(use),
+        }
+        return reply(view)
 
     async def get_keys() -> Response:
         asked = call(_ALL)
-        everybody = query.flag(asked.query, "all")
+        everybody = parameters.ALL_KEYS.of(asked.query)
         if everybody and not asked.caller.may_act_for_others:
             raise Problem(
                 Code.FORBIDDEN, "the keys of all take a key with the scope admin", field="all", scope="admin"
             )
         found = await accounts.keys(None if everybody else asked.owner)
-        return reply({"keys": [_key(record) for record in found]})
+        return reply(answers.KeysView(keys=[_key(record) for record in found]))
 
     async def make_key() -> Response:
         asked = call(_NONE)
         record, plaintext = await accounts.make_key(asked.caller, _KEY.read(asked.body).wish(time.time()))
-        return reply({**_key(record), "key": plaintext}, 201)
+        return reply(answers.MadeKeyView(**_key(record), key=plaintext), 201)
 
     async def revoke_key(key_id: str) -> Response:
         return reply(_key(await accounts.revoke_key(call(_NONE).caller, key_id)))
 
     async def get_users() -> Response:
         call(_NONE)
-        return reply({"users": [shown(user) for user in await accounts.users()]})
+        return reply(answers.UsersView(users=[shown(user) for user in await accounts.users()]))
 
     async def add_user() -> Response:
         wish = _USER.read(call(_NONE).body)
         wish.check()
+        plans.check_name(wish.plan)
         user = await accounts.add_user(wish.name, wish.role, wish.plan)
         return reply(shown(user), 201, location=f"{BASE}/users/{user.id}")
 
@@ -79,12 +77,13 @@ def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> No
 
     async def change_user(user_id: str) -> Response:
         change = _CHANGE.read(call(_NONE).body).change()
+        plans.check_name(change.plan or "")
         return reply(shown(await accounts.change_user(user_id, change)))
 
     async def remove_user(user_id: str) -> Response:
         call(_NONE)
         user = await accounts.remove_user(user_id)
-        return reply({"id": user.id, "removed": True})
+        return reply(answers.RemovedUserView(id=user.id, removed=True))
 
     app.add_url_rule(f"{BASE}/me", "me", me, methods=["GET"])
     app.add_url_rule(f"{BASE}/keys", "list_keys", get_keys, methods=["GET"])
@@ -97,25 +96,25 @@ def add(app: QuartTrio, services: Services, default_plan: str = UNLIMITED) -> No
     app.add_url_rule(f"{BASE}/users/<user_id>", "remove_user", remove_user, methods=["DELETE"])
 
 
-def _user(user: User, plan: str) -> JSON:
+def _user(user: User, plan: str) -> answers.UserView:
     return {
         "id": user.id,
         "name": user.name,
-        "role": user.role.value,
+        "role": user.role,
         "plan": plan,
         "createdAt": views.iso(user.created_at),
         "disabled": user.disabled_at is not None,
     }
 
 
-def _key(record: KeyRecord) -> JSON:
+def _key(record: KeyRecord) -> answers.KeyView:
     """Everything but the key itself, which is known to nobody here."""
     return {
         "id": record.id,
         "name": record.name,
         "prefix": record.prefix,
         "userId": record.owner,
-        "scopes": [scope.value for scope in record.scopes],
+        "scopes": list(record.scopes),
         "createdAt": views.iso(record.created_at),
         "expiresAt": _iso(record.expires_at),
         "lastUsedAt": _iso(record.last_used_at),
@@ -123,7 +122,7 @@ def _key(record: KeyRecord) -> JSON:
     }
 
 
-def _plan(plan: Plan) -> JSON:
+def _plan(plan: Plan) -> answers.PlanView:
     return {
         "name": plan.name,
         "computeSecondsPerMonth": plan.compute_seconds_per_month,
@@ -135,7 +134,7 @@ def _plan(plan: Plan) -> JSON:
     }
 
 
-def _use(use: Use) -> JSON:
+def _use(use: Use) -> answers.UseView:
     return {
         "periodStart": views.iso(use.period_start),
         "periodEnd": views.iso(use.period_end),

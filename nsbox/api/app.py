@@ -7,12 +7,13 @@ from functools import partial
 
 from quart import Response, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException, NotFound
 
 from nsbox.api import (
     accounts,
     assets,
     attach,
+    audit,
     commands,
     downloads,
     execution,
@@ -25,18 +26,21 @@ from nsbox.api import (
     network,
     ports,
     pulling,
+    reference,
     sandboxes,
     saving,
     scopes,
     snapshots,
     stdin,
     uploads,
+    usage,
     websocket,
 )
 from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import CALL, Call, Gate, RawRoute
+from nsbox.api.operations import match
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
 from nsbox.api.tickets import Tickets
@@ -65,14 +69,16 @@ def create_app(services: Services, settings: Settings) -> Gate:
         await metrics.scrape(exchange, services, admission, settings.metrics_readers)
 
     tickets, saved = Tickets(), saving.Saving()
-    sockets = attach.Attach(services, admission, tickets)
+    recorder = audit.Recorder(services.audit, admission)
+    sockets = attach.Attach(services, admission, tickets, recorder)
     routes = _routes(services, settings, tickets, saved)
     outside = {
         **(assets.routes() if settings.dashboard else {}),
         metrics.PATH: scrape,
         saving.PATH: partial(saved.serve, raw_routes, services.keys, admission),
+        **reference.routes(settings),
     }
-    gate = Gate(routes, raw_routes, services, admission, bodies, sockets, outside)  # type: ignore[arg-type]
+    gate = Gate(routes, raw_routes, services, admission, recorder, bodies, sockets, outside)  # type: ignore[arg-type]
     gate.rules = frozenset(_rules(routes, raw_routes))
     return gate
 
@@ -104,7 +110,9 @@ def _routes(services: Services, settings: Settings, tickets: Tickets, saved: sav
     snapshots.add(app, services, settings)
     metrics.add(app, services)
     saving.add(app, services, saved)
-    accounts.add(app, services)
+    usage.add(app, services)
+    accounts.add(app, services, settings.default_plan)
+    audit.add(app, services)
     app.before_request(_check_scope)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
@@ -127,11 +135,12 @@ async def _error(error: Exception) -> Response:
 
 
 async def _http_error(error: HTTPException) -> Response:
-    """Only routing makes these: no handler raises any."""
-    if isinstance(error, MethodNotAllowed):
-        allowed = sorted(error.valid_methods or ())
-        detail = f"the route takes {', '.join(allowed)}"
-        return await _error(Problem(Code.METHOD_NOT_ALLOWED, detail, allowed=allowed))
+    """Only routing makes these: no handler raises any. Quart knows a part of the routes; which methods a path
+    has, the registry knows."""
+    try:
+        match.check(request.method, request.path)
+    except Problem as problem:
+        return await _error(problem)
     if isinstance(error, NotFound):
         return await _error(Problem(Code.ROUTE_NOT_FOUND, "there is no such route"))
     return await _error(error)

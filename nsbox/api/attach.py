@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import trio
 
-from nsbox.api import query, schema, scopes, streaming, views
+from nsbox.api import parameters, query, schema, scopes, streaming, views
 from nsbox.api.admission import Admission
+from nsbox.api.audit import Recorder
 from nsbox.api.exchange import Exchange, Receive, Scope, Send
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
@@ -26,7 +27,7 @@ from nsbox.host.logs import Piece
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
-_KNOWN = frozenset({"offset"})
+_KNOWN = parameters.names((parameters.OFFSET,))
 _ENCODER = msgspec.json.Encoder()
 _HEAD = struct.Struct(">BQ")
 _STDIN = 0
@@ -59,14 +60,18 @@ class _CutError(Exception):
 class Attach:
     """The route, as ASGI."""
 
-    def __init__(self, services: Services, admission: Admission, tickets: Tickets) -> None:
+    def __init__(
+        self, services: Services, admission: Admission, tickets: Tickets, recorder: Recorder
+    ) -> None:
         self._services, self._admission, self._tickets = services, admission, tickets
+        self._recorder = recorder
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, from the handshake to its end. Raises nothing but cancellation."""
         exchange = Exchange(scope, receive, send)
         try:
             caller, place, begin = self._admit(exchange)
+            exchange.caller = caller
             follower = await self._services.commands.follow(caller.owner, *place, begin, text=False)
         except Exception as error:
             told = tell(error)
@@ -74,6 +79,7 @@ class Attach:
             await send({"type": "websocket.http.response.start", "status": told.status, "headers": headers})
             await send({"type": "websocket.http.response.body", "body": told.body})
             return
+        self._recorder.note_socket(exchange)
         offered = scope["subprotocols"]
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})

@@ -5,18 +5,16 @@ from __future__ import annotations
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import idempotency, query, schema, views
+from nsbox.api import answers, idempotency, parameters, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 from nsbox.api.tickets import KEEP_S, PROTOCOL, Tickets
-from nsbox.model.errors import Code, Problem
 
 _START = schema.Reader(schema.StartProcess)
 _NONE: frozenset[str] = frozenset()
-_ALL = frozenset({"all"})
-_TIMEOUT = frozenset({"timeoutMs"})
-_WAIT_MS = 30_000
+_ALL = parameters.names((parameters.EVERY,))
+_TIMEOUT = parameters.names((parameters.WAIT_MS,))
 _TICKET = schema.Reader(schema.MakeTicket)
 _SIGNAL = schema.Reader(schema.SendSignal)
 
@@ -35,14 +33,14 @@ def add(app: QuartTrio, services: Services, tickets: Tickets) -> None:
             return reply(views.process(process), 201, location=location)
         ready = await services.readiness.wait(asked.owner, sandbox_id, process.id, when)
         process = await services.commands.get(asked.owner, sandbox_id, process.id)
-        return reply({**views.process(process), "ready": ready}, 201, location=location)
+        return reply(answers.StartedView(**views.process(process), ready=ready), 201, location=location)
 
     async def get(sandbox_id: str, key: str) -> Response:
         return reply(views.process(await services.commands.get(call(_NONE).owner, sandbox_id, key)))
 
     async def wait(sandbox_id: str, key: str) -> Response:
         asked = call(_TIMEOUT)
-        seconds = _seconds(asked.query)
+        seconds = parameters.WAIT_MS.of(asked.query) / 1000
         return reply(views.process(await services.commands.wait(asked.owner, sandbox_id, key, seconds)))
 
     async def signal(sandbox_id: str, key: str) -> Response:
@@ -55,21 +53,24 @@ def add(app: QuartTrio, services: Services, tickets: Tickets) -> None:
 
     async def get_all(sandbox_id: str) -> Response:
         asked = call(_ALL)
-        everything = query.flag(asked.query, "all")
+        everything = parameters.EVERY.of(asked.query)
         processes = await services.commands.list(asked.owner, sandbox_id, everything)
         return reply([views.process(process) for process in processes])
 
     async def kill_all(sandbox_id: str) -> Response:
-        return reply({"killed": await services.commands.kill_all(call(_NONE).owner, sandbox_id)})
+        return reply(
+            answers.KilledProcessesView(
+                killed=await services.commands.kill_all(call(_NONE).owner, sandbox_id)
+            )
+        )
 
     async def ticket(sandbox_id: str, key: str) -> Response:
         asked = call(_NONE)
         origin = _TICKET.read(asked.body or b"{}").origin
         await services.commands.get(asked.owner, sandbox_id, key)
         made = tickets.make(asked.caller, sandbox_id, key, origin)
-        return reply(
-            {"ticket": made, "protocols": [PROTOCOL, f"{PROTOCOL}.{made}"], "expiresInS": KEEP_S}, 201
-        )
+        protocols = [PROTOCOL, f"{PROTOCOL}.{made}"]
+        return reply(answers.TicketView(ticket=made, protocols=protocols, expiresInS=KEEP_S), 201)
 
     one = f"{BASE}/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{one}/processes", "start_process", start, methods=["POST"])
@@ -80,11 +81,3 @@ def add(app: QuartTrio, services: Services, tickets: Tickets) -> None:
     app.add_url_rule(f"{one}/processes/<key>/signal", "signal_process", signal, methods=["POST"])
     app.add_url_rule(f"{one}/processes/<key>/ticket", "make_ticket", ticket, methods=["POST"])
     app.add_url_rule(f"{one}/processes", "kill_processes", kill_all, methods=["DELETE"])
-
-
-def _seconds(asked: query.Query) -> float:
-    raw = asked.get("timeoutMs", b"%d" % _WAIT_MS)
-    if not raw.isdigit() or int(raw[:18]) > schema.MAX_WAIT_MS:
-        detail = f"timeoutMs is a number up to {schema.MAX_WAIT_MS}"
-        raise Problem(Code.INVALID_FIELD, detail, field="timeoutMs", maximum=schema.MAX_WAIT_MS)
-    return int(raw) / 1000

@@ -6,7 +6,7 @@ import re
 from email.utils import formatdate
 from functools import partial
 
-from nsbox.api import query
+from nsbox.api import parameters, query
 from nsbox.api.exchange import Exchange, Headers
 from nsbox.api.middleware import RawRoute
 from nsbox.api.services import FilesService, OpenFile
@@ -14,7 +14,7 @@ from nsbox.api.uploads import OCTETS, RULE, files_of
 from nsbox.model.errors import Code, Problem
 
 CHUNK = 256 * 1024
-_KNOWN = frozenset({"path", "raw"})
+_KNOWN = parameters.names(parameters.DOWNLOAD)
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 _RAW = re.compile(rb"(?:^|&)raw=true(?:&|$)")
 _LAST_DATE = 253_402_300_799  # 9999-12-31: later years have five digits, and no HTTP date
@@ -38,9 +38,9 @@ def _takes(exchange: Exchange) -> bool:
 async def _handle(files: FilesService, exchange: Exchange, owner: str) -> None:
     sandbox_id = files_of(exchange)
     assert sandbox_id is not None
-    parameters = query.parse(exchange.scope["query_string"], _KNOWN)
-    path = query.path_of(parameters)
-    query.flag(parameters, "raw")
+    asked = query.parse(exchange.scope["query_string"], _KNOWN)
+    path = parameters.PATH.of(asked)
+    parameters.RAW_FILE.of(asked)
     await exchange.read(0)  # there is no body, and its end must have been seen; one with bytes is refused
     async with exchange.while_client_waits(), files.open(owner, sandbox_id, path) as file:
         await _send(exchange, file)

@@ -49,6 +49,8 @@ class Exchange:
         self.common = _COMMON
         #: Who asks, once that is known.
         self.caller: Caller | None = None
+        #: Hears the status and the headers of the answer as it begins.
+        self.watch: Callable[[int, Headers], None] | None = None
         #: What the answer tells besides, whatever it is.
         self.extra: tuple[tuple[bytes, bytes], ...] = ()
         self._receive = receive
@@ -124,7 +126,10 @@ class Exchange:
         """
         if message["type"] == "http.response.start":
             self.started = True
-            await self._send({**message, "headers": [*message.get("headers", []), *self.extra, *self.common]})
+            headers = [*message.get("headers", []), *self.extra, *self.common]
+            if self.watch is not None:
+                self.watch(message["status"], headers)
+            await self._send({**message, "headers": headers})
             return
         message = await self._send_all_but_the_last_piece(message)
         if message.get("more_body", False):

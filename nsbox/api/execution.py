@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import idempotency, query, schema, streaming, views
+from nsbox.api import idempotency, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -20,7 +20,7 @@ from nsbox.settings import Settings
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/exec"
 _EXEC = re.compile(f"{BASE}/sandboxes/([^/]+)/exec")
 _RUN = schema.Reader(schema.RunCommand)
-_KNOWN = frozenset({"stream", "offset"})
+_KNOWN = parameters.names(parameters.EXEC)
 
 
 def route(commands: CommandsService, bodies: JsonBodies, settings: Settings) -> RawRoute:
@@ -39,7 +39,7 @@ async def _handle(
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
-    if query.flag(asked, "stream"):
+    if parameters.STREAM.of(asked):
         await _stream(commands, exchange, owner, match[1], spec, streaming.offset(exchange, asked))
         return
     if "offset" in asked:

@@ -7,15 +7,15 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 
-from nsbox.api import query
+from nsbox.api import parameters, query
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import Services
-from nsbox.model.errors import Code, Problem
 
 _SNAPSHOT = re.compile(f"{BASE}/snapshots/([^/]+)/export")
 _IMAGE = f"{BASE}/images/export"
-_FORMATS = {"oci": True, "tar": False}
+_FORMAT = parameters.names((parameters.FORMAT,))
+_IMAGE_FORMAT = parameters.names(parameters.EXPORT_IMAGE)
 
 
 def snapshots_route(services: Services) -> RawRoute:
@@ -40,7 +40,7 @@ def _is_get(exchange: Exchange, path: re.Pattern[str]) -> bool:
 
 
 async def _snapshot(services: Services, exchange: Exchange, owner: str) -> None:
-    layout = _layout(query.parse(exchange.scope["query_string"], frozenset({"format"})))
+    layout = _layout(query.parse(exchange.scope["query_string"], _FORMAT))
     found = _SNAPSHOT.fullmatch(exchange.scope["path"])
     assert found is not None
     record = services.snapshots.get(owner, found[1])
@@ -48,18 +48,13 @@ async def _snapshot(services: Services, exchange: Exchange, owner: str) -> None:
 
 
 async def _image(services: Services, exchange: Exchange, owner: str) -> None:
-    asked = query.parse(exchange.scope["query_string"], frozenset({"format", "image"}))
-    name = query.text(asked, "image")
-    if not name:
-        raise Problem(Code.INVALID_FIELD, "image is the name of an image that is here", field="image")
+    asked = query.parse(exchange.scope["query_string"], _IMAGE_FORMAT)
+    name = parameters.IMAGE.of(asked)
     await _send(exchange, "image", services.exports.image(name, layout=_layout(asked)))
 
 
 def _layout(asked: query.Query) -> bool:
-    how = query.text(asked, "format") or "oci"
-    if how not in _FORMATS:
-        raise Problem(Code.INVALID_FIELD, "format is oci or tar", field="format")
-    return _FORMATS[how]
+    return parameters.FORMAT.of(asked) == "oci"
 
 
 async def _send(

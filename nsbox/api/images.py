@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import schema, views
+from nsbox.api import answers, schema, views
 from nsbox.api.middleware import BASE
+from nsbox.api.operations import match
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 
@@ -21,16 +22,18 @@ def add(app: QuartTrio, services: Services) -> None:
     async def get_all() -> Response:
         call(_NONE)
         found = [views.image(image) for image in images.list()]
-        return reply({"images": found, "disk": views.disk_use(await images.disk_use())})
+        return reply(answers.ImagesView(images=found, disk=views.disk_use(await images.disk_use())))
 
     async def get(name: str) -> Response:
+        match.check(request.method, request.path)  # for Quart, prune is an image
         call(_NONE)
         return reply(views.image(images.find(name)))
 
     async def remove(name: str) -> Response:
+        match.check(request.method, request.path)
         call(_NONE)
         image = await images.remove(name)
-        return reply({"image": image.reference, "removed": True})
+        return reply(answers.RemovedImageView(image=image.reference, removed=True))
 
     async def prune() -> Response:
         asked = call(_NONE)

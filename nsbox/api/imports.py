@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from nsbox.api import query, views
+from nsbox.api import parameters, query, views
 from nsbox.api.bodies import check_not_compressed
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -16,7 +16,7 @@ from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.settings import Settings
 
 _PATH = f"{BASE}/images/import"
-_KNOWN = frozenset({"name"})
+_KNOWN = parameters.names((parameters.NAME,))
 _PORTION = 1 << 20
 
 
@@ -31,7 +31,7 @@ def _takes(exchange: Exchange) -> bool:
 
 async def _handle(services: Services, settings: Settings, exchange: Exchange, owner: str) -> None:
     check_not_compressed(exchange)
-    name = query.text(query.parse(exchange.scope["query_string"], _KNOWN), "name") or ""
+    name = parameters.NAME.of(query.parse(exchange.scope["query_string"], _KNOWN))
     limit = settings.max_image_bytes
     if exchange.announced_length() > limit:
         raise Problem(Code.BODY_TOO_LARGE, f"an archive may have up to {limit} bytes", limit=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import events, query, streaming
+from nsbox.api import events, parameters, query, streaming
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
@@ -14,8 +14,7 @@ from nsbox.model.sandbox import Encoding
 
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/logs"
 _LOGS = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/logs")
-_KNOWN = frozenset({"offset", "follow", "encoding", "limit", "raw", "stream"})
-_LIMIT, _MOST = 1 << 20, 10 << 20
+_KNOWN = parameters.names(parameters.LOGS)
 
 
 def route(commands: CommandsService) -> RawRoute:
@@ -32,8 +31,12 @@ async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> 
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     how, begin = streaming.encoding(asked), streaming.offset(exchange, asked)
-    raw, follow, stream = query.flag(asked, "raw"), query.flag(asked, "follow"), _stream(asked)
-    limit = _bytes(asked)
+    raw, follow, stream = (
+        parameters.RAW_LOG.of(asked),
+        parameters.FOLLOW.of(asked),
+        parameters.ONE_STREAM.of(asked),
+    )
+    limit = parameters.LOG_LIMIT.of(asked)
     if not await _no_body(exchange):
         raise Problem(Code.INVALID_REQUEST, "the request has a body, and none is taken")
     if raw:
@@ -52,17 +55,3 @@ async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> 
 
 async def _no_body(exchange: Exchange) -> bool:
     return not await exchange.read(0)
-
-
-def _stream(asked: query.Query) -> str | None:
-    value = query.text(asked, "stream")
-    if value not in (None, "stdout", "stderr"):
-        raise Problem(Code.INVALID_FIELD, "stream is stdout or stderr", field="stream")
-    return value
-
-
-def _bytes(asked: query.Query) -> int:
-    value = asked.get("limit", b"%d" % _LIMIT)
-    if not value.isdigit() or not 1 <= int(value[:18]) <= _MOST:
-        raise Problem(Code.INVALID_FIELD, f"limit is a number from 1 to {_MOST}", field="limit")
-    return int(value)

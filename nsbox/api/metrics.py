@@ -2,64 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import query, views
+from nsbox.api import answers, parameters, query, views
 from nsbox.api.admission import Admission
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 from nsbox.model.errors import Code, Problem
-from nsbox.model.metrics import Family, Point, Sample
+from nsbox.model.metrics import Family, Point
 
 PATH = "/metrics"
 #: Among the owners who may read them: everybody, without a key.
 ANYBODY = "*"
 _TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-_KNOWN = frozenset({"sandboxes"})
+_KNOWN = parameters.names((parameters.SANDBOXES,))
+_HISTORY = parameters.names((parameters.HISTORY,))
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
-JSON = dict[str, Any]
 
 
 def add(app: QuartTrio, services: Services) -> None:
     """Add the route of each sandbox."""
 
     async def metrics(sandbox_id: str) -> Response:
-        asked = call(frozenset({"history"}))
-        wanted = query.flag(asked.query, "history") if "history" in asked.query else True
+        asked = call(_HISTORY)
         record, now, history = await services.meters.get(asked.owner, sandbox_id)
-        view: JSON = {"id": record.id, "status": record.state.value, "now": _sample(now)}
-        if wanted:
-            view["history"] = [_sample(one) for one in history]
+        view: answers.MetricsView = {"id": record.id, "status": record.state, "now": views.sample(now)}
+        if parameters.HISTORY.of(asked.query):
+            view["history"] = [views.sample(one) for one in history]
         return reply(view)
 
     app.add_url_rule(f"{BASE}/sandboxes/<sandbox_id>/metrics", "sandbox_metrics", metrics, methods=["GET"])
-
-
-def _sample(sample: Sample) -> JSON:
-    """What is null cannot be told on this host."""
-    used = sample.reading
-    return {
-        "at": views.iso(sample.at),
-        "cpu": {
-            "usedMs": _ms(used.cpu_us),
-            "throttledMs": _ms(used.throttled_us),
-            "percent": sample.cpu_percent,
-        },
-        "memory": {"bytes": used.memory, "peakBytes": used.memory_peak, "swapBytes": used.swap},
-        "io": {"readBytes": used.io_read, "writtenBytes": used.io_written},
-        "processes": used.processes,
-        "network": {"receivedBytes": used.received, "sentBytes": used.sent},
-        "disk": {"bytes": used.disk, "inodes": used.inodes},
-    }
-
-
-def _ms(microseconds: int | None) -> int | None:
-    return None if microseconds is None else microseconds // 1000
 
 
 async def scrape(
@@ -79,7 +54,7 @@ async def scrape(
                 remedy="use one with the scope admin, or ask the operator (the setting metrics_readers)",
             )
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
-    families = await services.figures.families(sandboxes=query.flag(asked, "sandboxes"))
+    families = await services.figures.families(sandboxes=parameters.SANDBOXES.of(asked))
     await exchange.answer(200, [(b"content-type", _TYPE)], text(families).encode())
 
 

@@ -6,6 +6,7 @@ Keys are checked before routes are looked up, so without a key nobody learns whi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -13,7 +14,8 @@ import msgspec
 from nsbox.api import scopes
 from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
-from nsbox.api.exchange import ClientLeftError, Exchange, Receive, Scope, Send
+from nsbox.api.exchange import ClientLeftError, Exchange, Headers, Receive, Scope, Send
+from nsbox.api.operations import match
 from nsbox.api.services import Services
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
@@ -59,6 +61,14 @@ class Sockets(Protocol):
         ...
 
 
+class Recorder(Protocol):
+    """What takes down who did what."""
+
+    def note(self, exchange: Exchange, status: int, headers: Headers) -> None:
+        """An answer begins; status 0: the client has left before."""
+        ...
+
+
 class Gate:
     """The outer ASGI application."""
 
@@ -68,11 +78,13 @@ class Gate:
         raw_routes: list[RawRoute],
         services: Services,
         admission: Admission,
+        recorder: Recorder,
         bodies: JsonBodies,
         sockets: Sockets,
         outside: dict[str, Callable[[Exchange], Awaitable[None]]] | None = None,
     ) -> None:
         self._sockets = sockets
+        self._recorder = recorder
         self._routes = routes
         self._raw_routes = raw_routes
         self._services = services
@@ -93,10 +105,12 @@ class Gate:
             await self._sockets.serve(scope, receive, send)
 
     async def _http(self, exchange: Exchange) -> None:
+        exchange.watch = partial(self._recorder.note, exchange)
         try:
             await self._route(exchange)
         except* ClientLeftError:
-            pass
+            if not exchange.started:
+                self._recorder.note(exchange, 0, [])
         except* Exception as errors:
             await exchange.fail(errors)
 
@@ -130,7 +144,12 @@ class Gate:
     async def _through_quart(self, exchange: Exchange, caller: Caller) -> None:
         """Quart gets the request when its body is complete: given the connection, it would take in all that
         comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
-        body = await self._bodies.read(exchange)
+        try:
+            body = await self._bodies.read(exchange)
+        except Problem:
+            # That the path has no such method comes before what is wrong with the body.
+            match.check(exchange.scope["method"], exchange.scope["path"])
+            raise
         exchange.scope[CALL] = Call(caller.owner, exchange.scope["query_string"], body, caller)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 

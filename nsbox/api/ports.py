@@ -5,7 +5,7 @@ from __future__ import annotations
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import schema, views
+from nsbox.api import answers, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
@@ -32,7 +32,7 @@ def add(app: QuartTrio, services: Services) -> None:
     async def remove(sandbox_id: str, port: str) -> Response:
         asked, number = call(_NONE), _number(port)
         await services.ports.remove(asked.owner, sandbox_id, number)
-        return reply({"port": number, "deleted": True})
+        return reply(answers.RemovedPortView(port=number, deleted=True))
 
     async def link(sandbox_id: str, port: str) -> Response:
         asked, number = call(_NONE), _number(port)

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from nsbox.api import events, query, schema, views
+from nsbox.api import answers, events, query, schema, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -87,9 +87,9 @@ async def _tell_building(services: Services, file: Any, send: Callable[[str, Any
         nursery.start_soon(build)
         with incoming:
             async for line in incoming:
-                await send("progress", {"step": line})
+                await send("progress", answers.StepView(step=line))
     await send("template", _template(built[0]))
 
 
-def _template(template: Template) -> dict[str, object]:
+def _template(template: Template) -> answers.BuiltView:
     return {"id": template.name, "image": template.image, "layers": len(template.layers), "ready": True}

@@ -15,7 +15,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A request: whose, with which parameters and body."""
+    """A request: whose, with which parameters and body, and by which key (its id)."""
 
     owner: str
     query: query.Query

@@ -7,12 +7,10 @@ import msgspec
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from nsbox.api import idempotency, query, schema, views
+from nsbox.api import answers, idempotency, parameters, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
-from nsbox.model.errors import Code, Problem
-from nsbox.model.lifecycle import State
 from nsbox.settings import Settings
 
 _CREATE = schema.Reader(schema.CreateSandbox)
@@ -20,8 +18,7 @@ _TIMEOUT = schema.Reader(schema.SetTimeout)
 _LIFECYCLE = schema.Reader(schema.SetLifecycle)
 _NOTHING = schema.Reader(schema.Nothing)
 _NONE: frozenset[str] = frozenset()
-_LIVING = frozenset(state for state in State if state.alive)
-_ALL = frozenset(State)
+_STATUS = parameters.names((parameters.STATUS,))
 
 
 def add(app: QuartTrio, services: Services, settings: Settings) -> None:
@@ -31,25 +28,26 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         asked = call(_NONE)
         wish = _CREATE.read(asked.body)
         wish.check_references()
-        wish.limits(settings)  # values that are wrong are told before images that are missing
+        bounds = services.plans.settings_for(asked.owner)
+        wish.limits(bounds)  # values that are wrong are told before images that are missing
         if wish.snapshot is not None:
             snapshot = services.snapshots.get(asked.owner, wish.snapshot)
-            spec = wish.spec(settings, snapshot.base.name, snapshot)
+            spec = wish.spec(bounds, snapshot.base.name, snapshot)
             spec = msgspec.structs.replace(spec, base=snapshot.base, origin=snapshot.id)
         else:
-            spec = wish.spec(settings, services.templates.resolve(wish.template_id, wish.image))
+            spec = wish.spec(bounds, services.templates.resolve(wish.template_id, wish.image))
         # What is compared is the wish as it was sent: defaults may be others by then.
         asked_for = idempotency.request(request.headers.get(idempotency.HEADER), "sandbox", wish)
         record = await services.creations.create(
-            asked.owner, msgspec.structs.replace(spec, request=asked_for)
+            asked.owner, msgspec.structs.replace(spec, request=asked_for, key=asked.key)
         )
         return reply(
             views.sandbox(record, services.network.state()), 201, location=f"{BASE}/sandboxes/{record.id}"
         )
 
     async def get_all() -> Response:
-        asked = call(frozenset({"status"}))
-        records = await services.sandboxes.list(asked.owner, _states(query.text(asked.query, "status")))
+        asked = call(_STATUS)
+        records = await services.sandboxes.list(asked.owner, parameters.STATUS.of(asked.query))
         return reply([views.sandbox(record, services.network.state()) for record in records])
 
     async def get(sandbox_id: str) -> Response:
@@ -78,7 +76,12 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     async def lifecycle(sandbox_id: str) -> Response:
         asked = call(_NONE)
         record = await services.standbys.set(asked.owner, sandbox_id, _LIFECYCLE.read(asked.body).standby())
-        return reply({"id": record.id, "status": record.state.value, **views.standby(record.standby)})
+        told: answers.LifecycleView = {
+            "id": record.id,
+            "status": record.state,
+            **views.standby(record.standby),
+        }
+        return reply(told)
 
     one = "/sandboxes/<sandbox_id>"
     app.add_url_rule(f"{BASE}/sandboxes", "create_sandbox", create, methods=["POST"])
@@ -89,16 +92,3 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     app.add_url_rule(f"{BASE}{one}/resume", "resume_sandbox", resume, methods=["POST"])
     app.add_url_rule(f"{BASE}{one}/timeout", "set_timeout", timeout, methods=["POST"])
     app.add_url_rule(f"{BASE}{one}/lifecycle", "set_lifecycle", lifecycle, methods=["PUT"])
-
-
-def _states(status: str | None) -> frozenset[State]:
-    """``?status=running,paused``; ``all`` for every one; the living ones when nothing is said."""
-    if status is None:
-        return _LIVING
-    if status == "all":
-        return _ALL
-    try:
-        return frozenset(State(name) for name in status.split(","))
-    except ValueError as error:
-        known = ", ".join(State)
-        raise Problem(Code.INVALID_FIELD, f"status is all, or some of: {known}", field="status") from error

@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_from_bytes
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import query
+from nsbox.api import answers, parameters, query
 from nsbox.api.admission import Admission
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -28,6 +28,9 @@ PATH = "/download"
 KEEP_S = 30
 _MOST = 10_000
 _TICKET = frozenset({"ticket"})
+_FILE = parameters.names(parameters.TICKET_OF_FILE)
+_SNAPSHOT = parameters.names((parameters.FORMAT,))
+_IMAGE = parameters.names(parameters.EXPORT_IMAGE)
 #: What is saved is a sandbox's. If a browser showed it after all, it would be in a box of its own.
 _SANDBOXED = (b"content-security-policy", b"sandbox; default-src 'none'")
 
@@ -77,7 +80,7 @@ class Saving:
         exchange.common = [*exchange.common, _SANDBOXED]
         asked = query.parse(exchange.scope["query_string"], _TICKET)
         try:
-            found = self.take(query.text(asked, "ticket") or "")
+            found = self.take(asked.get("ticket", b"").decode("ascii", "replace"))
         except Problem:
             admission.failed(exchange)
             raise
@@ -98,24 +101,25 @@ def add(app: QuartTrio, services: Services, saving: Saving) -> None:
 
     def give(caller: Caller, path: str, asked: str) -> Response:
         ticket = saving.make(caller, path, asked.encode("ascii"))
-        return reply({"ticket": ticket, "path": f"{PATH}?ticket={ticket}", "expiresInS": KEEP_S}, 201)
+        made = answers.DownloadView(ticket=ticket, path=f"{PATH}?ticket={ticket}", expiresInS=KEEP_S)
+        return reply(made, 201)
 
     async def of_file(sandbox_id: str) -> Response:
-        asked = call(frozenset({"path"}))
-        path = query.path_of(asked.query)
+        asked = call(_FILE)
+        path = parameters.PATH.of(asked.query)
         async with services.files.open(asked.owner, sandbox_id, path):
             pass
         told = f"raw=true&path={quote_from_bytes(path, safe='')}"
         return give(asked.caller, f"{BASE}/sandboxes/{sandbox_id}/files", told)
 
     async def of_snapshot(snapshot_id: str) -> Response:
-        asked = call(frozenset({"format"}))
+        asked = call(_SNAPSHOT)
         services.snapshots.get(asked.owner, snapshot_id)
         return give(asked.caller, f"{BASE}/snapshots/{snapshot_id}/export", _form(asked.query))
 
     async def of_image() -> Response:
-        asked = call(frozenset({"format", "image"}))
-        name = query.text(asked.query, "image") or ""
+        asked = call(_IMAGE)
+        name = parameters.IMAGE.of(asked.query)
         services.images.find(name)
         told = f"image={quote(name, safe='')}&{_form(asked.query)}"
         return give(asked.caller, f"{BASE}/images/export", told)
@@ -128,7 +132,4 @@ def add(app: QuartTrio, services: Services, saving: Saving) -> None:
 
 
 def _form(asked: query.Query) -> str:
-    form = query.text(asked, "format") or "oci"
-    if form not in ("oci", "tar"):
-        raise Problem(Code.INVALID_FIELD, "format is oci or tar", field="format")
-    return f"format={form}"
+    return f"format={parameters.FORMAT.of(asked)}"

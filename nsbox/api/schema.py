@@ -11,11 +11,12 @@ import binascii
 import json
 import re
 import signal
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 from typing import Protocol as TypingProtocol
 
 import msgspec
 
+from nsbox.api.parameters import MAX_WAIT_MS
 from nsbox.api.query import check_path, mode
 from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy
@@ -39,7 +40,6 @@ _MAX_NAME = 200
 #: New sandboxes of one request.
 MAX_FORKS = 64
 _HIGHEST_PORT = 65_535
-MAX_WAIT_MS = 300_000
 #: Of a sandbox before it is paused by itself. Less than a second would pause it between two requests.
 MIN_IDLE_MS, MAX_IDLE_MS = 1_000, 86_400_000
 MAX_LINK_S = 30 * 86_400
@@ -56,6 +56,46 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+
+def _between(low: int, high: int, text: str = "") -> msgspec.Meta:
+    """Bounds as the OpenAPI document tells them; what refuses other values is ``_within``, which names the
+    member and both bounds."""
+    return msgspec.Meta(description=text or None, extra_json_schema={"minimum": low, "maximum": high})
+
+
+def _setting(name: str, text: str = "") -> msgspec.Meta:
+    """Bounds and default are a setting's."""
+    return msgspec.Meta(description=text or None, extra_json_schema={SETTING: name})
+
+
+def _text(longest: int, text: str = "", shortest: int = 0) -> msgspec.Meta:
+    told: dict[str, Any] = {"maxLength": longest}
+    return msgspec.Meta(
+        description=text or None, extra_json_schema={**told, "minLength": shortest} if shortest else told
+    )
+
+
+#: In a schema, until the document is made: the setting that has the bounds.
+SETTING = "x-nsbox-setting"
+Vcpus: TypeAlias = Annotated[int, _setting("vcpus", "Processors.")]
+MemoryMb: TypeAlias = Annotated[int, _setting("memory_mb")]
+StorageMb: TypeAlias = Annotated[int, _setting("storage_mb")]
+TimeoutMs: TypeAlias = Annotated[int, _setting("timeout_ms", "The sandbox's time, from its start on.")]
+PortNumber: TypeAlias = Annotated[int, _between(1, _HIGHEST_PORT)]
+WaitMs: TypeAlias = Annotated[int, _between(0, MAX_WAIT_MS)]
+Reference: TypeAlias = Annotated[str, _text(_MAX_REFERENCE, shortest=1)]
+EnvVars: TypeAlias = Annotated[
+    dict[str, str], msgspec.Meta(description="Names and values, 64 KiB in all. Never given back.")
+]
+Command: TypeAlias = Annotated[
+    str | list[str],
+    msgspec.Meta(description="A string goes to `/bin/sh -c`, an array is executed as it is."),
+]
+User: TypeAlias = Annotated[
+    str, msgspec.Meta(description="`name`, `uid`, `name:group` or `uid:gid`; root if not given.")
+]
+Cwd: TypeAlias = Annotated[str, msgspec.Meta(description="An absolute path; the template's if not given.")]
 
 
 class SetNetwork(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -99,7 +139,7 @@ class Source(TypingProtocol):
 class AutoPauseWish(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``autoPause``."""
 
-    idle_ms: int
+    idle_ms: Annotated[int, _between(MIN_IDLE_MS, MAX_IDLE_MS)]
     ignore_processes: bool = False
 
 
@@ -118,13 +158,13 @@ class SetLifecycle(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
 class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes``."""
 
-    vcpus: int | None = None
-    memory_mb: int | None = None
-    storage_mb: int | None = None
-    timeout_ms: int | None = None
-    template_id: str | None = None
-    image: str | None = None
-    env_vars: dict[str, str] | None = None
+    vcpus: Vcpus | None = None
+    memory_mb: MemoryMb | None = None
+    storage_mb: StorageMb | None = None
+    timeout_ms: TimeoutMs | None = None
+    template_id: Reference | None = None
+    image: Reference | None = None
+    env_vars: EnvVars | None = None
     pull: PullPolicy | None = None
     network: SetNetwork | None = None
     snapshot: str | None = None
@@ -175,8 +215,10 @@ class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
 class TakeSnapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/snapshots``."""
 
-    name: str = ""
-    consistent: bool = False
+    name: Annotated[str, _text(_MAX_NAME, "For people.")] = ""
+    consistent: Annotated[bool, msgspec.Meta(description="Refuse rather than copy while processes run.")] = (
+        False
+    )
 
     def check(self) -> None:
         """The name is for people."""
@@ -187,12 +229,12 @@ class TakeSnapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
 class ForkSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/fork``."""
 
-    count: int = 1
-    vcpus: int | None = None
-    memory_mb: int | None = None
-    storage_mb: int | None = None
-    timeout_ms: int | None = None
-    env_vars: dict[str, str] | None = None
+    count: Annotated[int, _between(1, MAX_FORKS)] = 1
+    vcpus: Vcpus | None = None
+    memory_mb: MemoryMb | None = None
+    storage_mb: StorageMb | None = None
+    timeout_ms: TimeoutMs | None = None
+    env_vars: EnvVars | None = None
     network: SetNetwork | None = None
 
     def number(self) -> int:
@@ -216,7 +258,7 @@ class ForkSandbox(msgspec.Struct, frozen=True, kw_only=True, rename="camel", for
 class SetTimeout(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/timeout``."""
 
-    timeout_ms: int
+    timeout_ms: Annotated[int, _setting("timeout_ms", "So long from now.")]
 
     def milliseconds(self, settings: Settings) -> int:
         """Bounds checked."""
@@ -280,13 +322,13 @@ class BuildTemplate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", f
 class RunCommand(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/exec``."""
 
-    command: str | list[str]
-    cwd: str | None = None
-    env: dict[str, str] | None = None
-    user: str | None = None
+    command: Command
+    cwd: Cwd | None = None
+    env: EnvVars | None = None
+    user: User | None = None
     stdin: str | None = None
     stdin_base64: str | None = None
-    timeout_ms: int | None = None
+    timeout_ms: Annotated[int, _setting("exec_timeout_ms", "Then it is killed.")] | None = None
     encoding: Encoding | None = None
 
     def spec(self, settings: Settings) -> CommandSpec:
@@ -305,9 +347,9 @@ class RunCommand(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
 class Ready(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``readyWhen`` of ``POST /sandboxes/:id/processes``."""
 
-    port: int | None = None
-    line: str | None = None
-    timeout_ms: int | None = None
+    port: PortNumber | None = None
+    line: Annotated[str, _text(_MAX_LINE, "A part of a line of its output.", 1)] | None = None
+    timeout_ms: WaitMs | None = None
 
     def when(self) -> ReadyWhen:
         """Bounds checked."""
@@ -325,8 +367,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_un
 class Terminal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``terminal`` of ``POST /sandboxes/:id/processes``, and a control message of a connection to one."""
 
-    rows: int = 24
-    columns: int = 80
+    rows: Annotated[int, _between(1, _MAX_TERMINAL)] = 24
+    columns: Annotated[int, _between(1, _MAX_TERMINAL)] = 80
 
     def size(self) -> TerminalSize:
         """Bounds checked."""
@@ -339,10 +381,10 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/processes``."""
 
-    command: str | list[str]
-    cwd: str | None = None
-    env: dict[str, str] | None = None
-    user: str | None = None
+    command: Command
+    cwd: Cwd | None = None
+    env: EnvVars | None = None
+    user: User | None = None
     ready_when: Ready | None = None
     stdin: Literal["open", "closed"] | None = None
     terminal: Terminal | None = None
@@ -365,7 +407,7 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
 class SendSignal(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/processes/:id/signal``."""
 
-    signal: str | int
+    signal: Annotated[str | int, msgspec.Meta(description="A name such as `TERM`, or a number.")]
 
     def number(self) -> int:
         """``TERM``, ``SIGTERM`` and 15 are the same."""
@@ -401,7 +443,7 @@ class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
 
     content: str
     encoding: Encoding | None = None
-    mode: str | None = None
+    mode: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^0?[0-7]{1,4}$"})] | None = None
 
     def data(self, limit: int) -> bytes:
         """The bytes of the file."""
@@ -425,10 +467,10 @@ class WriteFile(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
 class ExposePort(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/ports``."""
 
-    port: int
+    port: PortNumber
     protocol: Protocol | None = None
     public: bool | None = None
-    wait_ms: int | None = None
+    wait_ms: WaitMs | None = None
 
     def spec(self) -> PortSpec:
         """The wish, complete."""
@@ -445,7 +487,7 @@ class ExposePort(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forb
 class MakeLink(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /sandboxes/:id/ports/:port/links``."""
 
-    expires_in_s: int | None = None
+    expires_in_s: Annotated[int, _between(1, MAX_LINK_S)] | None = None
 
     def seconds(self) -> int:
         """How long the link shall work."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from nsbox.model.account import Caller, KeyRecord, Role, User
+from nsbox.model.audit import Event, Wish
 from nsbox.model.command import Request
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
@@ -38,6 +39,9 @@ from nsbox.oci.snapshots.orders import Changes
 from nsbox.oci.templatefile import TemplateFile
 from nsbox.service.accounts import KeyWish, UserChange
 from nsbox.service.readiness import ReadyWhen
+from nsbox.service.usage import Report
+from nsbox.settings import Settings
+from nsbox.store.ledger import By
 
 
 class OpenFile(Protocol):
@@ -433,6 +437,22 @@ class HealthService(Protocol):
         ...
 
 
+class AuditService(Protocol):
+    """Who did what."""
+
+    def note(self, event: Event) -> None:
+        """Take it down; it is written soon."""
+        ...
+
+    def note_guess(self, client: str) -> None:
+        """A key was shown that opens nothing."""
+        ...
+
+    async def find(self, wish: Wish) -> list[Event]:
+        """The newest first."""
+        ...
+
+
 class Keys(Protocol):
     """The keys in force."""
 
@@ -492,6 +512,22 @@ class PlansService(Protocol):
         """The plan of a user, and what is used of it now."""
         ...
 
+    def settings_for(self, owner: str) -> Settings:
+        """The settings, with defaults that the owner's plan allows."""
+        ...
+
+    def check_name(self, name: str) -> None:
+        """Whether there is such a plan. Raises ``INVALID_FIELD``."""
+        ...
+
+
+class UsageService(Protocol):
+    """What sandboxes have cost."""
+
+    async def report(self, owner: str, begin: int | None, end: int | None, by: By) -> Report:
+        """Of whole days, counted from the epoch; of this month where they are not given."""
+        ...
+
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """All that the HTTP layer needs."""
@@ -516,3 +552,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: Keys
     accounts: AccountsService
     plans: PlansService
+    usage: UsageService
+    audit: AuditService

@@ -3,31 +3,28 @@
 
 from __future__ import annotations
 
+import msgspec
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import query, schema, views
+from nsbox.api import answers, parameters, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import Asked, call, reply
 from nsbox.api.services import Services
-from nsbox.model.errors import Code, Problem
 from nsbox.model.snapshot import Snapshot
 from nsbox.settings import Settings
 
 _TAKE = schema.Reader(schema.TakeSnapshot)
 _FORK = schema.Reader(schema.ForkSandbox)
 _NONE: frozenset[str] = frozenset()
-_PAGE = frozenset({"after", "limit"})
-#: Differences in one answer.
-_LIMIT, _MOST = 1_000, 10_000
-_LONGEST = 8_192  # a path of 4,095 bytes in base64, and some
+_PAGE = parameters.names(parameters.DIFF)
 
 
 def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     """Add the routes."""
     snapshots, differences = services.snapshots, services.differences
 
-    def view(record: Snapshot) -> views.JSON:
+    def view(record: Snapshot) -> answers.SnapshotView:
         return views.snapshot(record, durable=snapshots.is_durable(record))
 
     async def take(sandbox_id: str) -> Response:
@@ -46,12 +43,13 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish = _FORK.read(asked.body)
         count = wish.number()
         source = await services.sandboxes.get(asked.owner, sandbox_id)
-        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, wish.spec(settings, source))
+        spec = msgspec.structs.replace(wish.spec(settings, source), key=asked.key)
+        made, cut = await snapshots.fork(asked.owner, sandbox_id, count, spec)
         assert cut.cut is not None
         network = services.network.state()
-        told = {
+        told: answers.ForkedView = {
             "sandboxes": [views.sandbox(record, network) for record in made],
-            "processes": cut.standstill.value,
+            "processes": cut.standstill,
             "changed": cut.cut.changed,
             "sizeBytes": cut.cut.bytes,
         }
@@ -65,7 +63,7 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
 
     async def remove(snapshot_id: str) -> Response:
         record = await snapshots.remove(call(_NONE).owner, snapshot_id)
-        return reply({"id": record.id, "removed": True})
+        return reply(answers.RemovedSnapshotView(id=record.id, removed=True))
 
     async def diff_sandbox(sandbox_id: str) -> Response:
         asked = call(_PAGE)
@@ -89,10 +87,4 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
 
 
 def _page(asked: Asked) -> tuple[str, int]:
-    after = query.text(asked.query, "after") or ""
-    if len(after) > _LONGEST or not after.isascii():
-        raise Problem(Code.INVALID_FIELD, "after is what the answer before had as next", field="after")
-    raw = asked.query.get("limit", b"%d" % _LIMIT)
-    if not raw.isdigit() or not 1 <= int(raw[:9]) <= _MOST:
-        raise Problem(Code.INVALID_FIELD, f"limit is 1 to {_MOST}", field="limit")
-    return after, int(raw[:9])
+    return parameters.AFTER.of(asked.query), parameters.PAGE.of(asked.query)

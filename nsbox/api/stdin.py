@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import query, schema
+from nsbox.api import answers, parameters, query, schema
 from nsbox.api.bodies import check_not_compressed
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -15,11 +15,10 @@ from nsbox.settings import Settings
 
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/stdin"
 _STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
-_KNOWN = frozenset({"close", "timeoutMs"})
+_KNOWN = parameters.names(parameters.STDIN)
 _WRITE = schema.Reader(schema.WriteStdin)
 #: A piece may be so large; more of them may follow.
 _MOST = 1 << 20
-_PATIENCE_MS = 2_000
 
 
 def route(commands: CommandsService, settings: Settings) -> RawRoute:
@@ -35,7 +34,7 @@ async def _handle(commands: CommandsService, most: int, exchange: Exchange, owne
     match = _STDIN.fullmatch(exchange.scope["path"])
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
-    patience, close = _patience(asked), query.flag(asked, "close")
+    patience, close = parameters.PATIENCE_MS.of(asked) / 1000, parameters.CLOSE.of(asked)
     check_not_compressed(exchange)
     data = bytearray()
     while piece := await exchange.read(most):
@@ -59,12 +58,4 @@ async def _handle(commands: CommandsService, most: int, exchange: Exchange, owne
         )
     if close:
         await commands.close_stdin(owner, match[1], match[2])
-    await exchange.answer_json({"written": written, "closed": close})
-
-
-def _patience(asked: query.Query) -> float:
-    raw = asked.get("timeoutMs", b"%d" % _PATIENCE_MS)
-    if not raw.isdigit() or int(raw[:18]) > schema.MAX_WAIT_MS:
-        detail = f"timeoutMs is a number up to {schema.MAX_WAIT_MS}"
-        raise Problem(Code.INVALID_FIELD, detail, field="timeoutMs", maximum=schema.MAX_WAIT_MS)
-    return int(raw) / 1000
+    await exchange.answer_json(answers.StdinView(written=written, closed=close))

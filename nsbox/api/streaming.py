@@ -7,42 +7,30 @@ meanwhile."""
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Literal
 
-from nsbox.api import query, views
+from nsbox.api import answers, parameters, query, views
 from nsbox.api.events import Events, events
 from nsbox.api.exchange import Exchange
 from nsbox.api.services import FollowerService
-from nsbox.host.logs import Piece
+from nsbox.host.logs import Piece, Stream
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import Encoding
 
 _LAST = "Last-Event-ID"
-_DIGITS = 18
 _OCTETS = b"application/octet-stream"
 
 
 def offset(exchange: Exchange, asked: query.Query) -> int:
     """Where to begin: behind the last event that the client has seen, else at ``offset``, else at 0."""
+    begin = parameters.OFFSET.of(asked)
     last = exchange.header(_LAST.lower().encode())
-    if last is not None:
-        return _number(last, _LAST)
-    return _number(asked.get("offset", b"0"), "offset")
-
-
-def _number(raw: bytes, field: str) -> int:
-    if not raw.isdigit() or len(raw) > _DIGITS:
-        raise Problem(Code.INVALID_FIELD, f"{field} is a number of bytes", field=field)
-    return int(raw)
+    return begin if last is None else parameters.OFFSET.read(last, _LAST)
 
 
 def encoding(asked: query.Query) -> Encoding:
     """``utf8`` unless something else is asked for."""
-    value = asked.get("encoding", b"utf8").decode("utf-8", "replace")
-    try:
-        return Encoding(value)
-    except ValueError as error:
-        raise Problem(Code.INVALID_FIELD, "encoding is utf8 or base64", field="encoding") from error
+    return Encoding(parameters.LOG_ENCODING.of(asked) or Encoding.UTF8)
 
 
 def shown(piece: Piece, how: Encoding) -> str:
@@ -98,21 +86,21 @@ async def as_bytes(exchange: Exchange, follower: FollowerService, stream: str | 
 
 async def as_json(exchange: Exchange, follower: FollowerService, how: Encoding, limit: int) -> None:
     """What is there now, up to ``limit`` bytes, and where to go on."""
-    chunks: list[dict[str, Any]] = []
+    chunks: list[answers.ChunkView] = []
     dropped, begin, taken = 0, follower.offset, 0
     with follower:
         while taken < limit and (found := await follower.look()) is not None:
             if isinstance(found, Piece):
                 taken += len(found.data)
-                stream = found.stream.name.lower()
+                stream: Literal["stdout", "stderr"] = "stdout" if found.stream is Stream.STDOUT else "stderr"
                 chunks.append({"stream": stream, "offset": found.offset, "data": shown(found, how)})
             else:
                 dropped += found.until - found.offset
-        told = {
+        told: answers.LogView = {
             "offset": begin,
             "nextOffset": follower.offset,
             "dropped": dropped,
-            "encoding": how.value,
+            "encoding": how,
             "chunks": chunks,
             "process": views.process(follower.process()),
         }

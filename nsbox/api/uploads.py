@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from nsbox.api import query, views
+from nsbox.api import answers, parameters, query, views
 from nsbox.api.bodies import check_not_compressed
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
@@ -18,7 +18,7 @@ from nsbox.settings import Settings
 OCTETS = b"application/octet-stream"
 RULE = f"{BASE}/sandboxes/<sandbox_id>/files"
 _FILES = re.compile(f"{BASE}/sandboxes/([^/]+)/files")
-_KNOWN = frozenset({"path", "mode"})
+_KNOWN = parameters.names(parameters.UPLOAD)
 
 
 def files_of(exchange: Exchange) -> str | None:
@@ -43,9 +43,8 @@ async def _handle(files: FilesService, limit: int, exchange: Exchange, owner: st
     sandbox_id = files_of(exchange)
     assert sandbox_id is not None
     check_not_compressed(exchange)
-    parameters = query.parse(exchange.scope["query_string"], _KNOWN)
-    path = query.path_of(parameters)
-    mode = query.mode(query.text(parameters, "mode"))
+    asked = query.parse(exchange.scope["query_string"], _KNOWN)
+    path, mode = parameters.PATH.of(asked), parameters.MODE.of(asked)
     if exchange.announced_length() > limit:
         raise Problem(Code.BODY_TOO_LARGE, f"a file may have up to {limit} bytes", limit=limit)
     size = 0
@@ -54,4 +53,4 @@ async def _handle(files: FilesService, limit: int, exchange: Exchange, owner: st
         while chunk := await exchange.read(limit):
             await upload.write(chunk)
             size += len(chunk)
-    await exchange.answer_json({**views.path_view(path), "written": True, "size": size})
+    await exchange.answer_json(answers.WrittenView(**views.path_view(path), written=True, size=size))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime, timedelta
 from math import isnan
-from typing import Any
 
+from nsbox.api import answers
+from nsbox.model.audit import Event
 from nsbox.model.image import DiskUse, Image, Progress, Pruned
 from nsbox.model.lifecycle import State
+from nsbox.model.metrics import Sample
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
-from nsbox.model.snapshot import ID_PREFIX, Snapshot
+from nsbox.model.snapshot import ID_PREFIX, Change, Snapshot
 from nsbox.model.standby import Standby
 from nsbox.oci.snapshots.orders import Changes
 
@@ -23,8 +25,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = -62_135_596_800.0  # 0001-01-01
 _LAST = 253_402_300_799.0  # 9999-12-31T23:59:59
 
-JSON = dict[str, Any]
-
 
 def iso(seconds: float) -> str:
     """``2026-03-13T12:30:00.000Z``. A sandbox sets the times of its files at will: they are clamped."""
@@ -34,11 +34,12 @@ def iso(seconds: float) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def sandbox(record: Sandbox, network: NetworkState) -> JSON:
+def sandbox(record: Sandbox, network: NetworkState) -> answers.SandboxView:
     """A sandbox. Its environment is never given back: it holds secrets."""
-    view: JSON = {
+    own = standby(record.standby)
+    view: answers.SandboxView = {
         "id": record.id,
-        "status": record.state.value,
+        "status": record.state,
         "vcpus": record.limits.vcpus,
         "memoryMb": record.limits.memory_mb,
         "storageMb": record.limits.storage_mb,
@@ -56,21 +57,25 @@ def sandbox(record: Sandbox, network: NetworkState) -> JSON:
             "kills": record.oom_kills,
             "lastAt": iso(record.last_oom_at) if record.last_oom_at is not None else None,
         },
+        "autoPause": own["autoPause"],
+        "onExpiry": own["onExpiry"],
+        "autoResume": own["autoResume"],
+        "network": network_policy(record.network, network),
     }
     if record.state is State.PAUSED and record.remaining_s is not None:
         view["remainingMs"] = round(record.remaining_s * 1000)
-    view |= standby(record.standby)
-    view["network"] = network_policy(record.network, network)
-    if record.origin:
-        view["snapshotId" if record.origin.startswith(ID_PREFIX) else "forkedFrom"] = record.origin
+    if record.origin.startswith(ID_PREFIX):
+        view["snapshotId"] = record.origin
+    elif record.origin:
+        view["forkedFrom"] = record.origin
     if record.ended_at is not None:
         view["endedAt"] = iso(record.ended_at)
     if record.end_reason is not None:
-        view["endReason"] = record.end_reason.value
+        view["endReason"] = record.end_reason
     return view
 
 
-def snapshot(record: Snapshot, *, durable: bool) -> JSON:
+def snapshot(record: Snapshot, *, durable: bool) -> answers.SnapshotView:
     """A snapshot. ``processes``: whether any could run while it was taken; ``changed``: files and folders
     that were seen to change meanwhile."""
     assert record.cut is not None
@@ -84,7 +89,7 @@ def snapshot(record: Snapshot, *, durable: bool) -> JSON:
         "sizeBytes": record.cut.bytes,
         "entries": record.cut.entries,
         "layers": len(record.base.layers),
-        "processes": record.standstill.value,
+        "processes": record.standstill,
         "changed": record.cut.changed,
         "skipped": record.cut.skipped,
         "attributesDropped": record.cut.dropped,
@@ -96,49 +101,49 @@ def snapshot(record: Snapshot, *, durable: bool) -> JSON:
     }
 
 
-def changes(found: Changes) -> JSON:
+def changes(found: Changes) -> answers.ChangesView:
     """A page of what differs. ``next`` goes into the next request's ``after``."""
-    entries = [
-        {
-            **path_view(b"/" + base64.b64decode(one.path)),
-            "change": one.kind.value,
-            "type": one.type,
-            "size": one.size,
-            "mode": f"{one.mode & 0o7777:04o}",
-            "uid": one.uid,
-            "gid": one.gid,
-            "mtime": iso(one.mtime),
-        }
-        for one in found.changes
-    ]
-    return {"changes": entries, "next": found.after or None}
+    return {"changes": [_change(one) for one in found.changes], "next": found.after or None}
 
 
-def standby(wish: Standby) -> JSON:
+def _change(one: Change) -> answers.ChangeView:
+    return {
+        **path_view(b"/" + base64.b64decode(one.path)),
+        "change": one.kind,
+        "type": one.type,
+        "size": one.size,
+        "mode": f"{one.mode & 0o7777:04o}",
+        "uid": one.uid,
+        "gid": one.gid,
+        "mtime": iso(one.mtime),
+    }
+
+
+def standby(wish: Standby) -> answers.StandbyView:
     """What a sandbox does by itself."""
     pause = wish.auto_pause
     return {
         "autoPause": None
         if pause is None
         else {"idleMs": pause.idle_ms, "ignoreProcesses": pause.ignore_processes},
-        "onExpiry": wish.on_expiry.value,
+        "onExpiry": wish.on_expiry,
         "autoResume": wish.auto_resume,
     }
 
 
-def _storage(record: Sandbox) -> JSON | None:
+def _storage(record: Sandbox) -> answers.StorageView | None:
     """What really holds, once that is known; ``full`` only where the limit is watched."""
     if record.storage is None:
         return None
     return {
-        "backend": record.storage.backend.value,
+        "backend": record.storage.backend,
         "storageMb": round(record.storage.size / (1 << 20), 2),
         "inodes": record.storage.inodes,
         "full": record.storage_full,
     }
 
 
-def image(record: Image) -> JSON:
+def image(record: Image) -> answers.ImageView:
     """An image. Its environment is given: it is the image's, and no secret of a client's."""
     config = record.config
     return {
@@ -172,7 +177,7 @@ def image(record: Image) -> JSON:
     }
 
 
-def disk_use(use: DiskUse) -> JSON:
+def disk_use(use: DiskUse) -> answers.DiskUseView:
     """What images take on disk."""
     return {
         "images": use.images,
@@ -183,24 +188,23 @@ def disk_use(use: DiskUse) -> JSON:
     }
 
 
-def pruned(what: Pruned) -> JSON:
+def pruned(what: Pruned) -> answers.PrunedView:
     """What was removed."""
     return {"images": list(what.images), "layers": len(what.layers), "freedBytes": what.bytes}
 
 
-def progress(news: Progress) -> JSON:
+def progress(news: Progress) -> answers.ProgressView:
     """A line of a pull's progress; without ``layer`` it is of the image as a whole."""
-    view: JSON = {"stage": news.stage.value}
-    if news.layer:
-        view |= {"layer": news.layer, "current": news.current, "total": news.total}
-    return view
+    if not news.layer:
+        return {"stage": news.stage}
+    return {"stage": news.stage, "layer": news.layer, "current": news.current, "total": news.total}
 
 
-def network_policy(policy: NetworkPolicy, state: NetworkState) -> JSON:
+def network_policy(policy: NetworkPolicy, state: NetworkState) -> answers.NetworkView:
     """``enforced``: whether what the policy allows can be reached at present; what it refuses never can."""
     enforced = state.up or policy.mode is NetworkMode.OFF
-    view: JSON = {
-        "mode": policy.mode.value,
+    view: answers.NetworkView = {
+        "mode": policy.mode,
         "allow": list(policy.allow),
         "deny": list(policy.deny),
         "ports": list(policy.ports),
@@ -211,12 +215,12 @@ def network_policy(policy: NetworkPolicy, state: NetworkState) -> JSON:
     return view
 
 
-def refusals(found: list[Refusal]) -> JSON:
+def refusals(found: list[Refusal]) -> answers.RefusalsView:
     """The log of a sandbox's network."""
     return {"entries": [_refusal(one) for one in found]}
 
 
-def _refusal(one: Refusal) -> JSON:
+def _refusal(one: Refusal) -> answers.RefusalView:
     return {
         "at": iso(one.at),
         "reason": one.reason,
@@ -227,36 +231,32 @@ def _refusal(one: Refusal) -> JSON:
     }
 
 
-def killed(record: Sandbox) -> JSON:
+def killed(record: Sandbox) -> answers.KilledView:
     """The answer to DELETE."""
-    return {"id": record.id, "status": record.state.value}
+    return {"id": record.id, "status": record.state}
 
 
-def paused(record: Sandbox, reclaimed: int | None) -> JSON:
+def paused(record: Sandbox, reclaimed: int | None) -> answers.PausedView:
     """The answer to pause."""
-    return {"id": record.id, "status": record.state.value, "reclaimedBytes": reclaimed}
+    return {"id": record.id, "status": record.state, "reclaimedBytes": reclaimed}
 
 
-def time_left(record: Sandbox) -> JSON:
-    """The answer to resume and to timeout."""
-    return {
+def time_left(record: Sandbox) -> answers.TimeView:
+    """The answer to resume and to timeout. Of one that is paused, when it will end is not known; how much
+    time it has left is."""
+    paused = record.state is State.PAUSED
+    view: answers.TimeView = {
         "id": record.id,
-        "status": record.state.value,
+        "status": record.state,
         "timeoutMs": record.timeout_ms,
-        **_ends(record),
+        "expiresAt": None if paused else iso(record.expires_at),
     }
+    if paused and record.remaining_s is not None:
+        view["remainingMs"] = round(record.remaining_s * 1000)
+    return view
 
 
-def _ends(record: Sandbox) -> JSON:
-    """Of one that is paused, when it will end is not known; how much time it has left is."""
-    if record.state is not State.PAUSED:
-        return {"expiresAt": iso(record.expires_at)}
-    if record.remaining_s is None:
-        return {"expiresAt": None}
-    return {"expiresAt": None, "remainingMs": round(record.remaining_s * 1000)}
-
-
-def result(outcome: CommandResult, encoding: Encoding) -> JSON:
+def result(outcome: CommandResult, encoding: Encoding) -> answers.ResultView:
     """A finished command: ``exitCode`` only when it exited, ``signal`` only when a signal ended it."""
     return {
         "stdout": _output(outcome.stdout.data, encoding),
@@ -265,11 +265,11 @@ def result(outcome: CommandResult, encoding: Encoding) -> JSON:
         "durationMs": outcome.duration_ms,
         "timedOut": outcome.outcome is Outcome.TIMED_OUT,
         "signal": outcome.signal,
-        "outcome": outcome.outcome.value,
+        "outcome": outcome.outcome,
         "truncated": outcome.stdout.truncated or outcome.stderr.truncated,
         "stdoutTruncated": outcome.stdout.truncated,
         "stderrTruncated": outcome.stderr.truncated,
-        "encoding": encoding.value,
+        "encoding": encoding,
     }
 
 
@@ -279,9 +279,9 @@ def _output(data: bytes, encoding: Encoding) -> str:
     return data.decode("utf-8", "replace")
 
 
-def process(record: Process) -> JSON:
+def process(record: Process) -> answers.ProcessView:
     """A command that is known by its id. ``logStart`` to ``logEnd``: which bytes of its output are kept."""
-    view: JSON = {
+    view: answers.ProcessView = {
         "pid": record.pid or None,
         "command": record.command,
         "id": record.id,
@@ -293,29 +293,24 @@ def process(record: Process) -> JSON:
         "logEnd": record.log_end,
         "stdin": "open" if record.stdin_open else "closed",
     }
-    return view if record.running else view | process_end(record)
+    if not record.running:
+        view["exitCode"] = record.exit_code
+        view["signal"] = record.signal
+        view["outcome"] = record.outcome
+        view["timedOut"] = record.outcome is Outcome.TIMED_OUT
+        view["durationMs"] = record.duration_ms
+        view["endedAt"] = None if record.ended_at is None else iso(record.ended_at)
+        view["cpuMs"] = record.cpu_ms
+        view["peakMemoryKb"] = record.peak_kb
+    return view
 
 
-def process_end(record: Process) -> JSON:
-    """How it ended."""
-    return {
-        "exitCode": record.exit_code,
-        "signal": record.signal,
-        "outcome": record.outcome.value if record.outcome is not None else None,
-        "timedOut": record.outcome is Outcome.TIMED_OUT,
-        "durationMs": record.duration_ms,
-        "endedAt": None if record.ended_at is None else iso(record.ended_at),
-        "cpuMs": record.cpu_ms,
-        "peakMemoryKb": record.peak_kb,
-    }
-
-
-def port(exposed: Exposed) -> JSON:
+def port(exposed: Exposed) -> answers.PortView:
     """An exposed port."""
-    view: JSON = {
+    view: answers.PortView = {
         "port": exposed.port.port,
         "url": exposed.url,
-        "protocol": exposed.port.protocol.value,
+        "protocol": exposed.port.protocol,
         "public": exposed.port.public,
     }
     if exposed.port.protocol is Protocol.TCP:
@@ -325,12 +320,12 @@ def port(exposed: Exposed) -> JSON:
     return view
 
 
-def link(made: Link) -> JSON:
+def link(made: Link) -> answers.LinkView:
     """A signed address."""
     return {"url": made.url, "expiresAt": iso(made.expires_at)}
 
 
-def file_content(path: bytes, data: bytes, wanted: Encoding | None) -> JSON:
+def file_content(path: bytes, data: bytes, wanted: Encoding | None) -> answers.FileView:
     """A file. Without a wish it is text where the bytes are UTF-8 and base64 where they are not: a file
     that is read and written back must stay the same."""
     if wanted is None:
@@ -340,25 +335,28 @@ def file_content(path: bytes, data: bytes, wanted: Encoding | None) -> JSON:
             content, encoding = _output(data, Encoding.BASE64), Encoding.BASE64
     else:
         content, encoding = _output(data, wanted), wanted
-    return {**path_view(path), "content": content, "encoding": encoding.value}
+    return {**path_view(path), "content": content, "encoding": encoding}
 
 
-def path_view(path: bytes, member: str = "path") -> JSON:
-    """A path or name. One that is not UTF-8 shows U+FFFD, and its bytes in ``<member>Base64``."""
+def path_view(path: bytes) -> answers.PathView:
+    """A path. One that is not UTF-8 shows U+FFFD, and its bytes in ``pathBase64``."""
+    shown, raw = _shown(path)
+    return {"path": shown} if raw is None else {"path": shown, "pathBase64": raw}
+
+
+def _shown(path: bytes) -> tuple[str, str | None]:
+    """As text; and as base64 where that is not all."""
     try:
-        return {member: path.decode()}
+        return path.decode(), None
     except UnicodeDecodeError:
-        return {
-            member: path.decode("utf-8", "replace"),
-            f"{member}Base64": base64.b64encode(path).decode(),
-        }
+        return path.decode("utf-8", "replace"), base64.b64encode(path).decode()
 
 
-def _text_view(text: str, member: str) -> JSON:
-    return path_view(text.encode("utf-8", "surrogateescape"), member)
+def _told(text: str) -> tuple[str, str | None]:
+    return _shown(text.encode("utf-8", "surrogateescape"))
 
 
-def listing(path: bytes, found: Listing) -> JSON:
+def listing(path: bytes, found: Listing) -> answers.ListingView:
     """A directory: ``files`` for a quick look, ``entries`` for the rest."""
     entries = [_entry(entry) for entry in found.entries]
     return {
@@ -369,17 +367,64 @@ def listing(path: bytes, found: Listing) -> JSON:
     }
 
 
-def _entry(entry: Entry) -> JSON:
-    view: JSON = {
-        **_text_view(entry.name, "name"),
-        **_text_view(entry.path, "path"),
-        "type": entry.type.value,
+def _entry(entry: Entry) -> answers.EntryView:
+    (name, raw_name), (path, raw_path) = _told(entry.name), _told(entry.path)
+    view: answers.EntryView = {
+        "name": name,
+        "path": path,
+        "type": entry.type,
         "size": entry.size,
         "mode": f"{entry.mode & 0o7777:04o}",
         "uid": entry.uid,
         "gid": entry.gid,
         "mtime": iso(entry.mtime),
     }
+    if raw_name is not None:
+        view["nameBase64"] = raw_name
+    if raw_path is not None:
+        view["pathBase64"] = raw_path
     if entry.target is not None:
-        view |= _text_view(entry.target, "target")
+        view["target"], raw_target = _told(entry.target)
+        if raw_target is not None:
+            view["targetBase64"] = raw_target
     return view
+
+
+def audited(one: Event) -> answers.AuditEventView:
+    """An event of the audit log."""
+    return {
+        "id": one.id,
+        "at": iso(one.at),
+        "action": one.action,
+        "userId": one.user,
+        "keyId": one.key,
+        "onBehalfOf": one.subject,
+        "sandboxId": one.sandbox,
+        "target": one.target,
+        "from": one.client,
+        "outcome": one.outcome,
+        "status": one.status,
+        "count": one.count,
+    }
+
+
+def sample(one: Sample) -> answers.SampleView:
+    """What a sandbox used. What is null cannot be told on this host."""
+    used = one.reading
+    return {
+        "at": iso(one.at),
+        "cpu": {
+            "usedMs": _ms(used.cpu_us),
+            "throttledMs": _ms(used.throttled_us),
+            "percent": one.cpu_percent,
+        },
+        "memory": {"bytes": used.memory, "peakBytes": used.memory_peak, "swapBytes": used.swap},
+        "io": {"readBytes": used.io_read, "writtenBytes": used.io_written},
+        "processes": used.processes,
+        "network": {"receivedBytes": used.received, "sentBytes": used.sent},
+        "disk": {"bytes": used.disk, "inodes": used.inodes},
+    }
+
+
+def _ms(microseconds: int | None) -> int | None:
+    return None if microseconds is None else microseconds // 1000

@@ -41,8 +41,14 @@ _COMMANDS = {
     "image": _Entry(
         "nsbox.cli.image", "Pull, import, build and remove images.", service_state=True, runs_daemon=True
     ),
+    "usage": _Entry(
+        "nsbox.cli.usage", "Show what sandboxes have cost.", service_state=True, runs_daemon=True
+    ),
     "keys": _Entry("nsbox.cli.keys", "Make, list and revoke API keys.", service_state=True),
     "users": _Entry("nsbox.cli.users", "Make, list, disable and remove users.", service_state=True),
+    "audit": _Entry(
+        "nsbox.cli.audit", "Show who did what, from where.", service_state=True, runs_daemon=True
+    ),
     "doctor": _Entry("nsbox.cli.doctor", "Say what this host offers and how to mend it.", service_state=True),
     "setup": _Entry("nsbox.cli.setup", "Prepare this host (as root).", as_service_user=False),
 }

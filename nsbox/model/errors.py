@@ -30,7 +30,8 @@ class Code(StrEnum):
     # Who asks.
     MISSING_KEY = "missing_key"
     INVALID_KEY = "invalid_key"
-    OUT_OF_QUOTA = "out_of_quota"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    PLAN_LIMIT = "plan_limit"
     FORBIDDEN = "forbidden"
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_MANY_FAILURES = "too_many_failures"

@@ -42,6 +42,7 @@ class Action(StrEnum):
     RESUME = "resume"
     IDLE = "idle"  # unused for so long that, by its autoPause, it is paused
     EXPIRE = "expire"  # its time is over, and by its onExpiry it is paused for that, not killed
+    EXHAUST = "exhaust"  # its owner's compute seconds of the month are used up, and it is paused for that
     WAKE = "wake"  # a request came that needs it running, and by its autoResume it is resumed
     EXEC = "exec"
     FILES = "files"
@@ -86,6 +87,7 @@ TRANSITIONS: dict[tuple[State, Action], State] = {
     (State.RUNNING, Action.RESUME): State.RUNNING,
     (State.RUNNING, Action.IDLE): State.PAUSED,
     (State.RUNNING, Action.EXPIRE): State.PAUSED,
+    (State.RUNNING, Action.EXHAUST): State.PAUSED,
     (State.RUNNING, Action.WAKE): State.RUNNING,
     (State.RUNNING, Action.KILL): State.STOPPING,
     (State.RUNNING, Action.LOSE): State.LOST,
@@ -169,9 +171,10 @@ def page() -> str:
         f"```mermaid\n{diagram()}```\n\n{table()}\n"
         "A dot is a refusal: HTTP 409 with the code `wrong_state`.\n\n"
         "`idle`, `expire` and `wake` happen by themselves, to sandboxes that were made so (`autoPause`,\n"
-        "`onExpiry`, `autoResume`: [api.md](api.md#by-itself)). With `autoResume`, what is refused to a\n"
-        "paused sandbox here (`exec`, `files`, and a visit to one of its ports) wakes it first, and waits\n"
-        "for that.\n"
+        "`onExpiry`, `autoResume`: [api.md](api.md#by-itself)); `exhaust` to those of an owner whose\n"
+        "compute seconds are used up ([api.md](api.md#plans-and-usage)). With `autoResume`, what is\n"
+        "refused to a paused sandbox here (`exec`, `files`, and a visit to one of its ports) wakes it\n"
+        "first, and waits for that.\n"
     )
 
 

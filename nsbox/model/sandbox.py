@@ -68,6 +68,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     base: Template | None = None  # what it is made from, where that has no name that all may use
     origin: str = ""  # the snapshot that is, or the sandbox that it is a fork of
     standby: Standby = Standby()
+    key: str = ""  # the id of the key that asked
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +78,12 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     is left of its time while it is paused: the deadline means nothing then. ``stood_s`` is how long it has
     been paused in all, a pause that lasts not counted; that one began at ``paused_at`` (CLOCK_BOOTTIME).
     ``request`` is the one that asked for it, if that had an Idempotency-Key, and ``made`` that it has been
-    running. ``origin`` is the snapshot that it was made from, or the sandbox that it is a fork of."""
+    running. ``origin`` is the snapshot that it was made from, or the sandbox that it is a fork of, ``key``
+    the id of the key that it was made with: what it runs is that key's."""
 
     id: str
     owner: str
+    key: str = ""
     state: State
     limits: Limits
     timeout_ms: int

@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 
 from nsbox.model.sandbox import Sandbox
+from nsbox.model.usage import Moment
+from nsbox.store import ledger
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -26,6 +28,11 @@ def boot_id() -> str:
 def wall() -> float:
     """Seconds since the epoch."""
     return datetime.now(UTC).timestamp()
+
+
+def moment() -> Moment:
+    """Both of them, as the ledger takes them."""
+    return ledger.now()
 
 
 def stood(record: Sandbox) -> float:

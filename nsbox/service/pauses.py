@@ -20,6 +20,7 @@ from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action, EndReason, State, after
 from nsbox.model.sandbox import Sandbox
 from nsbox.service import clock
+from nsbox.service.plans import Plans
 from nsbox.service.registry import Live, Registry
 
 _log = logging.getLogger(__name__)
@@ -39,8 +40,9 @@ class Pauses:
         reattach: Callable[[Live], Awaitable[bool]],
         end: Callable[[Live, EndReason], Awaitable[Sandbox]],
         moved: Callable[[], None],
+        plans: Plans,
     ) -> None:
-        self._registry, self._keeper = registry, keeper
+        self._registry, self._keeper, self._plans = registry, keeper, plans
         self._reattach, self._end, self._moved = reattach, end, moved
         # Few at a time: each may hold a worker thread for seconds, and the disk is one.
         self._reclaiming = trio.CapacityLimiter(2)
@@ -129,6 +131,8 @@ class Pauses:
             after(live.record.state, action)
             if live.record.state is State.RUNNING:
                 return live.record
+            await self._plans.may_run(live.record)
+            after(live.record.state, action)  # ended meanwhile?
             with trio.CancelScope(shield=True):
                 record = await self._thaw(live, action)
         return record
@@ -166,6 +170,7 @@ class Pauses:
     async def set_timeout(self, owner: str, sandbox_id: str, timeout_ms: int) -> Sandbox:
         """Its time is over so long from now; standstills do not count. Raises ``Problem``."""
         live = await self._found(owner, sandbox_id, Action.TIMEOUT)
+        self._plans.check_timeout(owner, timeout_ms)
         async with live.turn:
             after(live.record.state, Action.TIMEOUT)
             seconds = timeout_ms / 1000

@@ -65,6 +65,8 @@ class Registry:
         self._live: dict[str, Live] = {}
         self._on_end: list[Callable[[str], None]] = []
         self._on_move: list[Callable[[Action, Sandbox], None]] = []
+        self._on_written: list[Callable[[Sandbox], None]] = []
+        self._on_oom: list[Callable[[Sandbox], None]] = []
         self._wake: Callable[[Live], Awaitable[object]] = _cannot_wake
         self._wanted: Callable[[Live], None] = lambda _: None
 
@@ -75,6 +77,14 @@ class Registry:
     def on_move(self, call: Callable[[Action, Sandbox], None]) -> None:
         """Have ``call`` told of each change of a state, and what it was done for."""
         self._on_move.append(call)
+
+    def on_written(self, call: Callable[[Sandbox], None]) -> None:
+        """Have ``call`` told of each change of a state that the record has, and the ledger with it."""
+        self._on_written.append(call)
+
+    def on_oom(self, call: Callable[[Sandbox], None]) -> None:
+        """Have ``call`` told when the kernel has ended processes of a sandbox for lack of memory."""
+        self._on_oom.append(call)
 
     def use_waker(self, wake: Callable[[Live], Awaitable[object]], wanted: Callable[[Live], None]) -> None:
         """``wake`` resumes a paused sandbox; ``wanted`` hears that something waits for one to go on."""
@@ -122,6 +132,9 @@ class Registry:
             for told in self._on_move:
                 told(action, live.record)
         await self.store.update(live.record)
+        if state is not before:
+            for call_after in self._on_written:
+                call_after(live.record)
         return live.record
 
     async def change(self, live: Live, **changes: object) -> Sandbox:
@@ -135,6 +148,8 @@ class Registry:
         kills = cgroups.oom_kills(live.record.cgroup) if live.record.cgroup else 0
         if kills > live.record.oom_kills:
             await self.change(live, oom_kills=kills, last_oom_at=clock.wall())
+            for told in self._on_oom:
+                told(live.record)
 
     async def record(self, owner: str, sandbox_id: str) -> Sandbox:
         """The record as it is now. Raises ``Problem(SANDBOX_NOT_FOUND)``, also for another owner's."""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,6 +19,7 @@ from nsbox.model.standby import OnExpiry
 from nsbox.plan import launch
 from nsbox.service import clock, standby
 from nsbox.service.pauses import Pauses
+from nsbox.service.plans import Plans
 from nsbox.service.registry import Live, Registry
 from nsbox.service.templates import Templates
 from nsbox.settings import Settings
@@ -50,15 +52,16 @@ class Sandboxes:
         adopt: Callable[[str, Box, list[Adopted]], None],
         rooms: Rooms,
         reserve: Reserve,
+        plans: Plans,
     ) -> None:
-        self._adopt, self._rooms, self._reserve = adopt, rooms, reserve
+        self._adopt, self._rooms, self._reserve, self._plans = adopt, rooms, reserve, plans
         self._registry, self._keeper, self._templates = registry, keeper, templates
         self._settings, self._run_dir, self._nursery = settings, run_dir, nursery
         self._boot_id = clock.boot_id()
         self._closing = False
-        self._wanted = 0  # asked for, and not in the registry yet
+        self._wanted: Counter[str] = Counter()  # asked for, by owner, and not in the registry yet
         self._deadlines_changed = trio.Event()
-        self.pauses = Pauses(registry, keeper, self._reattach, self._end, self._look_at_deadlines)
+        self.pauses = Pauses(registry, keeper, self._reattach, self._end, self._look_at_deadlines, plans)
 
     # ---- create
 
@@ -67,17 +70,19 @@ class Sandboxes:
 
         ``on_disk``: what it writes will be kept, so it has to be on the disk whatever the setting says.
         """
-        self.check_room(1)
+        self._plans.check(owner, spec.limits, spec.timeout_ms)
+        self.check_room(owner, 1)
         self._reserve.check()
         making = _Making()
-        self._wanted += 1
+        self._wanted[owner] += 1
         try:
+            await self._plans.check_seconds(owner)
             # It may have to be pulled first. No checkpoint between this and its layers being held.
             template = spec.base or await self._templates.obtain(spec.template, spec.pull)
             if self._closing:
                 raise _shutting_down()
         except BaseException:
-            self._wanted -= 1
+            self._no_longer_wanted(owner)
             raise
         record = self._new_record(owner, spec, template)
         holding = self._templates.hold(template.layers)
@@ -93,23 +98,36 @@ class Sandboxes:
         assert making.record is not None
         return making.record
 
-    def check_room(self, count: int) -> None:
+    async def check(self, owner: str, spec: SandboxSpec, count: int) -> None:
+        """For who has work to do before so many are made. Raises what ``create`` would."""
+        self._plans.check(owner, spec.limits, spec.timeout_ms)
+        self.check_room(owner, count)
+        await self._plans.check_seconds(owner)
+
+    def check_room(self, owner: str, count: int) -> None:
         """Raises ``Problem`` when so many more are too many."""
         if self._closing:
             raise _shutting_down()
-        if len(self._registry) + self._wanted + count > self._settings.max_sandboxes:
+        self._plans.check_count(owner, self._wanted[owner] + count)
+        there = len(self._registry) + self._wanted.total()
+        if there + count > self._settings.max_sandboxes:
             raise Problem(
                 Code.TOO_MANY_SANDBOXES,
-                f"{len(self._registry) + self._wanted} sandboxes are alive already, of at most "
-                f"{self._settings.max_sandboxes}",
+                f"{there} sandboxes are alive already, of at most {self._settings.max_sandboxes}",
                 remedy="delete some, or raise max_sandboxes",
             )
+
+    def _no_longer_wanted(self, owner: str) -> None:
+        self._wanted[owner] -= 1
+        if not self._wanted[owner]:
+            del self._wanted[owner]
 
     def _new_record(self, owner: str, spec: SandboxSpec, template: Template) -> Sandbox:
         now, seconds = clock.wall(), spec.timeout_ms / 1000
         return Sandbox(
             id=new_sandbox_id(),
             owner=owner,
+            key=spec.key,
             state=State.CREATING,
             limits=spec.limits,
             timeout_ms=spec.timeout_ms,
@@ -135,7 +153,7 @@ class Sandboxes:
             try:
                 live = await self._registry.add(record)
             finally:
-                self._wanted -= 1
+                self._no_longer_wanted(record.owner)
                 holding.__exit__(None, None, None)  # from here on the registry tells that they are needed
             try:
                 making.record = await self._launch(live, on_disk)

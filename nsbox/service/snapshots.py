@@ -193,7 +193,7 @@ class Snapshots:
         """``count`` new sandboxes from one cut, all or none."""
         sandboxes, creations = self._sandboxes, self._creations
         live = await self._found(owner, sandbox_id)
-        sandboxes.check_room(count)
+        await sandboxes.check(owner, spec, count)
         record = self._begun(live, Purpose.FORK, "")
         try:
             with self._images.hold(record.base.layers):

@@ -71,7 +71,9 @@ class Tally:
         self.creates = Counter("nsbox_creates_total", "Sandboxes asked for, by how that went.", "result")
         self.ends = Counter("nsbox_ends_total", "Sandboxes that have ended, by why.", "reason")
         self.standstills = Counter(
-            "nsbox_standstills_total", "Pauses and resumes: pause, idle, expire, resume, wake.", "cause"
+            "nsbox_standstills_total",
+            "Pauses and resumes: pause, idle, expire, exhaust, resume, wake.",
+            "cause",
         )
         self.commands = Counter("nsbox_commands_total", "Commands that were started, by kind.", "kind")
         self.failures = Counter("nsbox_command_failures_total", "Commands that could not be started.")

@@ -1,15 +1,21 @@
-"""The rows of sandboxes. What a state means, and who may see a row, is decided above."""
+"""The rows of sandboxes. What a state means, and who may see a row, is decided above.
+
+A row whose state is new is written together with an entry of the ledger, which is looked up here and not told
+by whoever writes: so the two cannot disagree.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import msgspec
 
 from nsbox.model.lifecycle import State
 from nsbox.model.sandbox import Sandbox
+from nsbox.model.usage import Moment
+from nsbox.store import ledger
 from nsbox.store.database import Database
 
 _ENCODER = msgspec.json.Encoder()
@@ -24,14 +30,14 @@ class RecordMissingError(LookupError):
 
 
 class SandboxStore:
-    """The record of every sandbox, living or ended."""
+    """The record of every sandbox, living or ended. ``now`` is what entries of the ledger are dated with."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, now: Callable[[], Moment] = ledger.now) -> None:
+        self._database, self._now = database, now
 
     async def insert(self, sandbox: Sandbox) -> None:
         """Success means the row is there; an id that exists raises ``sqlite3.IntegrityError``."""
-        row = _row(sandbox)
+        row, moment = _row(sandbox), self._now()
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
@@ -39,14 +45,16 @@ class SandboxStore:
                 " VALUES (:id, :owner, :state, :created_at, :ended_at, :deadline, :body)",
                 row,
             )
+            ledger.begin(connection, sandbox, moment)
 
         await self._database.run(work)
 
     async def update(self, sandbox: Sandbox) -> None:
         """Replace the whole row. Raises ``RecordMissingError`` where there is none: nothing is revived."""
-        row = _row(sandbox)
+        row, moment = _row(sandbox), self._now()  # when it was decided, not when the queue has come to it
 
         def work(connection: sqlite3.Connection) -> int:
+            ledger.move(connection, sandbox, moment)  # first: it looks at the row as it was
             return connection.execute(
                 "UPDATE sandboxes SET owner = :owner, state = :state, created_at = :created_at,"
                 " ended_at = :ended_at, deadline = :deadline, body = :body WHERE id = :id",

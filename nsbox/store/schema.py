@@ -122,7 +122,114 @@ CREATE TRIGGER user_deleted AFTER DELETE ON users
     BEGIN UPDATE key_changes SET count = count + 1; END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS)
+# The ledger is only ever added to. An INSERT OR REPLACE deletes without a word to triggers of deletion, but
+# with `recursive_triggers` on (https://www.sqlite.org/lang_createtrigger.html), hence the third one; a new
+# entry gets its number after that trigger, and has -1 in it. Times are integers: microseconds. `pulse` and
+# the tables of usage are no part of it: the latter are what it adds up to, and can be made from it anew.
+_LEDGER = """
+CREATE TABLE ledger (
+    seq     INTEGER PRIMARY KEY,
+    sandbox TEXT NOT NULL,
+    owner   TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    before  TEXT NOT NULL,
+    after   TEXT NOT NULL,
+    wall    INTEGER NOT NULL,
+    boot    TEXT NOT NULL,
+    ticks   INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER ledger_is_not_changed BEFORE UPDATE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+CREATE TRIGGER ledger_is_not_shortened BEFORE DELETE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+CREATE TRIGGER ledger_is_not_replaced BEFORE INSERT ON ledger
+    WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is only added to'); END;
+
+CREATE TABLE pulse (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    wall     INTEGER NOT NULL,
+    boot     TEXT NOT NULL,
+    ticks    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE usage_folded (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    seq      INTEGER NOT NULL
+) STRICT;
+CREATE TABLE usage_meters (
+    owner   TEXT NOT NULL,
+    sandbox TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    ran     INTEGER NOT NULL,
+    wall    INTEGER,
+    boot    TEXT,
+    ticks   INTEGER,
+    PRIMARY KEY (owner, sandbox)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE usage_days (
+    owner   TEXT NOT NULL,
+    day     INTEGER NOT NULL,
+    sandbox TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    seconds INTEGER NOT NULL,
+    PRIMARY KEY (owner, day, sandbox)
+) STRICT, WITHOUT ROWID;
+"""
+
+# The audit log is only appended to, and SQLite holds whoever writes to that. What is older than `since` may
+# go; that itself only moves on, and never to less than an hour ago.
+_AUDIT = """
+CREATE TABLE audit (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    at      REAL NOT NULL,
+    action  TEXT NOT NULL,
+    client  TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    status  INTEGER NOT NULL,
+    user    TEXT,
+    subject TEXT,
+    key     TEXT,
+    sandbox TEXT,
+    target  TEXT,
+    count   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX audit_by_user ON audit (user, id);
+CREATE INDEX audit_by_owner ON audit (ifnull(subject, user), id);
+CREATE INDEX audit_by_sandbox ON audit (sandbox, id);
+
+CREATE TABLE audit_kept (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), since REAL NOT NULL) STRICT;
+INSERT INTO audit_kept VALUES (1, 0.0);
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END;
+CREATE TRIGGER audit_is_kept BEFORE DELETE ON audit
+    WHEN old.at >= (SELECT since FROM audit_kept)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is kept for longer'); END;
+CREATE TRIGGER audit_is_not_replaced BEFORE INSERT ON audit
+    WHEN EXISTS (SELECT 1 FROM audit WHERE id = new.id)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END;
+CREATE TRIGGER audit_kept_moves_on BEFORE UPDATE ON audit_kept
+    WHEN new.since < old.since
+        OR (new.since > old.since AND new.since > (julianday('now') - 2440587.5) * 86400.0 - 3600)
+    BEGIN SELECT RAISE(ABORT, 'the last hour of the audit log is kept'); END;
+CREATE TRIGGER audit_kept_is_there BEFORE DELETE ON audit_kept
+    BEGIN SELECT RAISE(ABORT, 'the audit log is kept'); END;
+"""
+
+# What is still to be told to webhooks.
+_DELIVERIES = """
+CREATE TABLE deliveries (
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    hook  TEXT NOT NULL,
+    event TEXT NOT NULL,
+    body  BLOB NOT NULL,
+    tries INTEGER NOT NULL,
+    due   REAL NOT NULL
+) STRICT;
+CREATE INDEX deliveries_by_hook ON deliveries (hook, due, id);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER, _AUDIT, _DELIVERIES)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, quote_from_bytes, urlencode, urlsplit
 
+from tests import conformance
+
 BASE = "/api/v1"
+_check = conformance.checker()
 #: Longer than anything the daemon may take for one answer.
 PATIENCE = 90.0
 
@@ -104,6 +107,8 @@ class Api:
         except BaseException:
             connection.close()
             raise
+        told = {name.lower(): value for name, value in answer.headers.items()}
+        _check(method, where, answer.status, told, answer.body)
         return answer
 
     # ---- shorthands

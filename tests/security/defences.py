@@ -24,6 +24,8 @@ _POLICY: Final = "nsbox/host/network/policy.py"
 _RESOLVER: Final = "nsbox/host/network/resolver.py"
 _PORTS: Final = "nsbox/host/network/ports.py"
 _MAIN: Final = "nsbox/host/network/main.py"
+_PLANS: Final = "tests/unit/service/test_plans.py"
+_LEDGER: Final = "tests/unit/store/test_ledger.py"
 _NAMED: Final = "nsbox/host/network/named.py"
 _ACCOUNTS: Final = "nsbox/service/accounts.py"
 _ADMISSION: Final = "nsbox/api/admission.py"
@@ -109,6 +111,74 @@ DEFENCES: Final = (
             "tests/e2e/test_network.py::test_off_is_off_from_the_first_moment",
             "tests/e2e/test_network.py::test_names_that_are_denied",
         ),
+    ),
+    Defence(
+        "plans: caps", "nsbox/service/plans.py", "if most is not None and value > most:", "if False:",
+        (
+            f"{_PLANS}::test_more_than_the_plan_allows_is_refused",
+            f"{_PLANS}::test_time_is_capped_later_too",
+        ),
+    ),
+    Defence(
+        "plans: sandboxes at once", "nsbox/service/plans.py", "if wanted > most:", "if False:",
+        (
+            f"{_PLANS}::test_so_many_at_once_and_paused_ones_count",
+            f"{_PLANS}::test_a_smaller_plan_lets_only_so_many_be_resumed",
+        ),
+    ),
+    Defence(
+        "plans: those that are being made count", "nsbox/service/sandboxes.py",
+        "self._plans.check_count(owner, self._wanted[owner] + count)",
+        "self._plans.check_count(owner, count)",
+        (f"{_PLANS}::test_many_who_ask_at_once_get_so_many",),
+    ),
+    Defence(
+        "plans: compute seconds", "nsbox/service/plans.py", "if budget.is_spent:", "if False:",
+        (
+            f"{_PLANS}::test_who_runs_out_is_paused_and_refused_until_the_month_is_over",
+            f"{_PLANS}::test_nothing_may_be_made_with_no_seconds_at_all",
+        ),
+    ),
+    Defence(
+        "plans: a resume is asked for too", "nsbox/service/pauses.py",
+        "await self._plans.may_run(live.record)", "pass",
+        (
+            f"{_PLANS}::test_who_is_woken_by_a_request_is_not_for_nothing",
+            f"{_PLANS}::test_a_smaller_plan_lets_only_so_many_be_resumed",
+        ),
+    ),
+    Defence(
+        "plans: who runs out is paused", "nsbox/service/quotas.py",
+        "return known.budget.out_at - _EARLY <= self._now().ticks", "return False",
+        (f"{_PLANS}::test_another_plan_lets_it_go_on",),
+    ),
+    Defence(
+        "ledger: it is not replaced", "nsbox/store/schema.py",
+        "WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)", "WHEN false",
+        (f"{_LEDGER}::test_nothing_in_it_is_changed_or_removed[REPLACE INTO ledger SELECT * FROM ledger]",),
+    ),
+    Defence(
+        "ledger: it is not shortened", "nsbox/store/schema.py", "BEFORE DELETE ON ledger\n    BEGIN",
+        "BEFORE DELETE ON ledger WHEN false\n    BEGIN",
+        (f"{_LEDGER}::test_nothing_in_it_is_changed_or_removed[DELETE FROM ledger]",),
+    ),
+    Defence(
+        "ledger: it is not changed", "nsbox/store/schema.py", "BEFORE UPDATE ON ledger\n    BEGIN",
+        "BEFORE UPDATE ON ledger WHEN false\n    BEGIN",
+        (f"{_LEDGER}::test_nothing_in_it_is_changed_or_removed[UPDATE ledger SET wall = 0]",),
+    ),
+    Defence(
+        "ledger: what is lost is billed until the last pulse", "nsbox/store/ledger.py",
+        "if sandbox.state is State.LOST:", "if False:",
+        (
+            f"{_LEDGER}::test_what_is_lost_before_the_first_pulse_costs_nothing",
+            f"{_PLANS}::test_keeper_dies_and_the_bill_ends_at_the_last_pulse",
+        ),
+    ),
+    Defence(
+        "ledger: a clock that is set is noticed", "nsbox/service/pulse.py",
+        "elif abs(now.wall - now.ticks - self._offset) >= _STEP:", "elif False:",
+        (f"{_PLANS}::test_a_clock_that_is_set_is_noticed_also_while_api_is_away",),
     ),
     Defence(
         "a sandbox is its user's", "nsbox/service/registry.py", "found is None or found.owner != owner",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from nsbox import settings as module
 from nsbox.model.errors import HostProblem
-from nsbox.settings import Bound, LimitsMode, Registry, Settings, default_state_dir, load
+from nsbox.settings import PLANS, Bound, LimitsMode, Plan, Registry, Settings, default_state_dir, load
 
 HOME = {"HOME": "/home/ann"}
 BOUNDS = [field.name for field in msgspec.structs.fields(Settings) if field.type is Bound]
@@ -162,6 +163,33 @@ def test_lists_and_tables(tmp_path: Path) -> None:
             load({**HOME, "NSBOX_REGISTRIES": wrong})
 
 
+def test_plans(tmp_path: Path) -> None:
+    settings = load(HOME)
+    assert settings.default_plan == "unlimited"
+    assert settings.plan("unlimited") == Plan()
+    assert settings.plan("free") == Plan(compute_seconds=3_600, vcpus=2)
+    assert settings.plan("pro") == Plan(compute_seconds=108_000, vcpus=4)
+    file = tmp_path / "c.toml"
+    file.write_text('default_plan = "team"\n[plans.team]\nmemory_mb = 512\n[plans.free]\nsandboxes = 1\n')
+    in_file = load(HOME, config_file=str(file))
+    assert in_file.plan(in_file.default_plan) == Plan(memory_mb=512)
+    assert in_file.plan("free") == Plan(sandboxes=1)
+    assert in_file.plan("pro") == PLANS["pro"]
+    table = '{"team": {"memory_mb": 512}, "free": {"sandboxes": 1}}'
+    assert load({**HOME, "NSBOX_PLANS": table, "NSBOX_DEFAULT_PLAN": "team"}).plans == in_file.plans
+    for wrong, match in (
+        ('{"a": {"memory_mb": 511}}', "plans.a.memory_mb is 511, below the least, 512"),
+        ('{"a": {"vcpus": 0}}', "vcpus"),
+        ('{"a": {"seconds": 1}}', "seconds"),
+        ("[]", "plans"),
+        ("{", "NSBOX_PLANS wants a JSON object"),
+    ):
+        with pytest.raises(HostProblem, match=match):
+            load({**HOME, "NSBOX_PLANS": wrong})
+    with pytest.raises(HostProblem, match="there is no plan 'gold'; there are free, pro, unlimited"):
+        load({**HOME, "NSBOX_DEFAULT_PLAN": "gold"})
+
+
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds_are_in_order(name: str) -> None:
     bound = getattr(Settings(), name)
@@ -194,3 +222,26 @@ def test_any_port_for_the_api_means_any_port_for_the_proxy() -> None:
     assert module.load({"HOME": "/h"}, {"port": 0}).proxy_port == 0
     assert module.load({"HOME": "/h"}, {"port": 0, "proxy_port": 9000}).proxy_port == 9000
     assert module.load({"HOME": "/h", "NSBOX_PROXY_PORT": "9000"}, {"port": 0}).proxy_port == 9000
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        ({"url": "https:///x", "secret_file": "/s"}, "no address"),
+        ({"url": "ftp://a.example/", "secret_file": "/s"}, "no address"),
+        ({"url": "https://user:pass@a.example/", "secret_file": "/s"}, "no address"),
+        ({"url": "http://a.example/", "secret_file": "/s"}, "readable over the internet"),
+        ({"url": "https://a.example/"}, "secret_file"),
+        ({"url": "https://a.example/", "secret_file": "/s", "events": ["no such"]}, "events"),
+    ],
+)
+def test_webhooks_that_are_none(hook: dict[str, object], message: str) -> None:
+    with pytest.raises(HostProblem, match=message):
+        load({"HOME": "/home/ann", "NSBOX_WEBHOOKS": json.dumps({"x": hook})})
+
+
+def test_webhooks_from_the_environment() -> None:
+    hook = {"url": "http://127.0.0.1:9000/", "secret_file": "/s", "private": True, "events": ["killed"]}
+    settings = load({"HOME": "/home/ann", "NSBOX_WEBHOOKS": json.dumps({"x": hook})})
+    assert settings.webhooks["x"].events == ("killed",)
+    assert settings.webhooks["x"].private

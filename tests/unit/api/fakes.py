@@ -11,11 +11,14 @@ import trio
 
 from nsbox.api.services import Listing, Services
 from nsbox.model.account import DEFAULT_SCOPES, Caller, KeyRecord, Role, Scope, User, grants
+from nsbox.model.audit import Event, Wish
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import EndReason, State
 from nsbox.model.metrics import Family, Point, Reading, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
+from nsbox.model.period import Period
+from nsbox.model.plan import Plan, PlanAndUse, Use
 from nsbox.model.ports import Exposed, Link, Port, PortSpec, Protocol
 from nsbox.model.sandbox import (
     CommandResult,
@@ -30,15 +33,36 @@ from nsbox.model.sandbox import (
 )
 from nsbox.model.standby import Standby
 from nsbox.service.readiness import ReadyWhen
-from nsbox.service.unlimited import Unlimited
+from nsbox.service.usage import Report
 from nsbox.settings import Settings
 from nsbox.store.keys import fingerprint
+from nsbox.store.ledger import By
 from tests.unit.api.fake_images import FakeBuilding, FakeImages
 from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnapshots
 
 KEY = "nsbox_" + "k" * 43
 OTHER_KEY = "nsbox_" + "o" * 43
 CREATED = 1_773_403_200.0  # 2026-03-13T12:00:00Z
+MARCH = 1_772_323_200.0
+
+
+class FakeAudit:
+    """What was noted."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.guesses: list[str] = []
+        self.asked: list[Wish] = []
+
+    def note(self, event: Event) -> None:
+        self.events.append(event)
+
+    def note_guess(self, client: str) -> None:
+        self.guesses.append(client)
+
+    async def find(self, wish: Wish) -> list[Event]:
+        self.asked.append(wish)
+        return [msgspec.structs.replace(one, id=7) for one in self.events][: wish.limit]
 
 
 class FakeKeys:
@@ -475,7 +499,7 @@ class FakeHealth:
     fine = True
 
     def health(self) -> tuple[bool, dict[str, object]]:
-        return self.fine, {"sandboxes": 0}
+        return self.fine, {"sandboxes": 0, "reasons": [], "version": "0", "enforced": []}
 
 
 class FakePorts:
@@ -535,6 +559,45 @@ class FakeFigures:
         ]
 
 
+class FakePlans:
+    """A plan that is as wide as the settings. ``settings`` is what defaults are taken from."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+
+    async def of(self, user_id: str) -> PlanAndUse:
+        plan = Plan(
+            name="unlimited",
+            compute_seconds_per_month=None,
+            vcpus=4,
+            memory_mb=4096,
+            storage_mb=102_400,
+            timeout_ms=86_400_000,
+            sandboxes=1000,
+        )
+        return PlanAndUse(plan, Use(period_start=MARCH, period_end=MARCH + 31 * 86_400, compute_seconds=7))
+
+    def settings_for(self, owner: str) -> Settings:
+        return self.settings
+
+    def check_name(self, name: str) -> None:
+        if name == "none":
+            raise Problem(Code.INVALID_FIELD, "there is no plan 'none'", field="plan")
+
+
+class FakeUsage:
+    """``lines`` by owner; ``asked`` is how it was asked."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, list[tuple[str, int]]] = {}
+        self.asked: list[tuple[str, int | None, int | None, By]] = []
+
+    async def report(self, owner: str, begin: int | None, end: int | None, by: By) -> Report:
+        self.asked.append((owner, begin, end, by))
+        period = Period(begin if begin is not None else 20_000, end if end is not None else 20_030)
+        return Report(period, by, self.lines.get(owner, []))
+
+
 class Fakes:
     """The fakes, and the bundle of them."""
 
@@ -549,10 +612,12 @@ class Fakes:
         self.network = FakeNetwork(self.sandboxes)
         self.health = FakeHealth()
         self.keys = FakeKeys()
+        self.audit = FakeAudit()
         self.readiness = FakeReadiness()
         self.snapshots = FakeSnapshots(self.sandboxes)
         self.differences = FakeDifferences(self.sandboxes)
         self.exports = FakeExports()
+        self.plans, self.usage = FakePlans(), FakeUsage()
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
@@ -573,5 +638,7 @@ class Fakes:
             figures=FakeFigures(),
             keys=self.keys,
             accounts=FakeAccounts(),
-            plans=Unlimited(Settings()),
+            plans=self.plans,
+            usage=self.usage,
+            audit=self.audit,
         )

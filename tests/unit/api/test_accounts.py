@@ -72,7 +72,7 @@ async def test_me(tmp_path: Path) -> None:
         assert (me["key"]["revokedAt"], me["key"]["prefix"]) == (None, key[:12])
         assert (me["plan"]["name"], me["plan"]["computeSecondsPerMonth"]) == ("unlimited", None)
         assert me["plan"]["vcpus"] == 4
-        assert (me["usage"]["computeSeconds"], me["usage"]["computeSecondsLimit"]) == (0, None)
+        assert (me["usage"]["computeSeconds"], me["usage"]["computeSecondsLimit"]) == (7, None)
         assert me["usage"]["periodStart"].endswith("-01T00:00:00.000Z")
 
 

@@ -14,14 +14,14 @@ from nsbox.model.lifecycle import Action, State, after
 
 #: Written down a second time on purpose. A row a state, a column an action; ``.`` refuses, ``=`` stays.
 EXPECTED = """
-           ready    fail    pause   resume   idle    expire  wake     exec  files  timeout  ports  network  metrics  snapshot  diff  kill      gone     lose
-creating   running  failed  .       .        .       .       .        .     .      .        .      .        .        .         .     stopping  .        lost
-running    .        .       paused  =        paused  paused  =        =     =      =        =      =        =        =         =     stopping  .        lost
-paused     .        .       =       running  .       .       running  .     .      =        =      =        =        =         =     stopping  .        lost
-stopping   .        .       .       .        .       .       .        .     .      .        .      .        .        .         .     =         stopped  stopped
-stopped    .        .       .       .        .       .       .        .     .      .        .      .        .        .         .     =         .        .
-failed     .        .       .       .        .       .       .        .     .      .        .      .        .        .         .     =         .        .
-lost       .        .       .       .        .       .       .        .     .      .        .      .        .        .         .     =         .        .
+           ready    fail    pause   resume   idle    expire  exhaust  wake     exec  files  timeout  ports  network  metrics  snapshot  diff  kill      gone     lose
+creating   running  failed  .       .        .       .       .        .        .     .      .        .      .        .        .         .     stopping  .        lost
+running    .        .       paused  =        paused  paused  paused   =        =     =      =        =      =        =        =         =     stopping  .        lost
+paused     .        .       =       running  .       .       .        running  .     .      =        =      =        =        =         =     stopping  .        lost
+stopping   .        .       .       .        .       .       .        .        .     .      .        .      .        .        .         .     =         stopped  stopped
+stopped    .        .       .       .        .       .       .        .        .     .      .        .      .        .        .         .     =         .        .
+failed     .        .       .       .        .       .       .        .        .     .      .        .      .        .        .         .     =         .        .
+lost       .        .       .       .        .       .       .        .        .     .      .        .      .        .        .         .     =         .        .
 """  # noqa: E501
 
 
