@@ -397,6 +397,8 @@ def _announce(settings: Settings, listener: socket.socket, first_key: str | None
         _show(first_key, settings.state_dir)
     shown = f"[{host}]" if ":" in host else host
     _write_address(settings.state_dir, f"http://{shown}:{port}")
+    if settings.dashboard:
+        print(f"nsbox dashboard: http://{shown}:{port}/", flush=True)
     print(f"nsbox ready: http://{shown}:{port}", flush=True)
     systemd.notify("READY=1")
 

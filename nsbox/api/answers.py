@@ -283,6 +283,14 @@ class TicketView(TypedDict):
     expiresInS: int
 
 
+class DownloadView(TypedDict):
+    """`path` is below the daemon's root."""
+
+    ticket: str
+    path: str
+    expiresInS: int
+
+
 class ChunkView(TypedDict):
     """A part of the output."""
 

@@ -250,6 +250,17 @@ OPERATIONS = (
         errors=(*_FILE_ERRORS, Code.NO_SPACE, Code.HOST_FULL),
     ),
     Operation(
+        name="ticket_of_file",
+        method="POST",
+        path=f"{_ONE}/files/ticket",
+        tag="Files",
+        summary="A ticket to save a file",
+        query=parameters.TICKET_OF_FILE,
+        text="For a page in a browser: an address for one download, without a key, within 30 s.",
+        answers=json_of(answers.DownloadView, "The ticket.", examples.DOWNLOAD, 201),
+        errors=_FILE_ERRORS,
+    ),
+    Operation(
         name="remove_file",
         method="DELETE",
         path=f"{_ONE}/files",

@@ -122,6 +122,11 @@ LOG: JSON = {
     ],
     "process": ENDED,
 }
+DOWNLOAD: JSON = {
+    "ticket": "5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f",
+    "path": "/download?ticket=5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f",
+    "expiresInS": 30,
+}
 TICKET: JSON = {
     "ticket": "5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f",
     "protocols": ["nsbox.v1", "nsbox.v1.5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f"],
