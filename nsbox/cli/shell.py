@@ -45,7 +45,7 @@ _CHUNK = 4096
 def shell(
     key: str | None, user: str | None, context: str | None, sandbox: str, command: Sequence[str]
 ) -> None:
-    """A terminal in SANDBOX: nsbox shell sbx_… [-- COMMAND …]
+    """A terminal in SANDBOX: nsbox shell sb_… [-- COMMAND …]
 
     NSBOX_URL and NSBOX_API_KEY, or a context, say which daemon. Enter ~. leaves, and what runs goes on: the
     line that is then printed brings you back. Exit status: the command's; 128+N for signal N; 125 nsbox

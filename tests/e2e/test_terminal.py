@@ -452,7 +452,7 @@ def test_a_shell_comes_back_by_itself(daemon_factory: DaemonFactory, shell: Call
 
 
 def test_a_shell_that_is_not_possible(api: Api, sandbox: Sandbox, shell: Callable[..., Terminal]) -> None:
-    user = shell(api, "sbx_none")
+    user = shell(api, "sb_none")
     assert user.exit() == 125
     assert b"sandbox_not_found" in user.shown or b"no sandbox" in user.shown, user.shown
     user = shell(api, sandbox.id, "--", "/no/such/program")
