@@ -101,7 +101,7 @@ PROCESS: JSON = {
     "memoryBytes": 20_484_096,
 }
 ENDED: JSON = {
-    **PROCESS,
+    **{name: value for name, value in PROCESS.items() if name != "memoryBytes"},
     "status": "exited",
     "exitCode": 0,
     "signal": None,
