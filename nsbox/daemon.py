@@ -270,7 +270,7 @@ async def _serve(
     publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
     ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
     edge = _edge(settings, ports, form, keys)
-    quotas = Quotas(plans, registry, sandboxes.pauses, nursery, webhooks.out_of_quota)
+    quotas = Quotas(plans, registry, sandboxes.pauses, nursery, on_out=webhooks.out_of_quota)
     standbys = Standbys(registry, sandboxes.pauses, nursery, commands.busy, edge.visited)
     connections = Connections(edge)
     publisher.use(connections)
@@ -397,6 +397,8 @@ def _announce(settings: Settings, listener: socket.socket, first_key: str | None
         _show(first_key, settings.state_dir)
     shown = f"[{host}]" if ":" in host else host
     _write_address(settings.state_dir, f"http://{shown}:{port}")
+    if settings.dashboard:
+        print(f"nsbox dashboard: http://{shown}:{port}/", flush=True)
     print(f"nsbox ready: http://{shown}:{port}", flush=True)
     systemd.notify("READY=1")
 

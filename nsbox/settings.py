@@ -187,6 +187,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keep_ended: Annotated[int, Meta(ge=0, le=1_000)] = 64
     max_commands: Positive = 256
     # HTTP
+    dashboard: bool = True
     max_json_bytes: Positive = 16 * MIB
     max_json_file_bytes: Positive = 10 * MIB
     max_upload_bytes: Positive = 10_240 * MIB

@@ -233,8 +233,7 @@ class ResultView(TypedDict):
 
 class ProcessView(TypedDict):
     """A command that is known by its id. The bytes from `logStart` to `logEnd` of its output are kept.
-    `cpuMs` and `memoryBytes` of one that runs are with all it has started, and null where nobody has asked;
-    what else is below `stdin` is there once it has ended."""
+    `memoryBytes` is there while it runs, what is below it once it has ended."""
 
     pid: int | None
     command: str | list[str]
@@ -246,14 +245,14 @@ class ProcessView(TypedDict):
     logStart: int
     logEnd: int
     stdin: Literal["open", "closed"]
+    cpuMs: int | None
+    memoryBytes: NotRequired[int | None]
     exitCode: NotRequired[int | None]
     signal: NotRequired[str | None]
     outcome: NotRequired[Outcome | None]
     timedOut: NotRequired[bool]
     durationMs: NotRequired[int | None]
     endedAt: NotRequired[Time | None]
-    cpuMs: int | None
-    memoryBytes: NotRequired[int | None]
     peakMemoryKb: NotRequired[int | None]
 
 
@@ -281,6 +280,14 @@ class TicketView(TypedDict):
 
     ticket: str
     protocols: list[str]
+    expiresInS: int
+
+
+class DownloadView(TypedDict):
+    """`path` is below the daemon's root."""
+
+    ticket: str
+    path: str
     expiresInS: int
 
 
@@ -662,6 +669,28 @@ AuditEventView = TypedDict(
         "outcome": AuditOutcome,
         "status": Annotated[int, Meta(description="0: the client left before there was an answer.")],
         "count": Annotated[int, Meta(description="Guesses of keys are summed up.")],
+    },
+)
+
+
+class UsageLineView(TypedDict):
+    """Which name it has depends on `by`; a key is null for what was made before keys were noted."""
+
+    day: NotRequired[str]
+    sandboxId: NotRequired[str | None]
+    keyId: NotRequired[str | None]
+    computeSeconds: int
+
+
+#: Compute seconds of a time; `to` is not in it. Made by a call, since `from` is a word of Python.
+UsageView = TypedDict(
+    "UsageView",
+    {
+        "from": Time,
+        "to": Time,
+        "by": Literal["day", "sandbox", "key", "total"],
+        "computeSeconds": int,
+        "usage": list[UsageLineView],
     },
 )
 

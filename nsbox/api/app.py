@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -10,6 +11,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from nsbox.api import (
     accounts,
+    assets,
     attach,
     audit,
     commands,
@@ -26,6 +28,7 @@ from nsbox.api import (
     pulling,
     reference,
     sandboxes,
+    saving,
     scopes,
     snapshots,
     stdin,
@@ -65,11 +68,16 @@ def create_app(services: Services, settings: Settings) -> Gate:
     async def scrape(exchange: Exchange) -> None:
         await metrics.scrape(exchange, services, admission, settings.metrics_readers)
 
-    tickets = Tickets()
+    tickets, saved = Tickets(), saving.Saving()
     recorder = audit.Recorder(services.audit, admission)
     sockets = attach.Attach(services, admission, tickets, recorder)
-    routes = _routes(services, settings, tickets)
-    outside = {metrics.PATH: scrape, **reference.routes(settings)}
+    routes = _routes(services, settings, tickets, saved)
+    outside = {
+        **(assets.routes() if settings.dashboard else {}),
+        metrics.PATH: scrape,
+        saving.PATH: partial(saved.serve, raw_routes, services.keys, admission),
+        **reference.routes(settings),
+    }
     gate = Gate(routes, raw_routes, services, admission, recorder, bodies, sockets, outside)  # type: ignore[arg-type]
     gate.rules = frozenset(_rules(routes, raw_routes))
     return gate
@@ -86,7 +94,7 @@ def _rules(app: QuartTrio, raw_routes: list[RawRoute]) -> Iterator[tuple[str, st
             yield method, rule.rule
 
 
-def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTrio:
+def _routes(services: Services, settings: Settings, tickets: Tickets, saved: saving.Saving) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     # The gate has read the body, and the connection bounds how slowly an answer may be taken. Quart's
     # own limit on an answer would cut it silently.
@@ -101,6 +109,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets) -> QuartTr
     network.add(app, services, settings)
     snapshots.add(app, services, settings)
     metrics.add(app, services)
+    saving.add(app, services, saved)
     usage.add(app, services)
     accounts.add(app, services, settings.default_plan)
     audit.add(app, services)

@@ -15,12 +15,12 @@ from nsbox.api import parameters, query
 from nsbox.api.exchange import ClientLeftError
 from nsbox.api.services import CommandsService
 
-_KILL = "kill"
+NAME = parameters.ON_DISCONNECT.name
 
 
 def kills(asked: query.Query) -> bool:
     """Whether the client wants its command ended when it leaves."""
-    return parameters.ON_DISCONNECT.of(asked) == _KILL
+    return parameters.ON_DISCONNECT.of(asked) == "kill"
 
 
 class Leash:

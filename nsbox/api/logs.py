@@ -38,9 +38,8 @@ async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> 
     )
     limit = parameters.LOG_LIMIT.of(asked)
     follow = follow or (events.wanted(exchange) and not raw)
-    name = parameters.ON_DISCONNECT.name
     if leaving.kills(asked) and not follow:
-        raise Problem(Code.INVALID_FIELD, f"{name} goes with follow=true", field=name)
+        raise Problem(Code.INVALID_FIELD, f"{leaving.NAME} goes with follow=true", field=leaving.NAME)
     leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
     leash.hold(match[2])
     if not await _no_body(exchange):

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from nsbox.api import query
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import State
+from nsbox.model.period import parse_day
 from nsbox.model.sandbox import Encoding
 
 T = TypeVar("T")
@@ -137,6 +138,28 @@ class Mode(Parameter[int | None]):
         return {"type": "string", "pattern": "^0?[0-7]{1,4}$"}
 
 
+@dataclass(frozen=True)
+class Day(Parameter[int | None]):
+    """A day in UTC, counted from the epoch."""
+
+    def of(self, asked: query.Query) -> int | None:
+        value = query.text(asked, self.name)
+        if value is None:
+            return None
+        day = parse_day(value)
+        if day is None:
+            raise Problem(
+                Code.INVALID_FIELD,
+                f"{self.name} is a day (UTC), not {value[:80]!r}",
+                field=self.name,
+                remedy=f"write it as {self.name}=2026-11-25; usage is counted by whole days",
+            )
+        return day
+
+    def schema(self) -> JSON:
+        return {"type": "string", "format": "date"}
+
+
 _ALL = "all"
 
 
@@ -178,6 +201,10 @@ BEFORE = Number("before", "Only those before this one: what the answer before ha
 BY_SANDBOX = Text("sandboxId", "Only what was done to this sandbox.", longest=128)
 BY_USER = Text("userId", "Only what this user did.", longest=128)
 BY_ACTION = Text("action", "Only this operation.", longest=128)
+BEGIN_DAY = Day("from", "The first day; without it that of this month.")
+END_DAY = Day("to", "The day behind the last; without it the first of next month.")
+USAGE_BY = Choice("by", "What a line is for.", ("day", "sandbox", "key", "total"), "day")
+USAGE_FORMAT = Choice("format", "With `csv` a table with a line of names.", ("json", "csv"), "json")
 ALL_KEYS = Flag("all", "Those of all users; for keys with the scope `admin`.")
 STATUS = States("status", "`all`, or states with commas between; without it those that are alive")
 HISTORY = Flag("history", "With the samples of the last hour.", default=True)
@@ -206,6 +233,9 @@ LOG_ENCODING = Choice("encoding", "Of `data`.", _ENCODINGS, Encoding.UTF8)
 LOG_LIMIT = Number("limit", "Bytes in one answer, about.", 1 << 20, 1, 10 << 20)
 RAW_LOG = Flag("raw", "The bytes themselves, as `application/octet-stream`, from `X-Log-Offset` on.")
 ONE_STREAM = Choice("stream", "One of the outputs; with `raw`.", ("stdout", "stderr"))
+ON_DISCONNECT = Choice(
+    "onDisconnect", "What becomes of the command when this client leaves.", ("continue", "kill"), "continue"
+)
 CLOSE = Flag("close", "Close it behind what is written.")
 PATIENCE_MS = Number("timeoutMs", "How long to wait for a process that does not read.", 2_000, 0, MAX_WAIT_MS)
 
@@ -218,6 +248,7 @@ NAME = Text("name", "What it shall be called, unless the archive says.")
 GET_FILE: Known = (PATH, LIST, RECURSIVE, FILE_ENCODING, RAW_FILE)
 DOWNLOAD: Known = (PATH, RAW_FILE)
 REMOVE_FILE: Known = (PATH, RECURSIVE)
+TICKET_OF_FILE: Known = (PATH,)
 UPLOAD: Known = (PATH, MODE)
 EXEC: Known = (STREAM, FROM, ON_DISCONNECT)
 ATTACH: Known = (OFFSET, ON_DISCONNECT)
@@ -225,4 +256,5 @@ LOGS: Known = (OFFSET, FOLLOW, LOG_ENCODING, LOG_LIMIT, RAW_LOG, ONE_STREAM, ON_
 STDIN: Known = (CLOSE, PATIENCE_MS)
 DIFF: Known = (AFTER, PAGE)
 AUDIT: Known = (AUDIT_LIMIT, BEFORE, BY_SANDBOX, BY_USER, BY_ACTION)
+USAGE: Known = (BEGIN_DAY, END_DAY, USAGE_BY, USAGE_FORMAT)
 EXPORT_IMAGE: Known = (FORMAT, IMAGE)

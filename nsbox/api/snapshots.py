@@ -47,8 +47,8 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         wish = _FORK.read(asked.body)
         count = wish.number()
         source = await services.sandboxes.get(asked.owner, sandbox_id)
-        once = _once(f"fork {sandbox_id}", wish)
         spec = msgspec.structs.replace(wish.spec(settings, source), key=asked.key)
+        once = _once(f"fork {sandbox_id}", wish)
         made, cut = await snapshots.fork(asked.owner, sandbox_id, count, spec, once)
         assert cut.cut is not None
         network = services.network.state()

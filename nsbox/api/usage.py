@@ -7,16 +7,15 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
-from nsbox.api import query, views
+from nsbox.api import parameters, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call
 from nsbox.api.services import Services
-from nsbox.model.errors import Code, Problem
-from nsbox.model.period import day_name, parse_day
+from nsbox.model.period import day_name
 from nsbox.service.usage import Report
 from nsbox.store.ledger import By
 
-_KNOWN = frozenset({"from", "to", "by", "format"})
+_KNOWN = parameters.names(parameters.USAGE)
 _ENCODER = msgspec.json.Encoder()
 #: What a line is named by. The total has one line, and that no name.
 _NAMES = {By.DAY: "day", By.SANDBOX: "sandboxId", By.KEY: "keyId"}
@@ -27,9 +26,9 @@ def add(app: QuartTrio, services: Services) -> None:
 
     async def usage() -> Response:
         asked = call(_KNOWN)
-        csv = _choice(asked.query, "format", ("json", "csv")) == "csv"
-        by = By(_choice(asked.query, "by", tuple(By)))
-        begin, end = _day(asked.query, "from"), _day(asked.query, "to")
+        csv = parameters.USAGE_FORMAT.of(asked.query) == "csv"
+        by = By(parameters.USAGE_BY.of(asked.query) or By.DAY)
+        begin, end = parameters.BEGIN_DAY.of(asked.query), parameters.END_DAY.of(asked.query)
         report = await services.usage.report(asked.owner, begin, end, by)
         # There may be a line for each of very many sandboxes, and one thread has all the clients.
         body = await trio.to_thread.run_sync(_csv if csv else _json, report)
@@ -39,31 +38,6 @@ def add(app: QuartTrio, services: Services) -> None:
         return answer
 
     app.add_url_rule(f"{BASE}/usage", "usage", usage, methods=["GET"])
-
-
-def _choice(asked: query.Query, name: str, known: tuple[str, ...]) -> str:
-    """One of them; the first where nothing is said."""
-    value = query.text(asked, name)
-    if value is None:
-        return known[0]
-    if value not in known:
-        raise Problem(Code.INVALID_FIELD, f"{name} is one of: {', '.join(known)}", field=name)
-    return value
-
-
-def _day(asked: query.Query, name: str) -> int | None:
-    value = query.text(asked, name)
-    if value is None:
-        return None
-    day = parse_day(value)
-    if day is None:
-        raise Problem(
-            Code.INVALID_FIELD,
-            f"{name} is a day (UTC), not {value[:80]!r}",
-            field=name,
-            remedy=f"write it as {name}=2026-11-25; usage is counted by whole days",
-        )
-    return day
 
 
 def _named(report: Report) -> list[tuple[str | None, int]]:

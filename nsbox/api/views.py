@@ -297,14 +297,14 @@ def process(record: Process) -> answers.ProcessView:
     }
     if record.running:
         view["memoryBytes"] = record.memory
-    else:
-        view["exitCode"] = record.exit_code
-        view["signal"] = record.signal
-        view["outcome"] = record.outcome
-        view["timedOut"] = record.outcome is Outcome.TIMED_OUT
-        view["durationMs"] = record.duration_ms
-        view["endedAt"] = None if record.ended_at is None else iso(record.ended_at)
-        view["peakMemoryKb"] = record.peak_kb
+        return view
+    view["exitCode"] = record.exit_code
+    view["signal"] = record.signal
+    view["outcome"] = record.outcome
+    view["timedOut"] = record.outcome is Outcome.TIMED_OUT
+    view["durationMs"] = record.duration_ms
+    view["endedAt"] = None if record.ended_at is None else iso(record.ended_at)
+    view["peakMemoryKb"] = record.peak_kb
     return view
 
 

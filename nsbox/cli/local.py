@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 
+from nsbox.cli import contexts
 from nsbox.cli.client import Client
 from nsbox.cli.private import private_daemon
 from nsbox.model.errors import HostProblem
@@ -16,11 +17,11 @@ from nsbox.store.keys import KeyTable
 
 @contextlib.contextmanager
 def client_of_this_host(environment: Mapping[str, str]) -> Iterator[Client]:
-    """Of the daemon that ``NSBOX_URL`` and ``NSBOX_API_KEY`` name, else of that on the state folder,
-    else of one that is started on that folder and ends with the block. Raises ``HostProblem``."""
-    url, key = environment.get("NSBOX_URL"), environment.get("NSBOX_API_KEY")
-    if url and key:
-        with Client(url, key) as client:
+    """Of the daemon that ``NSBOX_URL`` and ``NSBOX_API_KEY`` or a context name, else of that on the state
+    folder, else of one that is started on that folder and ends with the block. Raises ``HostProblem``."""
+    named = contexts.named(environment)
+    if named is not None:
+        with Client(named.url, named.key) as client:
             yield client
         return
     settings = load(environment)

@@ -6,13 +6,16 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from nsbox import __version__
 from nsbox.cli.output import report
 from nsbox.model.errors import HostProblem
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class _Entry(NamedTuple):
@@ -28,6 +31,11 @@ class _Entry(NamedTuple):
     runs_daemon: bool = False
 
 
+def _client(module: str, summary: str) -> _Entry:
+    """A command that speaks to a daemon, as whoever calls it: with their contexts, from their files."""
+    return _Entry(f"nsbox.cli.{module}", summary, as_service_user=False)
+
+
 _COMMANDS = {
     "serve": _Entry("nsbox.cli.serve", "Run the daemon.", service_state=True, runs_daemon=True),
     "demo": _Entry("nsbox.cli.demo", "Show a sandbox at work, over the real API.", runs_daemon=True),
@@ -35,6 +43,19 @@ _COMMANDS = {
     "shell": _Entry(
         "nsbox.cli.shell", "Open a terminal in a sandbox of a running daemon.", as_service_user=False
     ),
+    "ps": _client("ps", "List your sandboxes."),
+    "create": _client("create", "Make a sandbox."),
+    "fork": _client("create", "Make sandboxes with the files of one."),
+    "exec": _client("execute", "Run a command in a sandbox."),
+    "cp": _client("cp", "Copy files and folders into a sandbox or out of it."),
+    "logs": _client("logs", "Show what a process has written."),
+    "ports": _client("ports", "Give a port of a sandbox an address."),
+    "pause": _client("lifecycle", "Let sandboxes stand still."),
+    "resume": _client("lifecycle", "Let paused sandboxes go on."),
+    "kill": _client("lifecycle", "End sandboxes."),
+    "metrics": _client("metrics", "Show what a sandbox uses now."),
+    "context": _client("context", "Keep URLs and keys of daemons under names."),
+    "completion": _client("completion", "Print the completion script for a shell."),
     "snapshot": _Entry(
         "nsbox.cli.snapshot", "Take, list, export and remove snapshots.", service_state=True, runs_daemon=True
     ),
@@ -54,6 +75,10 @@ _COMMANDS = {
 }
 
 
+#: Commands whose names are words of Python's.
+_FUNCTIONS = {"exec": "execute"}
+
+
 class _LazyGroup(click.Group):
     """``nsbox --version`` and ``nsbox --help`` import no subcommand."""
 
@@ -64,13 +89,24 @@ class _LazyGroup(click.Group):
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        command = getattr(importlib.import_module(entry.module), cmd_name)
+        command = getattr(importlib.import_module(entry.module), _FUNCTIONS.get(cmd_name, cmd_name))
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """click would import every subcommand for its summary."""
+        from click.shell_completion import CompletionItem
+
+        names = [
+            CompletionItem(name, help=entry.summary)
+            for name, entry in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -115,7 +151,8 @@ def _leave_root(args: Sequence[str]) -> None:
 def cli() -> None:
     """Isolated Linux environments over a plain REST API, on one host, without root.
 
-    Started by root, every command but setup becomes the service user first (`nsbox setup` makes it).
+    Started by root, what runs a daemon or works on its state becomes the service user first (`nsbox setup`
+    makes it).
     """
 
 

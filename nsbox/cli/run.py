@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-import signal
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +15,12 @@ from typing import Any
 
 import click
 
+from nsbox.cli import status
 from nsbox.cli.client import Client
 from nsbox.cli.output import report
 from nsbox.cli.private import private_daemon
 from nsbox.model.errors import HostProblem
 
-TIMED_OUT = 124
-FAILED = 125
 #: Base64 makes it 8 MiB, well within what the API takes in one JSON document.
 _MAX_INPUT = 6 * 1024 * 1024
 
@@ -44,11 +42,11 @@ def run(image: str | None, variables: Sequence[str], timeout: float, command: Se
     env = _parse(variables)
     try:
         with _daemon(os.environ) as client:
-            status = _in_sandbox(client, image, list(command), env, timeout)
+            code = _in_sandbox(client, image, list(command), env, timeout)
     except HostProblem as problem:
         report(problem)
-        status = FAILED
-    sys.exit(status)
+        code = status.FAILED
+    sys.exit(code)
 
 
 def _parse(variables: Sequence[str]) -> dict[str, str]:
@@ -134,16 +132,4 @@ def show(result: Mapping[str, Any]) -> int:
 
 
 def exit_status(result: Mapping[str, Any]) -> int:
-    outcome = result.get("outcome")
-    if outcome == "timedOut":
-        return TIMED_OUT
-    code = result.get("exitCode")
-    if isinstance(code, int):
-        return code
-    name = result.get("signal")
-    if isinstance(name, str):
-        with contextlib.suppress(ValueError, KeyError):
-            return 128 + signal.Signals[f"SIG{name.removeprefix('SIG')}"].value
-    if outcome == "oom":
-        return 128 + signal.SIGKILL
-    return FAILED
+    return status.of(result.get("exitCode"), result.get("signal"), result.get("outcome"))

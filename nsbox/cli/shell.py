@@ -19,10 +19,12 @@ from typing import Any
 
 import click
 
+from nsbox.cli import contexts, remote
 from nsbox.cli.client import Client
 from nsbox.cli.escape import DETACH, Escape
 from nsbox.cli.output import report
-from nsbox.cli.run import FAILED, exit_status
+from nsbox.cli.run import exit_status
+from nsbox.cli.status import FAILED
 from nsbox.cli.websocket import Lost, Output, Refused, Socket
 from nsbox.model.errors import HostProblem
 
@@ -37,21 +39,21 @@ _CHUNK = 4096
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--attach", "key", metavar="PROCESS", help="Come back to a terminal that runs already.")
 @click.option("--user", metavar="USER", help="Who to be inside.")
-@click.argument("sandbox")
+@remote.context_option
+@remote.sandbox_argument
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def shell(key: str | None, user: str | None, sandbox: str, command: Sequence[str]) -> None:
+def shell(
+    key: str | None, user: str | None, context: str | None, sandbox: str, command: Sequence[str]
+) -> None:
     """A terminal in SANDBOX: nsbox shell sbx_… [-- COMMAND …]
 
-    NSBOX_URL and NSBOX_API_KEY say which daemon. Enter ~. leaves, and what runs goes on: the line that is
-    then printed brings you back. Exit status: the command's; 128+N for signal N; 125 nsbox itself failed.
+    NSBOX_URL and NSBOX_API_KEY, or a context, say which daemon. Enter ~. leaves, and what runs goes on: the
+    line that is then printed brings you back. Exit status: the command's; 128+N for signal N; 125 nsbox
+    itself failed.
     """
     try:
-        url, bearer = os.environ.get("NSBOX_URL"), os.environ.get("NSBOX_API_KEY")
-        if not url or not bearer:
-            raise HostProblem(
-                "no daemon is named",
-                remedy="set NSBOX_URL and NSBOX_API_KEY (make a key with `nsbox keys create NAME`)",
-            )
+        chosen = contexts.chosen(os.environ, context)
+        url, bearer = chosen.url, chosen.key
         if not os.isatty(0) or not os.isatty(1):
             raise HostProblem(
                 "this is not a terminal", remedy="use POST …/exec or `nsbox run` for commands in scripts"

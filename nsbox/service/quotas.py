@@ -43,8 +43,8 @@ class Quotas:
         registry: Registry,
         pauses: Pauses,
         nursery: trio.Nursery,
-        on_out: Callable[[str], None] = lambda _: None,
         now: Callable[[], Moment] = clock.moment,
+        on_out: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``on_out`` is told of an owner who has run out, once a month."""
         self._plans, self._registry, self._pauses = plans, registry, pauses

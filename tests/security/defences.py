@@ -18,6 +18,10 @@ import tempfile
 import time
 from typing import Final, NamedTuple
 
+_RETRIES: Final = "nsbox/client/retries.py"
+_UNPACKING: Final = "nsbox/cli/unpacking.py"
+_CUTS: Final = "tests/unit/client/test_cuts.py"
+_UNPACKED: Final = "tests/unit/cli/test_unpacking.py"
 _REACH: Final = "tests/security/test_reach.py"
 _RULESET: Final = "nsbox/host/network/ruleset.py"
 _POLICY: Final = "nsbox/host/network/policy.py"
@@ -47,6 +51,77 @@ class Defence(NamedTuple):
 
 
 DEFENCES: Final = (
+    Defence(
+        "client: what may have arrived is not sent again", _RETRIES,
+        "if error.sent and not safe:", "if False:",
+        (
+            f"{_CUTS}::test_what_is_not_safe_is_asked_for_once[snapshot]",
+            f"{_CUTS}::test_what_is_not_safe_is_asked_for_once[fork]",
+        ),
+    ),
+    Defence(
+        "client: one call has one Idempotency-Key", _RETRIES,
+        "outcome = yield request\n", "outcome = yield request_of(call)\n",
+        (
+            f"{_CUTS}::test_a_command_is_run_once_wherever_its_answer_is_cut",
+            "tests/e2e/test_client.py::test_waiting_calls_survive_an_api_that_is_killed",
+        ),
+    ),
+    Defence(
+        "client: output goes on behind its last byte", "nsbox/client/following.py",
+        "if self.offset:", "if False:",
+        (f"{_CUTS}::test_output_starts_nothing_and_asks_for_nothing_twice",),
+    ),
+    Defence(
+        "client: output that is known does not come twice", "nsbox/client/following.py",
+        "data[self.offset - offset :]", "data",
+        (f"{_CUTS}::test_output_that_comes_again_is_cut_off",),
+    ),
+    Defence(
+        "client: an answer without its length is lost", "nsbox/client/blocking/connections.py",
+        "if response.length is None and not response.chunked and request.method",
+        "if False and request.method",
+        (f"{_CUTS}::test_a_file_is_gone_on_with_where_it_was_cut",),
+    ),
+    Defence(
+        "client: a file that may be another is not mixed", "nsbox/client/fetching.py",
+        "if _is_strong(headers) else", "if True else",
+        (f"{_CUTS}::test_a_file_that_changed_within_a_second_is_not_mixed",),
+    ),
+    Defence(
+        "client: no error has the key in it", "nsbox/client/blocking/driver.py",
+        "raise error.without(self._secret) from None", "raise",
+        ("tests/unit/client/test_errors.py::test_the_key_is_in_no_error_even_if_it_is_sent_back",),
+    ),
+    Defence(
+        "client: contexts that others can read", "nsbox/cli/contexts.py",
+        "if found.st_mode & 0o077:", "if False:",
+        (
+            "tests/unit/cli/test_contexts.py::test_a_file_that_others_can_get_at_is_refused",
+            "tests/e2e/test_cli_verbs.py::test_a_context_for_life",
+        ),
+    ),
+    Defence(
+        "client: names in archives of sandboxes", _UNPACKING, '".." in parts', "False",
+        (
+            f"{_UNPACKED}::test_names_that_lead_elsewhere[../x]",
+            f"{_UNPACKED}::test_no_archive_reaches_outside",
+        ),
+    ),
+    Defence(
+        "client: folders are not reached through symlinks", _UNPACKING,
+        "os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
+        (f"{_UNPACKED}::test_nothing_is_written_through_a_symlink",),
+    ),
+    Defence(
+        "client: symlinks of sandboxes stay inside", _UNPACKING, "_stays(parts, member.linkname)", "True",
+        (f"{_UNPACKED}::test_symlinks_that_lead_elsewhere_are_left_out[../x]",),
+    ),
+    Defence(
+        "client: sparse files of sandboxes", _UNPACKING, "member.issparse()", "False",
+        (f"{_UNPACKED}::test_a_few_bytes_do_not_fill_the_disk",),
+    ),
     Defence(
         "ranges that are inside", _MAIN, "*ruleset.never(never)", "*ruleset.never([])",
         (

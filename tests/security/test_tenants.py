@@ -38,7 +38,7 @@ BODIES: dict[str, Any] = {
     "POST /fork": {"count": 1},
     "PATCH /<user_id>": {"disabled": True},
 }
-QUERIES = {"/files": "?path=/etc/passwd", "/stdin": "?close=true"}
+QUERIES = {"/files": "?path=/etc/passwd", "/files/ticket": "?path=/etc/passwd", "/stdin": "?close=true"}
 
 
 class Hers(NamedTuple):

@@ -27,6 +27,8 @@ def as_written(default: object) -> str:
         return f"`{default.low},{default.high},{default.default}`"
     if isinstance(default, tuple):
         default = ",".join(default)
+    if isinstance(default, bool):
+        default = str(default).lower()
     text = default.value if isinstance(default, StrEnum) else str(default)
     return f"`{text}`" if text else "empty"
 
@@ -50,7 +52,10 @@ def test_allowed_values_are_those_of_the_code(name: str) -> None:
     allowed = rows()[name][2]
     numbers = re.fullmatch(r"(\d+) (?:to (\d+)|or more)", allowed)
     if numbers is None:
-        assert not isinstance(_FIELDS[name].default, int), "the row of a number must tell its bounds"
+        default = _FIELDS[name].default
+        assert isinstance(default, bool) or not isinstance(default, int), (
+            "a number's row must tell its bounds"
+        )
         return
     low = int(numbers[1])
     assert getattr(convert(name, low), name) == low

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nsbox.api import answers, parameters
 from nsbox.api.account_schema import ChangeUser, MakeKey, MakeUser
 from nsbox.api.operations import examples
-from nsbox.api.operations.declare import BASE, Operation, body_of, json_of
+from nsbox.api.operations.declare import BASE, JSON_TYPE, Answer, Content, Operation, body_of, json_of
 from nsbox.model.errors import Code
 
 _USERS = f"{BASE}/users"
@@ -54,6 +54,21 @@ OPERATIONS = (
             {**examples.KEY, "revokedAt": "2026-11-25T18:00:00.000Z"},
         ),
         errors=(Code.KEY_NOT_FOUND, Code.LAST_ADMIN),
+    ),
+    Operation(
+        name="usage",
+        method="GET",
+        path=f"{BASE}/usage",
+        tag="Accounts",
+        summary="What your sandboxes have cost",
+        text="Seconds that they ran, by days (UTC). What runs is counted up to now.",
+        query=parameters.USAGE,
+        answers=(
+            Answer(
+                "What was counted.",
+                (Content(JSON_TYPE, answers.UsageView, examples.USAGE), Content("text/csv")),
+            ),
+        ),
     ),
     Operation(
         name="audit",

@@ -60,8 +60,8 @@ OPERATIONS = (
         tag="Commands",
         summary="Run a command to its end",
         text="Answers when it has ended or its time is over; with `stream=true` at once, with events. A "
-        "client that leaves does not end it, unless it says `onDisconnect=kill`. With `Idempotency-Key` "
-        "nothing runs twice.",
+        "client that leaves does not end it, unless `onDisconnect` says so. With `Idempotency-Key` nothing "
+        "runs twice.",
         query=parameters.EXEC,
         headers=("Idempotency-Key", "Last-Event-ID"),
         body=body_of(schema.RunCommand, {"command": "echo Hello; echo $((2+2))"}),
@@ -248,6 +248,17 @@ OPERATIONS = (
             answers.WrittenView, "It was written.", {"path": "/app/hello.py", "written": True, "size": 28}
         ),
         errors=(*_FILE_ERRORS, Code.NO_SPACE, Code.HOST_FULL),
+    ),
+    Operation(
+        name="ticket_of_file",
+        method="POST",
+        path=f"{_ONE}/files/ticket",
+        tag="Files",
+        summary="A ticket to save a file",
+        query=parameters.TICKET_OF_FILE,
+        text="For a page in a browser: an address for one download, without a key, within 30 s.",
+        answers=json_of(answers.DownloadView, "The ticket.", examples.DOWNLOAD, 201),
+        errors=_FILE_ERRORS,
     ),
     Operation(
         name="remove_file",

@@ -32,8 +32,14 @@ ALWAYS = (
 )
 #: What a request with a JSON body can be answered besides.
 WITH_BODY = (Code.INVALID_JSON, Code.UNSUPPORTED_MEDIA_TYPE, Code.BODY_TOO_LARGE, Code.INVALID_FIELD)
-#: What acts on a sandbox that must be in a state for it.
-ON_SANDBOX = (Code.WRONG_STATE, Code.SANDBOX_GONE, Code.SANDBOX_UNRESPONSIVE)
+#: What acts on a sandbox that must be in a state for it; the last two where it must be resumed first.
+ON_SANDBOX = (
+    Code.WRONG_STATE,
+    Code.SANDBOX_GONE,
+    Code.SANDBOX_UNRESPONSIVE,
+    Code.QUOTA_EXHAUSTED,
+    Code.PLAN_LIMIT,
+)
 
 
 class Content(msgspec.Struct, frozen=True):

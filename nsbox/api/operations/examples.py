@@ -86,7 +86,7 @@ RESULT: JSON = {
     "stderrTruncated": False,
     "encoding": "utf8",
 }
-PROCESS: JSON = {
+_KNOWN: JSON = {
     "pid": 24,
     "command": "python3 -m http.server 8080",
     "id": "cmd_92f9ee1716356b31d9cd",
@@ -97,11 +97,11 @@ PROCESS: JSON = {
     "logStart": 0,
     "logEnd": 0,
     "stdin": "closed",
-    "cpuMs": 40,
-    "memoryBytes": 20_484_096,
+    "cpuMs": 3,
 }
+PROCESS: JSON = {**_KNOWN, "memoryBytes": 9_437_184}
 ENDED: JSON = {
-    **{name: value for name, value in PROCESS.items() if name != "memoryBytes"},
+    **_KNOWN,
     "status": "exited",
     "exitCode": 0,
     "signal": None,
@@ -109,7 +109,6 @@ ENDED: JSON = {
     "timedOut": False,
     "durationMs": 12,
     "endedAt": "2026-11-23T07:29:35.159Z",
-    "cpuMs": 3,
     "peakMemoryKb": 3260,
 }
 LOG: JSON = {
@@ -122,6 +121,11 @@ LOG: JSON = {
         {"stream": "stderr", "offset": 4, "data": "two\n"},
     ],
     "process": ENDED,
+}
+DOWNLOAD: JSON = {
+    "ticket": "5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f",
+    "path": "/download?ticket=5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f",
+    "expiresInS": 30,
 }
 TICKET: JSON = {
     "ticket": "5b0c7d1b1f4e4f0fa4b7c8de2f90b1a65b0c7d1b1f4e4f0f",
@@ -275,4 +279,11 @@ PROBLEM: JSON = {
     "field": "vcpus",
     "minimum": 1,
     "maximum": 4,
+}
+USAGE: JSON = {
+    "from": "2026-11-01T00:00:00.000Z",
+    "to": "2026-12-01T00:00:00.000Z",
+    "by": "sandbox",
+    "computeSeconds": 5,
+    "usage": [{"sandboxId": SANDBOX_ID, "computeSeconds": 5}],
 }

@@ -57,7 +57,8 @@ OPERATIONS = (
         path=f"{_BOX}/snapshots",
         tag="Snapshots",
         summary="Keep what the sandbox has written",
-        text="It stands still while its files are copied: all are of one moment.",
+        text="It stands still while its files are copied: all are of one moment. With `Idempotency-Key` the "
+        "request can be sent again, and gets the same snapshot.",
         headers=("Idempotency-Key",),
         body=body_of(schema.TakeSnapshot, {"name": "before"}),
         answers=json_of(
@@ -79,7 +80,8 @@ OPERATIONS = (
         path=f"{_BOX}/fork",
         tag="Snapshots",
         summary="New sandboxes with the files of this one",
-        text="All or none. What is not given is the source's.",
+        text="All or none. What is not given is the source's. With `Idempotency-Key` the request can be sent "
+        "again, and gets the same sandboxes.",
         headers=("Idempotency-Key",),
         body=body_of(schema.ForkSandbox, {"count": 1}),
         answers=json_of(answers.ForkedView, "They run.", examples.FORKED, 201),
@@ -147,6 +149,17 @@ OPERATIONS = (
         errors=(*_NO_SNAPSHOT, Code.SNAPSHOT_REFUSED, Code.HOST_FULL),
     ),
     Operation(
+        name="ticket_of_snapshot",
+        method="POST",
+        path=f"{_ONE}/export/ticket",
+        tag="Snapshots",
+        summary="A ticket to save a snapshot",
+        query=(parameters.FORMAT,),
+        text="For a page in a browser: an address for one download, without a key, within 30 s.",
+        answers=json_of(answers.DownloadView, "The ticket.", examples.DOWNLOAD, 201),
+        errors=_NO_SNAPSHOT,
+    ),
+    Operation(
         name="list_images",
         method="GET",
         path=_IMAGES,
@@ -196,6 +209,17 @@ OPERATIONS = (
         query=parameters.EXPORT_IMAGE,
         answers=_ARCHIVE,
         errors=(Code.IMAGE_NOT_FOUND, Code.SNAPSHOT_REFUSED, Code.HOST_FULL),
+    ),
+    Operation(
+        name="ticket_of_image",
+        method="POST",
+        path=f"{_IMAGES}/export/ticket",
+        tag="Images",
+        summary="A ticket to save an image",
+        query=parameters.EXPORT_IMAGE,
+        text="For a page in a browser: an address for one download, without a key, within 30 s.",
+        answers=json_of(answers.DownloadView, "The ticket.", examples.DOWNLOAD, 201),
+        errors=(Code.IMAGE_NOT_FOUND,),
     ),
     Operation(
         name="prune_images",

@@ -62,6 +62,46 @@ def test_root_becomes_the_service_user(as_root, name):
     assert defaults == ({"NSBOX_STATE_DIR": "/var/lib/nsbox"} if wants_state else {})
 
 
+CLIENTS = ["ps", "create", "fork", "exec", "cp", "logs", "ports", "pause", "resume", "kill", "metrics"]
+CLIENTS += ["context", "completion", "shell"]
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_who_speaks_to_a_daemon_stays_who_they_are(as_root, name):
+    """Their contexts are in their home, and the files they copy are theirs."""
+    assert CliRunner().invoke(cli, [name, "--context"]).exit_code == 2
+    assert as_root == []
+
+
+def test_a_command_of_the_client_imports_nothing_of_the_daemon(tmp_path):
+    code = (
+        "import sys; from nsbox.cli.main import main; sys.argv = ['nsbox', 'ps']\n"
+        "try: main()\n"
+        "finally: print(*sorted(sys.modules))"
+    )
+    env = {"NSBOX_URL": "http://127.0.0.1:1", "NSBOX_API_KEY": "k", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=env, check=False
+    )
+    assert "cannot be reached" in done.stderr
+    loaded = set(done.stdout.split())
+    heavy = {
+        "quart",
+        "hypercorn",
+        "trio",
+        "httpx2",
+        "anyio",
+        "asyncio",
+        "sqlite3",
+        "prctl",
+        "rich",
+        "pyroute2",
+    }
+    assert not loaded & heavy
+    ours = {name.split(".")[1] for name in loaded if name.startswith("nsbox.")}
+    assert ours == {"cli", "client", "kernel", "model"}
+
+
 def test_the_service_user_can_be_chosen(as_root, monkeypatch):
     monkeypatch.setenv("NSBOX_SERVICE_USER", "boxes")
     with pytest.raises(Dropped):

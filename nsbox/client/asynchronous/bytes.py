@@ -1,0 +1,72 @@
+"""Large bodies, in both directions: the twin of ``blocking.bytes``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import IO
+
+import anyio.to_thread
+
+from nsbox.client.asynchronous.driver import AsyncDriver
+from nsbox.client.asynchronous.sending import AsyncUpload
+from nsbox.client.call import Request, T
+from nsbox.client.errors import ConnectionFailed, from_answer
+from nsbox.client.fetching import Fetching
+from nsbox.client.placing import opened
+from nsbox.client.sending import Tell
+
+
+async def collect(pieces: AsyncGenerator[bytes, None]) -> bytes:
+    """All of them."""
+    async with aclosing(pieces):
+        return b"".join([piece async for piece in pieces])
+
+
+async def put(driver: AsyncDriver, request: Request, upload: AsyncUpload, read: Callable[[bytes], T]) -> T:
+    """Send it. What can be read again is sent again after a loss: a file is written as a whole or not."""
+    attempts = driver.attempts()
+    with driver.discreet():
+        while True:
+            try:
+                answer = await driver.ask(request._replace(body=upload))
+            except ConnectionFailed as error:
+                if not upload.replayable:
+                    raise
+                await driver.sleep(attempts.lost(error, safe=True))
+                continue
+            if 200 <= answer.status < 300:
+                return read(answer.body)
+            refusal = from_answer(answer.status, answer.body, answer.headers.get("retry-after"))
+            if not upload.replayable:
+                raise refusal
+            await driver.sleep(attempts.refused(refusal, safe=True))
+
+
+async def fetch_to(
+    driver: AsyncDriver,
+    request: Request,
+    target: str | os.PathLike[str] | IO[bytes],
+    tell: Tell | None = None,
+) -> int:
+    """The number of bytes."""
+    fetching = Fetching(request, driver.attempts(), can_restart=True)
+    with opened(target) as file:
+        start = file.tell() if file.seekable() else 0
+        if not file.seekable():
+            fetching = Fetching(request, driver.attempts(), can_restart=False)
+        async with aclosing(driver.fetch(fetching)) as pieces:
+            at = 0
+            async for where, piece in pieces:
+                if where != at:
+                    file.seek(start + where)
+                    file.truncate()
+                await anyio.to_thread.run_sync(file.write, piece)
+                at = where + len(piece)
+                if tell is not None:
+                    tell(at, fetching.total)
+        if at != fetching.offset:  # begun anew, and then empty
+            file.seek(start + fetching.offset)
+            file.truncate()
+    return fetching.offset

@@ -1,0 +1,145 @@
+"""Does what the descriptions say, with sockets and a clock that can be waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Protocol, TypeVar
+
+from nsbox.client.call import Call, Request, T
+from nsbox.client.errors import ApiError, ConnectionFailed
+from nsbox.client.fetching import Fetching
+from nsbox.client.retries import Answer, Attempts, Pause, Retries, steps
+from nsbox.client.told import Told, is_events
+
+E = TypeVar("E")
+
+
+class Reply(Protocol):
+    """The head of an answer, and its body to be read."""
+
+    status: int
+    headers: dict[str, str]
+
+    def __enter__(self) -> Reply: ...
+    def __exit__(self, *unused: object) -> None: ...
+    def pieces(self) -> Iterator[bytes]: ...
+    def read(self) -> bytes: ...
+
+
+class Transport(Protocol):
+    """Sends requests. Raises ``ConnectionFailed`` and nothing else."""
+
+    def send(self, request: Request) -> Reply: ...
+    def close(self) -> None: ...
+
+
+class Driver:
+    """One nsbox, one key."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        secret: str,
+        retries: Retries,
+        headers: tuple[tuple[str, str], ...] = (),
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._transport, self._secret, self._retries = transport, secret, retries
+        self._headers, self.sleep = headers, sleep
+        self._reached = False
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._transport.close()
+
+    def attempts(self) -> Attempts:
+        """For something that is tried."""
+        return Attempts(self.retries)
+
+    @property
+    def retries(self) -> Retries:
+        """How patient it is now."""
+        return self._retries if self._reached else self._retries.unreached
+
+    def do(self, call: Call[T]) -> T:
+        """One call, to its end. Raises ``NsboxError``."""
+        with self.discreet():
+            return self._drive(steps(call, self.retries))
+
+    def _drive(self, plan: Generator[Request | Pause, Answer | ConnectionFailed | None, T]) -> T:
+        try:
+            step = next(plan)
+            while True:
+                step = plan.send(self._outcome(step))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _outcome(self, step: Request | Pause) -> Answer | ConnectionFailed | None:
+        if isinstance(step, Pause):
+            self.sleep(step.seconds)
+            return None
+        try:
+            return self.ask(step)
+        except ConnectionFailed as error:
+            return error
+
+    def send(self, request: Request) -> Reply:
+        """A request, and the head of its answer. Raises ``ConnectionFailed``."""
+        if self._headers:
+            request = request._replace(headers=(*request.headers, *self._headers))
+        reply = self._transport.send(request)
+        self._reached = True
+        return reply
+
+    def ask(self, request: Request) -> Answer:
+        """A request and its whole answer, once. Raises ``ConnectionFailed``."""
+        with self.send(request) as reply:
+            return Answer(reply.status, reply.headers, reply.read())
+
+    def events(self, told: Told[E]) -> Generator[E, None, None]:
+        """All of it, however often the connection is lost. Raises ``NsboxError``."""
+        with self.discreet():
+            while True:
+                try:
+                    with self.send(told.request()) as reply:
+                        if is_events(reply.status, reply.headers):
+                            for piece in reply.pieces():
+                                yield from told.feed(piece)
+                                if told.done:
+                                    return
+                            told.ended()
+                        answer = Answer(reply.status, reply.headers, reply.read())
+                    self.sleep(told.refused(answer))
+                except ConnectionFailed as error:
+                    self.sleep(told.lost(error))
+
+    def fetch(self, fetching: Fetching) -> Generator[tuple[int, bytes], None, None]:
+        """Bytes and where they go. Raises ``NsboxError``."""
+        with self.discreet():
+            while True:
+                try:
+                    with self.send(fetching.request()) as reply:
+                        if reply.status in (200, 206):
+                            at = fetching.begun(reply.status, reply.headers)
+                            for piece in reply.pieces():
+                                fetching.took(len(piece))
+                                yield at, piece
+                                at += len(piece)
+                            return
+                        answer = Answer(reply.status, reply.headers, reply.read())
+                    self.sleep(fetching.refused(answer))
+                except ConnectionFailed as error:
+                    self.sleep(fetching.lost(error))
+
+    @contextlib.contextmanager
+    def discreet(self) -> Iterator[None]:
+        """No error tells the key, also where somebody sends it back."""
+        try:
+            yield
+        except ApiError as error:
+            if self._secret in f"{error} {error.document}":
+                raise error.without(self._secret) from None
+            raise

@@ -1,0 +1,133 @@
+"""``sandbox.processes``, and a process."""
+
+from __future__ import annotations
+
+import time
+
+from nsbox.client.blocking.driver import Driver
+from nsbox.client.blocking.method import Made, Method, Scope
+from nsbox.client.blocking.streams import CommandStream
+from nsbox.client.call import Call
+from nsbox.client.errors import StdinFull, TimedOut, from_answer
+from nsbox.client.following import Following
+from nsbox.client.routes import commands
+from nsbox.client.types.command import ProcessInfo
+
+
+class Process(Scope):
+    """A process of a sandbox. ``info`` is how it was when nsbox was asked last."""
+
+    ticket = Method(commands.ticket)
+    logs = Method(commands.logs)
+
+    def __init__(self, driver: Driver, here: str, info: ProcessInfo) -> None:
+        super().__init__(driver, commands.at(here, info.id))
+        self._here, self.info = here, info
+
+    def __repr__(self) -> str:
+        return f"<Process {self.id} {self.info.status}>"
+
+    @property
+    def id(self) -> str:
+        """Its name in the API."""
+        return self.info.id
+
+    def refresh(self) -> ProcessInfo:
+        """How it is now."""
+        return self._known(commands.get(self._at))
+
+    def wait(self, timeout: float | None = None) -> ProcessInfo:
+        """How it ended. Raises ``TimedOut`` after ``timeout`` seconds; without, it waits for as long as it
+        runs."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = commands.LONGEST_WAIT if until is None else max(until - time.monotonic(), 0.0)
+            if not self._known(commands.wait_once(self._at, min(left, commands.LONGEST_WAIT))).running:
+                return self.info
+            if until is not None and time.monotonic() >= until:
+                raise TimedOut(f"process {self.id} still runs after {timeout:g} s")
+
+    def signal(self, signal: str | int) -> ProcessInfo:
+        """Send ``TERM``, ``INT``, 9, … to it and its process group."""
+        return self._known(commands.signal(self._at, signal))
+
+    def kill(self) -> ProcessInfo:
+        """End it and all it started; it and its output are forgotten."""
+        ended = self._driver.do(commands.kill(self._at))
+        if ended is not None:
+            self.info = ended
+        return self.info
+
+    def write(self, data: bytes | str, *, timeout: float | None = None) -> int:
+        """To its stdin, which was started open; the number of bytes. Waits as long as it does not read, or
+        for ``timeout`` seconds: then ``StdinFull``, with what was taken in ``document["written"]``. After a
+        lost connection nothing is sent again, since it may have been taken."""
+        view = memoryview(data.encode() if isinstance(data, str) else data)
+        until = None if timeout is None else time.monotonic() + timeout
+        done = 0
+        while done < len(view):
+            piece = bytes(view[done : done + commands.STDIN_BYTES])
+            left = commands.USUAL_WAIT if until is None else max(until - time.monotonic(), 0.0)
+            try:
+                done += self._stdin(piece, close=False, timeout=min(left, commands.USUAL_WAIT))
+            except StdinFull as error:
+                taken = error.document.get("written")
+                done += taken if isinstance(taken, int) else 0
+                if until is not None and time.monotonic() >= until:
+                    raise type(error)(error.status, {**error.document, "written": done}) from error
+        return done
+
+    def close_stdin(self) -> None:
+        """It reads its end. Closing twice does no harm."""
+        self._stdin(b"", close=True, timeout=None)
+
+    def _stdin(self, data: bytes, *, close: bool, timeout: float | None) -> int:
+        attempts = self._driver.attempts()
+        with self._driver.discreet():
+            while True:
+                answer = self._driver.ask(commands.stdin(self._at, data, close=close, timeout=timeout))
+                if answer.status == 200:
+                    return commands.written(answer.body).written
+                refusal = from_answer(answer.status, answer.body, answer.headers.get("retry-after"))
+                self._driver.sleep(attempts.refused(refusal, safe=not data))
+
+    def follow(self, offset: int = 0) -> CommandStream:
+        """Its output from ``offset`` on, as it comes, until it has ended."""
+        request = commands.follow(self._at)
+        return CommandStream(
+            self._driver,
+            self._here,
+            Following(request, lambda key: request, self._driver.attempts(), offset),
+        )
+
+    def output(self) -> bytes:
+        """What is kept of both outputs now."""
+        data, offset = b"", self.info.log_start
+        while True:
+            page = self.logs(offset=offset)
+            self.info = page.process
+            data += page.data
+            if page.next_offset >= self.info.log_end or page.next_offset == offset:
+                return data
+            offset = page.next_offset
+
+    def _known(self, call: Call[ProcessInfo]) -> ProcessInfo:
+        self.info = self._driver.do(call)
+        return self.info
+
+
+def _one(scope: Scope, info: ProcessInfo) -> Process:
+    return Process(scope._driver, scope._at, info)
+
+
+def _all(scope: Scope, found: list[ProcessInfo]) -> list[Process]:
+    return [_one(scope, info) for info in found]
+
+
+class Processes(Scope):
+    """Commands of a sandbox that run in the background, or did."""
+
+    start = Made(commands.start, _one)
+    get = Made(commands.find, _one)
+    list = Made(commands.get_all, _all)
+    kill_all = Method(commands.kill_all)
