@@ -219,12 +219,6 @@ FILE_ENCODING = Choice("encoding", "Of `content`; without it what fits the bytes
 
 STREAM = Flag("stream", "Answer at once, with events.")
 FROM = Number("offset", "Begin behind so many bytes; goes with `stream=true`.")
-ON_DISCONNECT = Choice(
-    "onDisconnect",
-    "What becomes of the command when this client leaves before it has ended.",
-    ("continue", "kill"),
-    "continue",
-)
 EVERY = Flag("all", "Also commands that are waited for, and those that ended last.")
 WAIT_MS = Number("timeoutMs", "How long to wait for its end.", 30_000, 0, MAX_WAIT_MS)
 OFFSET = Number("offset", "Where to begin; a header `Last-Event-ID` counts more.")
