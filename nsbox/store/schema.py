@@ -236,7 +236,7 @@ UPDATE sandboxes SET request_key = json_extract(CAST(body AS TEXT), '$.request.k
 CREATE INDEX sandboxes_by_request ON sandboxes (owner, request_key) WHERE request_key IS NOT NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _LEDGER, _AUDIT, _DELIVERIES, _REQUESTS)
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SNAPSHOTS, _ACCOUNTS, _REQUESTS, _LEDGER, _AUDIT, _DELIVERIES)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
