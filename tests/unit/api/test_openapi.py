@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate
 
-from nsbox.api import openapi, schema, websocket
+from nsbox.api import openapi, saving, schema, websocket
 from nsbox.api.app import create_app
 from nsbox.api.exchange import Exchange
 from nsbox.api.operations import BY_NAME, OPERATIONS, match
@@ -87,8 +87,8 @@ def test_every_route_is_an_operation() -> None:
         for name in served:
             left.pop(name, None)  # files are read and written by two routes each
     for path in gate._outside:
-        if "." in path and path != "/openapi.json":
-            continue  # a file of a page
+        if path in ("/", saving.PATH) or ("." in path and path != "/openapi.json"):
+            continue  # the dashboard, what it saves, and files of a page
         (name,) = [one.name for one in OPERATIONS if one.path == path]
         del left[name]
     attach = left.pop("attach_process")
