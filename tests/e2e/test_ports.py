@@ -415,7 +415,7 @@ def test_the_api_is_not_on_the_proxys_listener_nor_the_other_way_round(
     preview = expose(sandbox, 8080)
     headers = {"Host": f"localhost:{preview.port}", "Authorization": f"Bearer {daemon.key}"}
     assert preview.ask("/api/v1/sandboxes", headers=headers).code == "preview_not_found"
-    answer = api.request("GET", "//", headers={"Host": preview.netloc})
+    answer = api.request("GET", "//index.html", headers={"Host": preview.netloc})
     assert answer.status == 404
 
 
