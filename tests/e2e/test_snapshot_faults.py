@@ -282,7 +282,7 @@ def test_after_a_restart_of_everything(daemon_factory: DaemonFactory) -> None:
         def durable() -> bool:
             return all(one["durable"] for one in api.request("GET", "/snapshots").json)
 
-        wait_until(durable, 60, what="all are on disk")
+        wait_until(durable, 240, what="all are on disk")  # a syncfs of the whole disk, whoever writes to it
     daemon.stop()
     kept, unsure, gone = made
     _as_of_another_boot(daemon, unsure)

@@ -87,19 +87,19 @@ def test_a_stray_cgroup(swept: Daemon) -> None:
 
 def test_rows(swept: Daemon) -> None:
     with swept.api() as api:
-        made = api.sandbox()
+        made, stray = api.sandbox(), f"sb_{'s' * 32}"
         with contextlib.closing(sqlite3.connect(f"{swept.state_dir}/nsbox.db", timeout=30)) as database:
             database.execute(
-                "INSERT INTO sandboxes SELECT 'sb_stray', owner, state, created_at, ended_at, deadline,"
-                " CAST(replace(CAST(body AS TEXT), id, 'sb_stray') AS BLOB), request_key"
+                "INSERT INTO sandboxes SELECT ?, owner, state, created_at, ended_at, deadline,"
+                " CAST(replace(CAST(body AS TEXT), id, ?) AS BLOB), request_key"
                 " FROM sandboxes WHERE id = ?",
-                (made.id,),
+                (stray, stray, made.id),
             )
             database.execute("DELETE FROM sandboxes WHERE id = ?", (made.id,))
             database.commit()
-        told(swept, "unknown_row", "sb_stray")
+        told(swept, "unknown_row", stray)
         told(swept, "missing_row", made.id)
-        wait_until(lambda: api.get("sb_stray")["status"] == State.LOST, PATIENCE, "it is told to be lost")
+        wait_until(lambda: api.get(stray)["status"] == State.LOST, PATIENCE, "it is told to be lost")
         assert api.get(made.id)["status"] == "running"
         swept.stop()
     with swept.start().api() as api:

@@ -304,7 +304,7 @@ def _replace(daemon: Daemon, client: Client) -> None:
 
 def test_a_sandbox_that_does_odd_things_to_its_terminal(sandbox: Sandbox) -> None:
     """The spawner killed: the terminal hangs up. /dev/ptmx something else: a clear refusal, no hanging."""
-    key = begin(sandbox, "kill -KILL $PPID; sleep 300", terminal={})
+    key = begin(sandbox, "sleep 1; kill -KILL $PPID; sleep 300", terminal={})  # after it is told as started
     told = ended(sandbox, key)
     assert (told["outcome"], told["signal"]) == ("signaled", "HUP")
     sandbox.out("rm /dev/ptmx && mkfifo /dev/ptmx")
