@@ -16,8 +16,9 @@ from typing import NamedTuple
 from isal import igzip
 
 import nsbox.web
+from nsbox.api import pages
 from nsbox.api.exchange import Exchange, Headers
-from nsbox.model.errors import Code, Problem
+from nsbox.api.pages import Form
 
 _FOLDER = os.path.join(os.path.dirname(nsbox.web.__file__), "static")
 _INDEX = "/index.html"
@@ -48,15 +49,7 @@ _COMMON: Headers = [
     (b"x-frame-options", b"DENY"),
 ]
 _GZIP = re.compile(rb"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
-_TAG = re.compile(rb'"[^"]*"')
 Handler = Callable[[Exchange], Awaitable[None]]
-
-
-class Form(NamedTuple):
-    """One way to send a file: these bytes, under this name for caches."""
-
-    body: bytes
-    tag: bytes
 
 
 class Asset(NamedTuple):
@@ -96,27 +89,9 @@ def _asset(kind: bytes, body: bytes) -> Asset:
 
 
 async def _serve(asset: Asset, exchange: Exchange) -> None:
-    method = exchange.scope["method"]
-    if method not in ("GET", "HEAD"):
-        raise Problem(Code.METHOD_NOT_ALLOWED, "the dashboard is only read", allowed=["GET", "HEAD"])
+    pages.only_read(exchange, "the dashboard is only read")
     exchange.common = _COMMON
-    form = asset.plain
     if asset.packed is not None and _GZIP.search(exchange.header(b"accept-encoding") or b""):
-        form = asset.packed
-    headers: Headers = [(b"etag", form.tag)]
-    if _has(exchange.header(b"if-none-match"), form.tag):
-        await exchange.send({"type": "http.response.start", "status": 304, "headers": headers})
-        await exchange.send({"type": "http.response.body", "body": b""})
-        return
-    headers += [(b"content-type", asset.kind), (b"content-length", b"%d" % len(form.body))]
-    if form is asset.packed:
-        headers.append((b"content-encoding", b"gzip"))
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-    await exchange.send({"type": "http.response.body", "body": b"" if method == "HEAD" else form.body})
-
-
-def _has(condition: bytes | None, tag: bytes) -> bool:
-    """``If-None-Match`` (RFC 9110, 13.1.2), compared weakly."""
-    if condition is None:
-        return False
-    return condition.strip() == b"*" or tag in _TAG.findall(condition)
+        await pages.send(exchange, asset.kind, asset.packed, [(b"content-encoding", b"gzip")])
+    else:
+        await pages.send(exchange, asset.kind, asset.plain, [])

@@ -5,8 +5,6 @@ a ticket first, with its key: good for one download of one thing, once, and soon
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, quote_from_bytes
@@ -20,13 +18,12 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Keys, Services
+from nsbox.api.tickets import KEEP_S, OneUse
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 
 #: Not below ``BASE``: the gate asks for a key there.
 PATH = "/download"
-KEEP_S = 30
-_MOST = 10_000
 _TICKET = frozenset({"ticket"})
 _FILE = parameters.names(parameters.TICKET_OF_FILE)
 _SNAPSHOT = parameters.names((parameters.FORMAT,))
@@ -39,31 +36,22 @@ class _Promise(NamedTuple):
     caller: Caller
     path: str
     query: bytes
-    until: float
 
 
 class Saving:
-    """The tickets, in memory: an api that takes over knows none, and the page asks again."""
+    """The tickets of downloads."""
 
     def __init__(self) -> None:
-        self._made: dict[str, _Promise] = {}
+        self._made: OneUse[_Promise] = OneUse()
 
     def make(self, caller: Caller, path: str, asked: bytes) -> str:
         """For ``GET path?asked``, which must be a raw route."""
-        now = time.monotonic()
-        while self._made:  # in the order of their age, since all last as long
-            oldest = next(iter(self._made))
-            if self._made[oldest].until > now and len(self._made) < _MOST:
-                break
-            del self._made[oldest]
-        ticket = secrets.token_hex(24)
-        self._made[ticket] = _Promise(caller, path, asked, now + KEEP_S)
-        return ticket
+        return self._made.make(_Promise(caller, path, asked))
 
     def take(self, ticket: str) -> _Promise:
         """What it is for; it is used up. Raises ``INVALID_KEY``."""
-        found = self._made.pop(ticket, None)
-        if found is None or found.until < time.monotonic():
+        found = self._made.take(ticket)
+        if found is None:
             raise Problem(
                 Code.INVALID_KEY,
                 "the ticket is not known, or is used up",

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple
 
 import click
 
-from nsbox.cli import remote, unpacking
+from nsbox.cli import output, remote, unpacking
 from nsbox.client import ApiError, Sandbox
 from nsbox.model.errors import HostProblem
 
@@ -81,8 +81,8 @@ def _shown(as_json: bool) -> Iterator[Callable[[int, int | None], None]]:
 
     def tell(done: int, whole: int | None) -> None:
         if shown:
-            of = f" of {remote.size(whole)}" if whole is not None else ""
-            click.echo(f"\r\x1b[K{remote.size(done)}{of}", nl=False, err=True)
+            of = f" of {output.size(whole)}" if whole is not None else ""
+            click.echo(f"\r\x1b[K{output.size(done)}{of}", nl=False, err=True)
 
     try:
         yield tell

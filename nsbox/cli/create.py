@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nsbox.cli import remote
+from nsbox.cli import arguments, remote
 from nsbox.client.routes import sandboxes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +73,7 @@ def create(
         memory_mb=memory_mb,
         storage_mb=storage_mb,
         timeout=timeout,
-        env=remote.variables(given) or None,
+        env=arguments.variables(given) or None,
         network=_network(mode, allow),
     )
     with remote.connected(context) as nsbox:
@@ -111,7 +111,7 @@ def fork(
             memory_mb=memory_mb,
             storage_mb=storage_mb,
             timeout=timeout,
-            env=remote.variables(given) or None,
+            env=arguments.variables(given) or None,
             network=_network(mode, allow),
         )
     with remote.connected(context) as nsbox:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from nsbox.cli import remote, status
+from nsbox.cli import arguments, remote, status
 from nsbox.cli.output import report
 from nsbox.client import Client, Conflict, Dropped, Exited, NsboxError, Output, ProcessInfo, Sandbox, Started
 from nsbox.client.blocking.processes import Process
@@ -57,7 +57,7 @@ def execute(
     status: the command's; 128+N for signal N; 124 timed out; 125 nsbox itself failed.
     """
     wanted = list(command[1:] if command[:1] == ("--",) else command)
-    env = remote.variables(given)
+    env = arguments.variables(given)
     try:
         with remote.connected(context, _PATIENCE) as nsbox:
             if as_json:

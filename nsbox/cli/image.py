@@ -17,7 +17,7 @@ import click
 from nsbox.cli import download
 from nsbox.cli.client import Answer, Client
 from nsbox.cli.local import client_of_this_host
-from nsbox.cli.output import report
+from nsbox.cli.output import fail, size
 from nsbox.model.errors import HostProblem
 
 _PATIENCE = 24 * 3600.0
@@ -26,11 +26,6 @@ _PATIENCE = 24 * 3600.0
 @click.group()
 def image() -> None:
     """Pull, import, build, list and remove images."""
-
-
-def _fail(problem: HostProblem) -> None:
-    report(problem)
-    sys.exit(1)
 
 
 @image.command()
@@ -45,7 +40,7 @@ def pull(name: str, progress: bool | None) -> None:
             _told(event, data, "image")
             click.echo(f"{data['image']}@{data['digest']}")
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)
 
 
 @image.command()
@@ -74,7 +69,7 @@ def build(file: str) -> None:
             _told(event, data, "template")
             click.echo(data["id"])
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)
 
 
 @image.command("import")
@@ -90,13 +85,13 @@ def import_(path: str, name: str) -> None:
     try:
         with client_of_this_host(os.environ) as client:
             query = {"name": name} if name else None
-            size, body = archive.outgoing(path)
-            answer = client.upload("/images/import", body, size, query=query, patience_s=_PATIENCE)
+            length, body = archive.outgoing(path)
+            answer = client.upload("/images/import", body, length, query=query, patience_s=_PATIENCE)
             if not answer.ok:
                 raise _problem(answer)
             click.echo(f"{answer.body['image']}@{answer.body['digest']}")
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)
 
 
 @image.command("list")
@@ -114,26 +109,17 @@ def list_images(as_json: bool) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     disk = found["disk"]
     there = f"{_count(disk['images'], 'image')}, {_count(disk['layers'], 'layer')}"
-    spare = _size(disk["reclaimableBytes"] + disk["downloadBytes"])
-    click.echo(f"{there}, {_size(disk['bytes'])} on disk; {spare} can be pruned", err=True)
+    spare = size(disk["reclaimableBytes"] + disk["downloadBytes"])
+    click.echo(f"{there}, {size(disk['bytes'])} on disk; {spare} can be pruned", err=True)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     digest = one["digest"].removeprefix("sha256:")[:12]
-    return one["image"], digest, _size(one["sizeBytes"]), str(len(one["layers"])), one["pulledAt"][:19]
+    return one["image"], digest, size(one["sizeBytes"]), str(len(one["layers"])), one["pulledAt"][:19]
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
 
 
 @image.command()
@@ -151,7 +137,7 @@ def export(name: str, output: str, form: str) -> None:
     try:
         download.download("/images/export", {"image": name, "format": form}, output)
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)
 
 
 @image.command()
@@ -169,7 +155,7 @@ def prune(everything: bool) -> None:
     done = _asked("POST", "/images/prune", {"all": everything})
     for name in done["images"]:
         click.echo(name)
-    click.echo(f"{_count(done['layers'], 'layer')} removed, {_size(done['freedBytes'])} given back", err=True)
+    click.echo(f"{_count(done['layers'], 'layer')} removed, {size(done['freedBytes'])} given back", err=True)
 
 
 def _asked(method: str, path: str, body: Any = None) -> Any:
@@ -180,7 +166,7 @@ def _asked(method: str, path: str, body: Any = None) -> Any:
                 raise _problem(answer)
             return answer.body
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)
 
 
 def _problem(answer: Answer) -> HostProblem:
@@ -233,7 +219,7 @@ class _Lines:
             return
         before, self._layers[layer] = self._layers.get(layer), news
         if before is None or before["stage"] != news["stage"]:
-            amount = f"  {_size(news['total'])}" if news["stage"] == "downloading" else ""
+            amount = f"  {size(news['total'])}" if news["stage"] == "downloading" else ""
             self._line(f"{layer.removeprefix('sha256:')[:12]}  {news['stage']}{amount}")
         if self._inline:
             self._sum()
@@ -242,7 +228,7 @@ class _Lines:
         layers = self._layers.values()
         have, whole = (sum(one[what] for one in layers) for what in ("current", "total"))
         done = sum(one["stage"] in ("done", "present") for one in layers)
-        text = f"{_size(have)} of {_size(whole)}, {done} of {_count(len(layers), 'layer')} done"
+        text = f"{size(have)} of {size(whole)}, {done} of {_count(len(layers), 'layer')} done"
         click.echo(f"\r\x1b[K{text}", nl=False, err=True)
         self._open = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from nsbox.cli import remote
+from nsbox.cli import output, remote
 from nsbox.client.routes import sandboxes
 from nsbox.client.types import Sample
 
@@ -30,17 +30,17 @@ def _rows(now: Sample) -> list[tuple[str, str]]:
     rows = [
         ("cpu", percent),
         ("cpu time", used),
-        ("memory", remote.size(now.memory.bytes)),
-        ("memory, most", remote.size(now.memory.peak_bytes)),
+        ("memory", output.size(now.memory.bytes)),
+        ("memory, most", output.size(now.memory.peak_bytes)),
         ("processes", "-" if now.processes is None else str(now.processes)),
-        ("read", remote.size(now.io.read_bytes)),
-        ("written", remote.size(now.io.written_bytes)),
+        ("read", output.size(now.io.read_bytes)),
+        ("written", output.size(now.io.written_bytes)),
     ]
     if now.network is not None:
         rows += [
-            ("received", remote.size(now.network.received_bytes)),
-            ("sent", remote.size(now.network.sent_bytes)),
+            ("received", output.size(now.network.received_bytes)),
+            ("sent", output.size(now.network.sent_bytes)),
         ]
     if now.disk is not None:
-        rows.append(("disk", remote.size(now.disk.bytes)))
+        rows.append(("disk", output.size(now.disk.bytes)))
     return rows

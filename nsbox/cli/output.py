@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import click
 
@@ -31,3 +31,21 @@ def report(problem: HostProblem) -> None:
     click.echo(f"{paint('nsbox:', 'red', stream=sys.stderr, bold=True)} {problem.detail}", err=True)
     if problem.remedy:
         click.echo(f"  remedy: {problem.remedy}", err=True)
+
+
+def fail(problem: HostProblem) -> NoReturn:
+    """Report it, and end with status 1."""
+    report(problem)
+    sys.exit(1)
+
+
+def size(count: float | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

@@ -124,26 +124,3 @@ def echo_json(data: bytes) -> None:
     import msgspec
 
     click.echo(msgspec.json.format(data, indent=2).decode())
-
-
-def variables(given: Sequence[str]) -> dict[str, str]:
-    """``K=V``, several times."""
-    env = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{item!r} is not of the form K=V", param_hint="--env")
-        env[name] = value
-    return env
-
-
-def size(count: float | None) -> str:
-    """Bytes for people."""
-    if count is None:
-        return "-"
-    value = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from nsbox.cli import status
+from nsbox.cli import arguments, status
 from nsbox.cli.client import Client
 from nsbox.cli.output import report
 from nsbox.cli.private import private_daemon
@@ -39,7 +39,7 @@ def run(image: str | None, variables: Sequence[str], timeout: float, command: Se
     With NSBOX_URL and NSBOX_API_KEY in the environment that daemon is asked, else one is started for this.
     Exit status: the command's; 128+N for signal N; 124 timed out; 125 nsbox itself failed.
     """
-    env = _parse(variables)
+    env = arguments.variables(variables)
     try:
         with _daemon(os.environ) as client:
             code = _in_sandbox(client, image, list(command), env, timeout)
@@ -47,16 +47,6 @@ def run(image: str | None, variables: Sequence[str], timeout: float, command: Se
         report(problem)
         code = status.FAILED
     sys.exit(code)
-
-
-def _parse(variables: Sequence[str]) -> dict[str, str]:
-    env = {}
-    for item in variables:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{item!r} is not of the form K=V", param_hint="--env")
-        env[name] = value
-    return env
 
 
 @contextlib.contextmanager

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from nsbox.cli import download
 from nsbox.cli.local import client_of_this_host
-from nsbox.cli.output import report
+from nsbox.cli.output import fail
 from nsbox.model.errors import HostProblem
 
 _PATIENCE = 600.0
@@ -21,11 +20,6 @@ _PATIENCE = 600.0
 @click.group()
 def snapshot() -> None:
     """Take, list, export and remove snapshots of sandboxes."""
-
-
-def _fail(problem: HostProblem) -> NoReturn:
-    report(problem)
-    sys.exit(1)
 
 
 @snapshot.command()
@@ -69,7 +63,7 @@ def export(name: str, output: str, form: str) -> None:
     try:
         download.download(f"/snapshots/{name}/export", {"format": form}, output)
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)
 
 
 @snapshot.command()
@@ -88,4 +82,4 @@ def _asked(method: str, path: str, body: Any = None) -> Any:
                 raise HostProblem(answer.explain())
             return answer.body
     except HostProblem as problem:
-        _fail(problem)
+        fail(problem)

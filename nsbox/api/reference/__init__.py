@@ -11,10 +11,9 @@ from functools import cache, partial
 import msgspec
 import trio
 
-from nsbox.api import openapi
+from nsbox.api import openapi, pages
 from nsbox.api.exchange import Exchange, Headers
 from nsbox.api.reference import page
-from nsbox.model.errors import Code, Problem
 from nsbox.settings import Settings
 
 PATH = "/openapi.json"
@@ -36,50 +35,34 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 class _Page(msgspec.Struct, frozen=True):
     kind: bytes
-    body: bytes
+    form: pages.Form
 
-    @property
-    def tag(self) -> bytes:
-        return b'"%s"' % hashlib.sha256(self.body).hexdigest()[:32].encode()
+
+def _page(kind: bytes, body: bytes) -> _Page:
+    tag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
+    return _Page(kind, pages.Form(body, tag))
 
 
 def routes(settings: Settings) -> dict[str, Handler]:
     """By path, as the gate takes them. Each is made when it is first asked for: most daemons are never asked,
     and a start is quick."""
     made = cache(partial(openapi.document, settings))
-    pages: dict[str, Callable[[], _Page]] = {
-        PATH: lambda: _Page(b"application/json", msgspec.json.encode(made())),
-        "/docs": lambda: _Page(b"text/html; charset=utf-8", page.render(made()).encode()),
+    made_of: dict[str, Callable[[], _Page]] = {
+        PATH: lambda: _page(b"application/json", msgspec.json.encode(made())),
+        "/docs": lambda: _page(b"text/html; charset=utf-8", page.render(made()).encode()),
         "/docs/page.css": partial(_file, b"text/css; charset=utf-8", "page.css"),
         "/docs/page.js": partial(_file, b"text/javascript; charset=utf-8", "page.js"),
     }
-    return {path: partial(_serve, cache(make)) for path, make in pages.items()}
+    return {path: partial(_serve, cache(make)) for path, make in made_of.items()}
 
 
 def _file(kind: bytes, name: str) -> _Page:
     with open(os.path.join(_FOLDER, name), "rb") as file:
-        return _Page(kind, file.read())
+        return _page(kind, file.read())
 
 
 async def _serve(make: Callable[[], _Page], exchange: Exchange) -> None:
-    method = exchange.scope["method"]
-    if method not in ("GET", "HEAD"):
-        raise Problem(Code.METHOD_NOT_ALLOWED, "this is only read", allowed=["GET", "HEAD"])
+    pages.only_read(exchange, "this is only read")
     found = await trio.to_thread.run_sync(make)  # some 50 ms, once
     exchange.common = _COMMON
-    headers: Headers = [(b"etag", found.tag)]
-    if _is_known(exchange.header(b"if-none-match"), found.tag):
-        await exchange.send({"type": "http.response.start", "status": 304, "headers": headers})
-        await exchange.send({"type": "http.response.body", "body": b""})
-        return
-    headers += [(b"content-type", found.kind), (b"content-length", b"%d" % len(found.body))]
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-    await exchange.send({"type": "http.response.body", "body": b"" if method == "HEAD" else found.body})
-
-
-def _is_known(condition: bytes | None, tag: bytes) -> bool:
-    """``If-None-Match`` (RFC 9110, 13.1.2), compared weakly."""
-    if condition is None:
-        return False
-    known = [one.strip().removeprefix(b"W/") for one in condition.split(b",")]
-    return b"*" in known or tag in known
+    await pages.send(exchange, found.kind, found.form, [])

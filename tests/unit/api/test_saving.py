@@ -6,7 +6,7 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 
-from nsbox.api import saving
+from nsbox.api import saving, tickets
 from nsbox.model.errors import Problem
 from tests.unit.api.client import Server, running
 from tests.unit.api.fakes import KEY, OTHER_KEY, FakeKeys
@@ -76,21 +76,21 @@ async def test_a_ticket_is_not_used_up_by_what_is_no_download() -> None:
 
 def test_tickets_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    tickets = saving.Saving()
-    made = tickets.make(ME, "/api/v1/x", b"")
-    assert tickets.take(made).path == "/api/v1/x"
-    made = tickets.make(ME, "/api/v1/x", b"")
-    now[0] += saving.KEEP_S + 1
+    monkeypatch.setattr(tickets.time, "monotonic", lambda: now[0])
+    ours = saving.Saving()
+    made = ours.make(ME, "/api/v1/x", b"")
+    assert ours.take(made).path == "/api/v1/x"
+    made = ours.make(ME, "/api/v1/x", b"")
+    now[0] += tickets.KEEP_S + 1
     with pytest.raises(Problem, match="not known"):
-        tickets.take(made)
+        ours.take(made)
 
 
 def test_many_tickets_push_the_oldest_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "_MOST", 3)
-    tickets = saving.Saving()
-    first, *others = [tickets.make(ME, "/x", b"") for _ in range(4)]
+    monkeypatch.setattr(tickets, "_MOST", 3)
+    ours = saving.Saving()
+    first, *others = [ours.make(ME, "/x", b"") for _ in range(4)]
     with pytest.raises(Problem):
-        tickets.take(first)
+        ours.take(first)
     for one in others:
-        tickets.take(one)
+        ours.take(one)

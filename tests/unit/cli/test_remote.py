@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from nsbox.cli import remote, status
+from nsbox.cli import arguments, output, status
 from nsbox.cli.cp import _place
 from nsbox.cli.main import cli
 from nsbox.cli.ps import span
@@ -59,7 +59,7 @@ def test_spans(seconds: float, shown: str) -> None:
     ("count", "shown"), [(None, "-"), (0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (5 << 30, "5.0 GiB")]
 )
 def test_sizes(count: int | None, shown: str) -> None:
-    assert remote.size(count) == shown
+    assert output.size(count) == shown
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_a_place_in_a_sandbox_begins_with_a_slash() -> None:
 
 
 def test_variables() -> None:
-    assert remote.variables(["A=b=c", "D="]) == {"A": "b=c", "D": ""}
+    assert arguments.variables(["A=b=c", "D="]) == {"A": "b=c", "D": ""}
     for wrong in ("A", "=b"):
         with pytest.raises(click.BadParameter):
-            remote.variables([wrong])
+            arguments.variables([wrong])
 
 
 def test_json_has_what_this_version_does_not_know() -> None:
