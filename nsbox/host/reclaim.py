@@ -13,13 +13,19 @@ from nsbox.host import facts
 _STEP = 16 * 1024 * 1024
 
 
+def possible(proc: str = "/proc") -> bool:
+    """Whether there is swap, without which nothing is given back. Cheap, so that a pause needs no worker
+    thread to learn that it has nothing to wait for."""
+    return facts.swap(proc)
+
+
 def reclaim(cgroup: str, until: float, wanted: Callable[[], bool], proc: str = "/proc") -> int | None:
     """Page out what can be, ``until`` then (monotonic) and as long as it is ``wanted``; the bytes freed.
 
     None where it cannot be done: no swap (only pages of files would go then, which come back dearly), no
     memory controller, or an older kernel. Blocks: for a worker thread.
     """
-    if not facts.swap(proc):
+    if not possible(proc):
         return None
     try:
         before = _current(cgroup)

@@ -2,7 +2,7 @@
 
 Nothing here waits. ``cgroup.events`` could be watched (kernfs wakes EPOLLPRI), but the kernel tells of it
 once in 10 ms at most (CGROUP_FILE_NOTIFY_MIN_INTV), so that a pause soon after a resume would take that long.
-Looking at once, and each millisecond while one is to freeze, is quicker and needs no descriptor: adr/0050.
+Looking at once, and again and again while one is to freeze, is quicker and needs no descriptor: adr/0050.
 """
 
 import errno
@@ -14,6 +14,10 @@ from nsbox.wire.messages import Frozen
 
 #: How long it may take, in seconds. A task in uninterruptible sleep (a disk does not answer) does not stop.
 PATIENCE = 2.0
+#: When it is looked again, in seconds: an idle box stops within some tenths of a millisecond, and whoever has
+#: not stopped after ``_SOON`` is busy in the kernel, which is no reason to be busy here.
+_OFTEN, _RARELY = 0.0002, 0.001
+_SOON = 0.003
 
 
 class Freezer:
@@ -24,9 +28,12 @@ class Freezer:
         self._since: dict[Box, float] = {}
 
     @property
-    def busy(self) -> bool:
-        """Whether ``look`` is to be called soon."""
-        return bool(self._since)
+    def rest(self) -> float | None:
+        """In how many seconds ``look`` is to be called; None while nothing is to freeze."""
+        if not self._since:
+            return None
+        youngest = max(self._since.values())
+        return _OFTEN if time.monotonic() - youngest < _SOON else _RARELY
 
     def freeze(self, box: Box) -> None:
         """Begin. One that is frozen already is told to be at once."""

@@ -33,8 +33,6 @@ from nsbox.wire.messages import TO_KEEPER, Message
 #: How often what could not be done at once is tried again, in seconds.
 _TICK = 0.02
 _SLOW_TICK = 1.0
-#: How often it is looked whether boxes have frozen, while one is to, in seconds. (epoll counts in 0.001.)
-_LOOK = 0.001
 #: Making a blank takes a processor from the sandbox that was just made: it waits until no order has come
 #: for so long, in seconds, unless the stock runs low.
 _QUIET = 0.1
@@ -126,8 +124,10 @@ class Loop:
         return self._finish()
 
     def _timeout(self) -> float:
-        if self.keeper.freezer.busy:
-            return _LOOK
+        if (rest := self.keeper.freezer.rest) is not None:
+            # epoll counts in milliseconds; what is shorter is waited for by select, to which it is a descriptor.
+            select.select([self._poll], [], [], rest)
+            return 0
         if self.keeper.pool.wants_more:
             return 0 if self.keeper.wants_blank(_QUIET) else _QUIET / 4
         return _TICK if self.keeper.remove_cgroups() else _SLOW_TICK

@@ -15,7 +15,7 @@ import trio
 
 from nsbox.host.box import Unresponsive
 from nsbox.host.keeper import KeeperLink
-from nsbox.host.reclaim import reclaim
+from nsbox.host import reclaim
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action, EndReason, State, after
 from nsbox.model.sandbox import Sandbox
@@ -115,8 +115,12 @@ class Pauses:
         def wanted() -> bool:
             return live.record.state is State.PAUSED
 
+        if not reclaim.possible():
+            return None
         until = time.monotonic() + _RECLAIM  # the wait for a place counts too
-        return await trio.to_thread.run_sync(reclaim, cgroup, until, wanted, limiter=self._reclaiming)
+        return await trio.to_thread.run_sync(
+            reclaim.reclaim, cgroup, until, wanted, limiter=self._reclaiming
+        )
 
     async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
         """Let it go on. Idempotent. Raises ``Problem``; it is paused then as before, or has ended."""
