@@ -87,6 +87,7 @@ class Keeper:
         self._boxes: dict[int, Box] = {}  # by pid
         self._by_id: dict[str, Box] = {}
         self._tasks: dict[int, str] = {}
+        self.spare = tasks.Spare()
         self._since: dict[int, float] = {}  # when a box began to prepare or launch, by pid
         self._cgroups: list[Cgroup] = []  # of dead boxes, not yet removable
         self._last_order = 0.0
@@ -226,7 +227,7 @@ class Keeper:
 
     def _start_task(self, task: Task, descriptors: list[int]) -> None:
         try:
-            self._tasks[tasks.start(task, descriptors)] = task.key
+            self._tasks[tasks.start(task, descriptors, self.spare)] = task.key
         except (tasks.BadTask, OSError) as error:
             _log(f"task {task.name}: {error}")
             self._answer(TaskDone(task.key, 127 << 8))
@@ -358,6 +359,8 @@ class Keeper:
                 self._bury(self._boxes.pop(pid), status)
             elif pid in self._tasks:
                 self._answer(TaskDone(self._tasks.pop(pid), status))
+            elif pid == self.spare.pid:
+                self.spare.forget()
             elif pid == self.sweeper.pid:
                 self.sweeper.start()
             elif self._network is not None and self._network.reaped(pid, status):

@@ -118,6 +118,7 @@ class Loop:
             self.keeper.freezer.look()
             if self.keeper.wants_blank(_QUIET):
                 self.keeper.refill()
+            self.keeper.spare.tend(_QUIET)
             self.keeper.give_up_stuck()
             if self._network is not None:
                 self._network.tick()
@@ -125,11 +126,14 @@ class Loop:
 
     def _timeout(self) -> float:
         if (rest := self.keeper.freezer.rest) is not None:
-            # epoll counts in milliseconds; what is shorter is waited for by select, to which it is a descriptor.
+            # epoll counts in milliseconds. What is shorter is waited for by select, which takes it as a
+            # descriptor.
             select.select([self._poll], [], [], rest)
             return 0
         if self.keeper.pool.wants_more:
             return 0 if self.keeper.wants_blank(_QUIET) else _QUIET / 4
+        if self.keeper.spare.wanted:
+            return _QUIET / 4
         return _TICK if self.keeper.remove_cgroups() else _SLOW_TICK
 
     def _turn(self, timeout: float) -> None:

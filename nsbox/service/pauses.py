@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from nsbox.host import reclaim
 from nsbox.host.box import Unresponsive
 from nsbox.host.keeper import KeeperLink
-from nsbox.host import reclaim
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action, EndReason, State, after
 from nsbox.model.sandbox import Sandbox
@@ -118,9 +118,7 @@ class Pauses:
         if not reclaim.possible():
             return None
         until = time.monotonic() + _RECLAIM  # the wait for a place counts too
-        return await trio.to_thread.run_sync(
-            reclaim.reclaim, cgroup, until, wanted, limiter=self._reclaiming
-        )
+        return await trio.to_thread.run_sync(reclaim.reclaim, cgroup, until, wanted, limiter=self._reclaiming)
 
     async def resume(self, owner: str, sandbox_id: str) -> Sandbox:
         """Let it go on. Idempotent. Raises ``Problem``; it is paused then as before, or has ended."""

@@ -17,7 +17,7 @@ from nsbox.host import facts
 from nsbox.host.storage import TMPFS_KERNEL
 from tests.conftest import DaemonFactory
 from tests.e2e.client import Api, Sandbox
-from tests.e2e.daemon import Daemon, wait_until
+from tests.e2e.daemon import Daemon, descendants, wait_until
 
 #: Enough to be in the middle of it for some tenths of a second and more.
 _MANY = """
@@ -225,6 +225,31 @@ def test_forks_that_are_too_many(daemon_factory: DaemonFactory) -> None:
         assert len(api.request("GET", "/sandboxes").json) == 1
         assert layers(daemon) == []
         assert sandbox.request("POST", "/fork", {"count": 2}).status == 201
+
+
+def spares(daemon: Daemon) -> set[int]:
+    return {one.pid for one in descendants(daemon.pid) if one.name == "nsbox-spare"}
+
+
+def test_the_spare_process_is_used_and_missed_by_nobody(daemon_factory: DaemonFactory) -> None:
+    """After the first copy one is kept ready, with a child: it makes the next, or has died and does not."""
+    daemon = daemon_factory()
+    with daemon.api() as api:
+        sandbox = api.sandbox()
+        assert spares(daemon) == set()
+        for number, fate in enumerate(("none yet", "used", "killed", "used")):
+            sandbox.exec(f"echo {number} > /number")
+            before = spares(daemon)
+            if fate == "killed":
+                for pid in before:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            made = sandbox.request("POST", "/snapshots")
+            assert made.status == 201, (fate, made)
+            copy = api.sandbox(snapshot=made.json["id"])
+            assert copy.out("cat /number") == f"{number}\n"
+            wait_until(lambda old=before: len(spares(daemon) - old) == 2, 30, f"another spare ({fate})")  # type: ignore[misc]
+            assert not before & spares(daemon)
 
 
 def test_limits_on_snapshots(daemon_factory: DaemonFactory) -> None:

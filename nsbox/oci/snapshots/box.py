@@ -1,9 +1,9 @@
 """The box in which trees that a sandbox has filled are read: as that of an unpacker (docs/adr/0035), with
 other trees.
 
-Whoever reads is root of a sandbox's ids, sees nothing but the trees it is given, each a mount of its own
-whose ``..`` ends at its top, has no network, hardly any capability, and a short list of system calls. What
-it says is believed only as far as its form goes.
+Whoever reads is root of a sandbox's ids, can name nothing, and has the trees it is given by descriptors, each
+a mount of its own whose ``..`` ends at its top. It has no network, hardly any capability, and a short list
+of system calls. What it says is believed only as far as its form goes.
 """
 
 import gc
@@ -12,20 +12,27 @@ import os
 import resource
 import select
 import signal
+import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import prctl
 
 from nsbox.inside import privileges
-from nsbox.kernel import capabilities, libc, namespaces, seccomp
+from nsbox.kernel import capabilities, libc, mounts, namespaces, seccomp
 from nsbox.oci.unpacking import walls
 from nsbox.oci.unpacking.refusal import Reason, Refused, reported
 
 _QUIET = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
 #: Address space: Python's own, and what a tree's names and hard links may take.
 _MEMORY = 512 << 20
+
+_STAGING = "/tmp"  # noqa: S108 - any folder that is there; what lies in it is not touched
+_MAPPED = b"mapped"
+_ORDER_BYTES = 65_536
+#: What one message can carry is 253 descriptors (SCM_MAX_FD); a stack has 127 layers.
+_MOST_TREES = 200
 
 _READING = """
     read pread64 write close lseek openat fstat newfstatat statx getdents64 readlinkat fstatfs
@@ -48,12 +55,23 @@ class Gone(Exception):
 
 
 class Walls(NamedTuple):
-    """What of the box differs: what the child may do, how long it may take, how much it may say."""
+    """What of the box differs: what the child may do, how much it may say, how much it may have open."""
 
     writes: bool
-    seconds: float
     report_bytes: int = 16_384
     descriptors: int = 1_024
+
+
+class Given(NamedTuple):
+    """What a child has: ``trees``, each a mount of its own and attached nowhere, one descriptor more or -1,
+    and what it was told."""
+
+    trees: list[int]
+    kept: int
+    told: dict[str, Any]
+
+
+Work: TypeAlias = Callable[[Given], dict[str, Any]]
 
 
 def picture(folder: int, *, writable: bool = False) -> int:
@@ -65,50 +83,90 @@ def picture(folder: int, *, writable: bool = False) -> int:
 
 
 def run(
-    trees: Sequence[int], work: Callable[[], dict[str, Any]], bounds: Walls, *, hang_up: int, kept: int = -1
+    trees: Sequence[int], work: Work, bounds: Walls, *, seconds: float, hang_up: int, kept: int = -1
 ) -> dict[str, Any]:
-    """Have a child do ``work`` and give back what it says. The first of ``trees`` is all that it can name,
-    the others it reaches by their descriptors, and ``kept`` is one more that it may use.
+    """Make a child and have it do ``work``: see ``Child.run``."""
+    with Child(work, bounds) as child:
+        return child.run(trees, seconds=seconds, hang_up=hang_up, kept=kept)
 
-    When the other end of the socket ``hang_up`` is closed, the work is given up. Raises ``Refused``,
-    ``Gone``, ``OSError``.
+
+class Child:
+    """A process in namespaces of its own, which waits for what it is to do ``work`` on. To make it takes
+    longer than a small tree does, so it may be made before anybody knows of which tree. As a context: nothing
+    of it is left at the end.
+
+    Raises ``OSError``.
     """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    mapped, tell = os.pipe2(os.O_CLOEXEC)
-    deadline = time.monotonic() + bounds.seconds
-    pid = libc.clone3(walls.FLAGS)
-    if pid == 0:
-        os.close(tell)
-        os.close(reader)
-        _child(mapped, writer, trees, kept, work, bounds)
-    try:
+
+    def __init__(self, work: Work, bounds: Walls) -> None:
+        self._bounds = bounds
+        self._order, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        with theirs:
+            self._pid = libc.clone3(walls.FLAGS)
+            if self._pid == 0:
+                os.close(self._reader)
+                self._order.close()
+                _child(theirs, writer, work, bounds)
         os.close(writer)
-        os.close(mapped)
-        namespaces.write_sandbox_maps(pid)
-        os.write(tell, b"x")
-        said = _listen(reader, hang_up, deadline, bounds.report_bytes)
-    finally:
+        try:
+            namespaces.write_sandbox_maps(self._pid)
+            self._order.send(_MAPPED)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing of it is left."""
+        if self._pid:
+            self._end()
+        self._order.close()
+        os.close(self._reader)
+
+    def run(
+        self,
+        trees: Sequence[int],
+        *,
+        seconds: float,
+        hang_up: int,
+        kept: int = -1,
+        told: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What it says; once. When the other end of the socket ``hang_up`` is closed, the work is given up.
+
+        Raises ``Refused``, ``Gone``, ``OSError``.
+        """
+        deadline = time.monotonic() + seconds
+        order = {"trees": len(trees), "seconds": seconds, "told": dict(told or {})}
+        descriptors = [*trees, kept] if kept >= 0 else trees
+        try:
+            socket.send_fds(self._order, [json.dumps(order).encode()], list(descriptors))
+            said = _listen(self._reader, hang_up, deadline, self._bounds.report_bytes)
+        finally:
+            status, used = self._end()
+        # The kernel's limit of processor time is the same number, and ends the child without a word.
+        if said is None or used >= seconds:
+            raise Refused(Reason.TIME, f"it took more than {seconds:g} s")
+        return _understood(said, status)
+
+    def _end(self) -> tuple[int, float]:
+        """Its status, and the seconds of processor time it took."""
         # It is process 1 of its pid namespace, so nothing of it can be left.
-        os.kill(pid, signal.SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
-        os.close(tell)
-        os.close(reader)
-    # The kernel's limit of processor time is the same number, and ends the child without a word.
-    if said is None or usage.ru_utime + usage.ru_stime >= bounds.seconds:
-        raise Refused(Reason.TIME, f"it took more than {bounds.seconds:g} s")
-    return _understood(said, status)
+        os.kill(self._pid, signal.SIGKILL)
+        _, status, usage = os.wait4(self._pid, 0)
+        self._pid = 0
+        return status, usage.ru_utime + usage.ru_stime
 
 
-def _child(
-    mapped: int,
-    report: int,
-    trees: Sequence[int],
-    kept: int,
-    work: Callable[[], dict[str, Any]],
-    bounds: Walls,
-) -> NoReturn:
+def _child(orders: socket.socket, report: int, work: Work, bounds: Walls) -> NoReturn:
     try:
-        said = json.dumps(_tried(mapped, report, trees, kept, work, bounds)).encode()
+        said = json.dumps(_tried(orders, report, work, bounds)).encode()
         rest = memoryview(b"\n" + said + b"\n")
         while rest:
             rest = rest[os.write(report, rest) :]
@@ -116,16 +174,9 @@ def _child(
         os._exit(0)
 
 
-def _tried(
-    mapped: int,
-    report: int,
-    trees: Sequence[int],
-    kept: int,
-    work: Callable[[], dict[str, Any]],
-    bounds: Walls,
-) -> dict[str, Any]:
+def _tried(orders: socket.socket, report: int, work: Work, bounds: Walls) -> dict[str, Any]:
     try:
-        if os.read(mapped, 1) != b"x":
+        if orders.recv(len(_MAPPED)) != _MAPPED:
             raise OSError(0, "the caller is gone")
         namespaces.become_root()
         privileges.die_with_parent(signal.SIGKILL)
@@ -133,17 +184,45 @@ def _tried(
         for stream in (0, 1, 2):
             os.dup2(report, stream)
         gc.disable()
-        walls.enter(os.dup(trees[0]))
-        _confine({0, 1, 2, report, kept, *trees[1:]}, bounds)
-        return work()
+        calls = f"{_READING} {_WRITING}" if bounds.writes else _READING
+        ioctls = frozenset({FICLONE}) if bounds.writes else frozenset[int]()
+        policy = seccomp.allow_list(os.uname().machine, frozenset(calls.split()), ioctls)
+        _leave_every_file()
+        given, seconds = _given(orders)
+        _confine({0, 1, 2, report, given.kept, *given.trees}, bounds, seconds)
+        libc.seccomp_filter(policy)
+        return work(given)
     except Exception as error:
         return reported(error, "reading what the sandbox has written")
 
 
-def _confine(descriptors: set[int], bounds: Walls) -> None:
-    """Give up everything else. Nothing can be imported any more."""
+def _leave_every_file() -> None:
+    """What can be named from here on is one empty folder; trees are reached by their descriptors.
+
+    Before the order comes, since letting go of the old root takes milliseconds. Nothing can be imported any
+    more.
+    """
+    mounts.make_private()
+    mounts.mount_empty(_STAGING)
+    directory = os.open(_STAGING, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    mounts.pivot_into(directory)
+    os.close(directory)
+
+
+def _given(orders: socket.socket) -> tuple[Given, float]:
+    """What ``Child.run`` was called with, when it is."""
+    data, descriptors, _, _ = socket.recv_fds(orders, _ORDER_BYTES, _MOST_TREES + 1)
+    if not data:
+        raise OSError(0, "the caller is gone")
+    order = json.loads(data)
+    trees, rest = descriptors[: order["trees"]], descriptors[order["trees"] :]
+    return Given(trees, rest[0] if rest else -1, order["told"]), order["seconds"]
+
+
+def _confine(descriptors: set[int], bounds: Walls, allowed: float) -> None:
+    """Give up everything else, but for system calls."""
     privileges.close_all_but(descriptors - {-1})
-    seconds = int(bounds.seconds) + 1
+    seconds = int(allowed) + 1
     for number, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, bounds.descriptors),
@@ -154,9 +233,6 @@ def _confine(descriptors: set[int], bounds: Walls) -> None:
     prctl.set_dumpable(0)
     prctl.set_no_new_privs(1)
     capabilities.drop_to(walls.KEPT if bounds.writes else {prctl.CAP_DAC_READ_SEARCH})
-    calls = f"{_READING} {_WRITING}" if bounds.writes else _READING
-    ioctls = frozenset({FICLONE}) if bounds.writes else frozenset[int]()
-    libc.seccomp_filter(seccomp.allow_list(os.uname().machine, frozenset(calls.split()), ioctls))
 
 
 def _listen(reader: int, hang_up: int, deadline: float, most: int) -> bytes | None:

@@ -67,14 +67,12 @@ def _compared(layers: int, order: Order) -> dict[str, Any]:
     folder = lower.upper(layers, order.sandbox) if order.sandbox else lower.layer(layers, order.upper)
     over, under = box.picture(folder), lower.merged(layers, order.lower)
 
-    def work() -> dict[str, Any]:
-        below = os.open(".", FOLDER, dir_fd=under)
-        return Comparison(os.open("/", FOLDER), below, after, order.limit).run()
+    def work(given: box.Given) -> dict[str, Any]:
+        above, below = (os.open(".", FOLDER, dir_fd=tree) for tree in given.trees)
+        return Comparison(above, below, after, order.limit).run()
 
-    walls = box.Walls(
-        writes=False, seconds=order.seconds, report_bytes=_REPORT_BYTES, descriptors=2 * DEPTH + 64
-    )
-    report = box.run((over, under), work, walls, hang_up=_SOCKET)
+    walls = box.Walls(writes=False, report_bytes=_REPORT_BYTES, descriptors=2 * DEPTH + 64)
+    report = box.run((over, under), work, walls, seconds=order.seconds, hang_up=_SOCKET)
     if order.sandbox and not lower.is_still(layers, order.sandbox, folder):
         raise Refused(Reason.BUSY, "the sandbox ended meanwhile")
     return report

@@ -63,17 +63,18 @@ def _written(layers: int, order: Order) -> dict[str, Any]:
     out = os.dup(_OUT)  # the child's own 1 is for its report
     os.close(_OUT)
 
-    def work() -> dict[str, Any]:
+    def work(given: box.Given) -> dict[str, Any]:
+        write = _writer(given.kept)
         if order.layout:
-            left_out = _layout(trees, order, _writer(out))
+            left_out = _layout(given.trees, order, write)
         else:
-            archive = tarball.Archive(os.open("/", FOLDER), _writer(out), whiteouts=False)
+            archive = tarball.Archive(_top(given.trees[0]), write, whiteouts=False)
             archive.run()
             left_out = archive.left_out
         return {"leftOut": left_out}
 
-    walls = box.Walls(writes=False, seconds=order.seconds, descriptors=DEPTH + len(trees) + 64)
-    return box.run(trees, work, walls, hang_up=_SOCKET, kept=out)
+    walls = box.Walls(writes=False, descriptors=DEPTH + len(trees) + 64)
+    return box.run(trees, work, walls, seconds=order.seconds, hang_up=_SOCKET, kept=out)
 
 
 def _writer(descriptor: int) -> Callable[[bytes], None]:
@@ -86,12 +87,8 @@ def _writer(descriptor: int) -> Callable[[bytes], None]:
 
 
 def _layout(trees: list[int], order: Order, write: Callable[[bytes], None]) -> int:
-    """An OCI image layout as a tar. ``trees``: bottom first; the first of them is the root directory."""
-
-    def tree(number: int) -> int:
-        return os.open("/", FOLDER) if number == 0 else os.open(".", FOLDER, dir_fd=trees[number])
-
-    counted = [_count(tree(number)) for number in range(len(trees))]
+    """An OCI image layout as a tar. ``trees``: bottom first."""
+    counted = [_count(_top(tree)) for tree in trees]
     config = _json(
         {**order.config, "rootfs": {"type": "layers", "diff_ids": [one.digest for one in counted]}}
     )
@@ -113,16 +110,20 @@ def _layout(trees: list[int], order: Order, write: Callable[[bytes], None]) -> i
         _member(write, _blob(_digest(data)), data)
     left_out = 0
     sent: set[str] = set()
-    for number, one in enumerate(counted):
+    for tree, one in zip(trees, counted, strict=True):
         if one.digest in sent:  # the same blob stands in a layout once
             continue
         sent.add(one.digest)
         _head(write, _blob(one.digest), one.size)
-        archive = tarball.Archive(tree(number), write, whiteouts=True)
+        archive = tarball.Archive(_top(tree), write, whiteouts=True)
         archive.run()
         left_out += archive.left_out
     write(bytes(1024))
     return left_out
+
+
+def _top(tree: int) -> int:
+    return os.open(".", FOLDER, dir_fd=tree)
 
 
 def _count(top: int) -> _Counted:

@@ -1,4 +1,5 @@
-"""Keeps what a sandbox has written as a layer: ``main([FOLDER])``, started by keeper in the outer namespace.
+"""Keeps what a sandbox has written as a layer: ``prepare()([FOLDER])``, in a fork of keeper in the outer
+namespace.
 
 Standard input is a stream socket: the order comes on it and the report goes back. When whoever asked hangs up
 before that, the work is given up and nothing is left. The answer comes when the layer has its name; that it
@@ -7,6 +8,8 @@ is on disk, which may take much longer, is told by the end of this process with 
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from nsbox.kernel import libc
@@ -30,16 +33,23 @@ class Order(NamedTuple):
     reserve: int
 
 
-def main(arguments: list[str]) -> int:
-    """0 when a report was given, be it a refusal, and what it is about is on disk if that was asked for."""
+def prepare() -> Callable[[list[str]], int]:
+    """Get ready before anybody has asked: ``main``, with the child that will do the work in its box."""
     os.umask(0)
+    child = box.Child(_copied, box.Walls(writes=True, descriptors=2 * DEPTH + 64))
+    return partial(_main, child)
+
+
+def _main(child: box.Child, arguments: list[str]) -> int:
+    """0 when a report was given, be it a refusal, and what it is about is on disk if that was asked for."""
     folder = -1
     try:
-        said = os.read(_SOCKET, _ORDER_BYTES)  # it comes when the sandbox stands
-        if not said:
-            raise box.Gone
-        order = Order(**json.loads(said))
-        report, folder = _taken(arguments[0], order)
+        with child:
+            said = os.read(_SOCKET, _ORDER_BYTES)  # it comes when the sandbox stands
+            if not said:
+                raise box.Gone
+            order = Order(**json.loads(said))
+            report, folder = _taken(arguments[0], order, child)
     except (Refused, OSError) as error:
         report = reported(error, "the layer's folder")
     except box.Gone:
@@ -53,18 +63,19 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _taken(path: str, order: Order) -> tuple[dict[str, Any], int]:
+def _taken(path: str, order: Order, child: box.Child) -> tuple[dict[str, Any], int]:
     with Placing(path) as place:
         upper = lower.upper(place.layers, order.sandbox)
-        source, target = box.picture(upper), box.picture(place.folder, writable=True)
+        trees = box.picture(upper), box.picture(place.folder, writable=True)
         bounds = Bounds(order.max_bytes, order.max_entries, order.reserve)
-
-        def work() -> dict[str, Any]:
-            return dict(Copier(os.open("/", FOLDER), os.open(".", FOLDER, dir_fd=target), bounds).run())
-
-        walls = box.Walls(writes=True, seconds=order.seconds, descriptors=2 * DEPTH + 64)
-        report = box.run((source, target), work, walls, hang_up=_SOCKET)
+        report = child.run(trees, seconds=order.seconds, hang_up=_SOCKET, told=bounds._asdict())
         if not lower.is_still(place.layers, order.sandbox, upper):
             raise Refused(Reason.BUSY, "the sandbox ended meanwhile")
         place.publish()
     return {name: int(number) for name, number in report.items()}, place.folder
+
+
+def _copied(given: box.Given) -> dict[str, Any]:
+    """In the box."""
+    source, target = (os.open(".", FOLDER, dir_fd=tree) for tree in given.trees)
+    return dict(Copier(source, target, Bounds(**given.told)).run())

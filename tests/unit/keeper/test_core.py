@@ -336,11 +336,19 @@ def test_hello_lists_what_lives_and_what_is_being_made(world: World) -> None:
 
 
 def test_a_task_and_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "start", lambda task, descriptors: 55)
+    monkeypatch.setattr(tasks, "start", lambda task, descriptors, spare: 55)
     assert world.obey(Task("k", "embed", "layer")) == []
     world.kernel.dead.append((55, 256))
     world.keeper.reap()
     assert world.answers == [TaskDone("k", 256)]
+
+
+def test_a_spare_that_died(world: World) -> None:
+    world.keeper.spare.pid = 56
+    world.kernel.dead.append((56, 9))
+    world.keeper.reap()
+    assert world.answers == []
+    assert world.keeper.spare.pid == 0
 
 
 @pytest.mark.parametrize(("name", "argument"), [("rm", "layer"), ("embed", "../x"), ("embed", ""), ("", "")])
