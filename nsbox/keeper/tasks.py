@@ -90,8 +90,8 @@ def _prepare(module: str) -> Callable[[list[str]], int]:
 
 
 class Spare:
-    """A process that is ready for the next task of a kind that runs at once, and takes up its order some 15 ms
-    earlier than a new one would. It takes some MiB, so there is none until somebody has asked for such a
+    """A process that is ready for the next task of a kind that runs at once. It takes up its order some 15 ms
+    earlier than a new one. It takes some MiB, so there is none until somebody has asked for such a
     task, nor when nobody has for a while.
     """
 
