@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import sys
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -22,61 +21,19 @@ import trio
 
 from nsbox.api.app import create_app
 from nsbox.api.server import serve
-from nsbox.api.services import Services
+from nsbox.assembly import Front, Kept, Living, Watches, services
 from nsbox.host import heartbeat, systemd
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
-from nsbox.host.storage import Reserve, Rooms
 from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
-from nsbox.model.lifecycle import Action
-from nsbox.model.sandbox import Sandbox
-from nsbox.oci import templatefile
-from nsbox.plan import edge as edge_settings
-from nsbox.plan.previews import Form
-from nsbox.proxy.edge import Bounds, Edge
-from nsbox.proxy.server import Connections
 from nsbox.proxy.server import serve as serve_previews
-from nsbox.proxy.tcp import Publisher
-from nsbox.service.accounts import Accounts
-from nsbox.service.audit import Audit
-from nsbox.service.building import Building
-from nsbox.service.commands import Commands
-from nsbox.service.creations import Creations
-from nsbox.service.cuts import Cuts
-from nsbox.service.differences import Differences
 from nsbox.service.embedding import default_template, remove_unused
-from nsbox.service.exports import Exports
-from nsbox.service.figures import Figures
-from nsbox.service.files import Files
-from nsbox.service.health import Health
-from nsbox.service.images import Images
-from nsbox.service.links import Links
-from nsbox.service.meters import Meters
-from nsbox.service.network import Network
-from nsbox.service.plans import Plans
-from nsbox.service.ports import Ports
 from nsbox.service.pulse import Pulse
-from nsbox.service.quotas import Quotas
-from nsbox.service.readiness import Readiness
-from nsbox.service.registry import Registry
-from nsbox.service.sandboxes import Sandboxes
-from nsbox.service.snapshots import Snapshots
-from nsbox.service.standby import Standbys
-from nsbox.service.sweep import Sweep
-from nsbox.service.tally import Tally
-from nsbox.service.templates import Templates
-from nsbox.service.usage import Usage
-from nsbox.service.webhooks import Webhooks
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
-from nsbox.store.audit import AuditTable
-from nsbox.store.database import Database, Synchronous
-from nsbox.store.deliveries import DeliveryQueue
+from nsbox.store.database import Database
 from nsbox.store.keyring import KeyRing
 from nsbox.store.keys import KeyTable
-from nsbox.store.ledger import Ledger
-from nsbox.store.sandboxes import SandboxStore
-from nsbox.store.snapshots import SnapshotStore
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +41,6 @@ _log = logging.getLogger(__name__)
 _NOTE_USES = 30.0
 #: How long after one answer of keeper's the next is asked for, in seconds.
 _BEAT = 2.0
-_STANDSTILLS = (Action.PAUSE, Action.IDLE, Action.EXPIRE, Action.EXHAUST, Action.RESUME, Action.WAKE)
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -163,196 +119,78 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     settings = orders.settings
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    database = Database(settings.state_dir)
-    kept = _Kept(
-        database=database,
-        durable=Database(settings.state_dir, Synchronous.FULL),
-        ledger=Ledger(database, settings.state_dir),
-        keys=KeyRing(settings.state_dir),
-        audit=Audit(AuditTable(database), settings.audit_keep_days, settings.audit_max_events),
-        webhooks=Webhooks(DeliveryQueue(database), settings.webhooks),
-    )
+    kept = Kept.open(settings)
     try:
         async with trio.open_nursery() as nursery:
             try:
-                await _serve(orders, kept, run_dir, listeners, nursery, first_key)
+                living = Living.make(settings, kept, run_dir, nursery)
+                await _restore(living, orders, nursery)
+                await _serve(living, orders, listeners, nursery, first_key)
             finally:
                 await kept.audit.close()  # nobody asks any more, and the record is open still
                 with trio.CancelScope(shield=True):
                     await kept.webhooks.flush()
             nursery.cancel_scope.cancel()
     finally:
-        kept.ledger.close()
-        kept.keys.close()
-        kept.durable.close()
-        database.close()
+        kept.close()
         os.close(run_dir)
 
 
-class _Kept(NamedTuple):
-    """What is open of the record. ``durable`` is on disk when a call returns."""
-
-    database: Database
-    durable: Database
-    ledger: Ledger
-    keys: KeyRing
-    audit: Audit
-    webhooks: Webhooks
+async def _restore(living: Living, orders: Orders, nursery: trio.Nursery) -> None:
+    """Take over what lives, after which requests may come."""
+    settings = orders.settings
+    alive = await living.keeper.greet()
+    nursery.start_soon(living.keeper.listen)
+    # From here on, not from the first request on: the first start builds a template, which takes its time.
+    nursery.start_soon(_beat, living.keeper, orders.heartbeat)
+    template = await default_template(settings.state_dir, living.keeper)
+    living.templates.add(template)
+    await living.snapshots.load()
+    pulse = Pulse(living.kept.ledger, living.registry, living.keeper)
+    await pulse.begin()
+    nursery.start_soon(pulse.watch)
+    await living.sandboxes.reconcile(alive)
+    await living.snapshots.reconcile()
+    living.commands.remember()
+    nursery.start_soon(living.commands.clear_unused)
+    used = {layer for stack in living.standing() for layer in stack} | set(template.layers)
+    nursery.start_soon(remove_unused, settings.state_dir, living.keeper, used)
 
 
 async def _serve(
-    orders: Orders,
-    kept: _Kept,
-    run_dir: int,
-    listeners: Listeners,
-    nursery: trio.Nursery,
-    first_key: str | None,
+    living: Living, orders: Orders, listeners: Listeners, nursery: trio.Nursery, first_key: str | None
 ) -> None:
-    settings = orders.settings
-    database, durable, ledger, keys, audit, webhooks = kept
-    registry = Registry(SandboxStore(database))
-    keeper = KeeperLink(
-        run_dir,
-        on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id),  # noqa: PLW0108 - made below
-        on_storage=lambda told: sandboxes.storage(told),  # noqa: PLW0108
-    )
-
-    def standing() -> list[tuple[str, ...]]:
-        """The layers that nobody may remove, whatever the images say."""
-        living = [live.record.layers for live in registry.all()]
-        return [*living, tuple(templates.layers()), *snapshots.stacks()]
-
-    images = Images(settings, keeper, nursery, standing)
-    files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
-    templates = Templates(settings.default_template, images, files)
-    tally = Tally()
-    registry.on_move(partial(_count, tally))
-    registry.on_move(webhooks.moved)
-    registry.on_oom(webhooks.out_of_memory)
-    commands = Commands(registry, templates, settings, nursery, tally)
-    rooms = Rooms(settings.state_dir, settings.storage)
-    reserve = Reserve(settings.state_dir, settings.reserve_mb)
-    plans = Plans(settings, registry, ledger, keys.plan_of)
-    sandboxes = Sandboxes(
-        registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve, plans
-    )
-    creations = Creations(sandboxes, commands, registry, nursery, tally)
-    cuts = Cuts(keeper, settings, nursery)
-    snapshots = Snapshots(
-        SnapshotStore(database),
-        registry,
-        images,
-        templates,
-        cuts,
-        sandboxes,
-        creations,
-        settings,
-        reserve,
-        nursery,
-    )
-    alive = await keeper.greet()
-    nursery.start_soon(keeper.listen)
-    # From here on, not from the first request on: the first start builds a template, which takes its time.
-    nursery.start_soon(_beat, keeper, orders.heartbeat)
-    template = await default_template(settings.state_dir, keeper)
-    templates.add(template)
-    await snapshots.load()
-    pulse = Pulse(ledger, registry, keeper)
-    await pulse.begin()
-    await sandboxes.reconcile(alive)
-    await snapshots.reconcile()
-    commands.remember()
-    nursery.start_soon(commands.clear_unused)
-    health = Health(registry, keeper, reserve, database, settings)
-    sweep = Sweep(registry, sandboxes, keeper, settings.state_dir, settings.sweep_s, tally)
-    meters = Meters(registry, settings.state_dir)
-    form = edge_settings.form(settings, listeners.proxy.getsockname()[1])
-    publisher = Publisher(settings.tcp_host, edge_settings.host_ports(settings.tcp_ports), nursery)
-    ports = Ports(registry, form, Links(settings.state_dir), publisher, settings.max_ports)
-    edge = _edge(settings, ports, form, keys)
-    quotas = Quotas(plans, registry, sandboxes.pauses, nursery, on_out=webhooks.out_of_quota)
-    standbys = Standbys(registry, sandboxes.pauses, nursery, commands.busy, edge.visited)
-    connections = Connections(edge)
-    publisher.use(connections)
-    ports.republish()
-    services = Services(
-        sandboxes=sandboxes,
-        creations=creations,
-        standbys=standbys,
-        templates=templates,
-        images=images,
-        building=Building(images, sandboxes, commands, registry, cuts, settings),
-        commands=commands,
-        readiness=Readiness(commands, ports),
-        files=Files(registry, settings, reserve),
-        ports=ports,
-        network=Network(registry, keeper, settings),
-        snapshots=snapshots,
-        differences=Differences(registry, images, keeper),
-        exports=Exports(images, keeper),
-        health=health,
-        meters=meters,
-        figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),
-        keys=keys,
-        accounts=Accounts(durable),
-        plans=plans,
-        usage=Usage(ledger),
-        audit=audit,
-    )
+    """Answer requests until told to stop."""
+    settings, kept = orders.settings, living.kept
+    front = Front.make(living, listeners.proxy.getsockname()[1], nursery)
+    watches = Watches.make(living, front, nursery)
     for task in (
-        sandboxes.expire,
-        sandboxes.keep_house,
-        standbys.watch,
-        pulse.watch,
-        quotas.watch,
-        meters.watch,
-        health.watch,
-        audit.watch,
-        webhooks.run,
-        sweep.watch,
-        images.keep_house,
+        *watches.tasks(),
+        living.sandboxes.expire,
+        living.sandboxes.keep_house,
+        living.images.keep_house,
+        kept.audit.watch,
+        kept.webhooks.run,
     ):
         nursery.start_soon(task)
-    nursery.start_soon(_note_uses, keys, database)
-    used = {layer for stack in standing() for layer in stack} | set(template.layers)
-    nursery.start_soon(remove_unused, settings.state_dir, keeper, used)
+    nursery.start_soon(_note_uses, kept.keys, kept.database)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
-            await serving.start(serve_previews, listeners.proxy, edge, connections)
-            await serving.start(serve, create_app(services, settings), listeners.api, settings)
-            health.ready = True
+            app = create_app(services(living, front, watches), settings)
+            await serving.start(serve_previews, listeners.proxy, front.edge, front.connections)
+            await serving.start(serve, app, listeners.api, settings)
+            watches.health.ready = True
             heartbeat.send(orders.heartbeat, heartbeat.READY)
-            print(f"nsbox previews: {form}", flush=True)
+            print(f"nsbox previews: {front.form}", flush=True)
             _announce(settings, listeners.api, first_key)
             received = await anext(aiter(signals))
-            health.ready = False
+            watches.health.ready = False
             if received == signal.SIGTERM:
                 # Still serving: whoever waits for a command is told that its sandbox is gone.
-                sandboxes.refuse_new()
+                living.sandboxes.refuse_new()
                 with trio.move_on_after(settings.shutdown_grace_s):
-                    await sandboxes.end_all()
+                    await living.sandboxes.end_all()
             serving.cancel_scope.cancel()
-
-
-def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
-    bounds = Bounds(
-        head_s=settings.header_timeout_s,
-        keep_alive_s=settings.keep_alive_s,
-        idle_s=settings.proxy_idle_s,
-        connections=settings.proxy_max_connections,
-        sandbox_connections=settings.proxy_sandbox_connections,
-        grace_s=settings.shutdown_grace_s,
-    )
-
-    return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), keys.is_key, bounds)
-
-
-def _count(tally: Tally, action: Action, record: Sandbox) -> None:
-    """A sandbox has moved from one state to another."""
-    if record.state.final:
-        tally.ends.add(record.end_reason.value if record.end_reason is not None else "unknown")
-    elif action in _STANDSTILLS:
-        tally.standstills.add(action.value)
 
 
 async def _beat(keeper: KeeperLink, pipe: int) -> None:
