@@ -124,7 +124,10 @@ class Snapshots:
             )
         record = self._begun(live, Purpose.SNAPSHOT, name, request)
 
+        over = trio.Event()
+
         async def durable(well: bool) -> None:
+            await over.wait()  # the disk may be quicker than the row
             if well:
                 await self._settled(record.id)
 
@@ -139,6 +142,8 @@ class Snapshots:
         except BaseException:
             await self._undo(record)
             raise
+        finally:
+            over.set()
         return made
 
     async def remove(self, owner: str, snapshot_id: str) -> Snapshot:

@@ -86,6 +86,7 @@ class Taking:
     ) -> None:
         self._keeper, self._layer, self._durable = keeper, layer, durable
         self._done = False
+        self._over = trio.Event()
         ours, self._theirs = socket.socketpair()
         self._ours = trio.socket.from_stdlib_socket(ours)
         nursery.start_soon(self._run)
@@ -95,10 +96,13 @@ class Taking:
 
     def __exit__(self, *unused: object) -> None:
         self._ours.close()
+        self._over.set()
 
     async def _run(self) -> None:
         with self._theirs as end:  # the last one but the worker's: reading ends when that has ended
             status = await self._keeper.task(new_command_id(), "take", self._layer, (end.fileno(), 2, 2))
+        # A quick disk: the worker's end may be told before its answer has been taken up.
+        await self._over.wait()
         if self._done and self._durable is not None:
             await self._durable(status == 0)
 

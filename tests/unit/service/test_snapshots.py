@@ -20,6 +20,7 @@ from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.request import Request
 from nsbox.model.sandbox import Sandbox
 from nsbox.model.snapshot import Snapshot, Standstill
+from nsbox.oci.snapshots import orders
 from nsbox.service import clock
 from nsbox.service.cuts import Cuts
 from nsbox.service.images import Images
@@ -140,6 +141,40 @@ async def test_it_stands_while_it_is_copied(kit: Kit, made: Sandbox) -> None:
     assert kit.worker.orders[0]["sandbox"] == made.id
     assert not kit.snapshots.is_durable(taken)
     kit.worker.synced.set()
+    await until(lambda: kit.snapshots.is_durable(taken))
+
+
+@pytest.mark.parametrize("slow", ["answer", "record"])
+async def test_a_disk_that_is_quicker_than_we_are(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """The worker has ended before its answer was taken up, or before the row was written: it counts."""
+    sandbox = await kit.service.sandboxes.create("ann", SPEC)
+    if slow == "record":
+        save = kit.store.save
+
+        async def late(record: Snapshot) -> None:
+            await save(record)
+            if record.cut is not None:
+                await trio.testing.wait_all_tasks_blocked()
+
+        monkeypatch.setattr(kit.store, "save", late)
+    else:
+        make = orders.Taking.make
+
+        async def behind(taking: orders.Taking, order: orders.TakeOrder) -> Any:
+            send = taking._ours.send
+
+            async def sent(data: bytes) -> int:
+                done = await send(data)
+                await trio.testing.wait_all_tasks_blocked()  # the worker has answered and ended
+                return int(done)
+
+            monkeypatch.setattr(taking._ours, "send", sent)
+            return await make(taking, order)
+
+        monkeypatch.setattr(orders.Taking, "make", behind)
+    taken = await kit.take(sandbox)
     await until(lambda: kit.snapshots.is_durable(taken))
 
 
