@@ -222,7 +222,8 @@ async def _serve(
         living = [live.record.layers for live in registry.all()]
         return [*living, tuple(templates.layers()), *snapshots.stacks()]
 
-    images = Images(settings, keeper, nursery, standing)
+    reserve = Reserve(settings.state_dir, settings.reserve_mb)
+    images = Images(settings, keeper, nursery, standing, reserve)
     files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
     templates = Templates(settings.default_template, images, files)
     tally = Tally()
@@ -231,7 +232,6 @@ async def _serve(
     registry.on_oom(webhooks.out_of_memory)
     commands = Commands(registry, templates, settings, nursery, tally)
     rooms = Rooms(settings.state_dir, settings.storage)
-    reserve = Reserve(settings.state_dir, settings.reserve_mb)
     plans = Plans(settings, registry, ledger, keys.plan_of)
     sandboxes = Sandboxes(
         registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve, plans

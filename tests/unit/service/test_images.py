@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,8 @@ import msgspec
 import pytest
 import trio
 
-from nsbox.model.errors import Code, HostProblem, Problem
+from nsbox.host.storage import Reserve, full
+from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy, Stage
 from nsbox.oci.layers import Caps, LayerRefused, LayerReport, Reason
 from nsbox.oci.reference import parse
@@ -28,6 +30,7 @@ from tests.registries.fake import FakeRegistry, Handler, serving
 from tests.registries.images import image, layer, layout_tar
 
 BASE, TOP, OTHER = layer({"bin/sh": b"x"}), layer({"app": b"1"}), layer({"app": b"2"})
+OTHER_SIZE = len(OTHER.blob)
 ONE, TWO = image([BASE, TOP], Env=["A=1"], User="app"), image([BASE, OTHER])
 PATIENCE = Patience(backoff=0.01, tries=2, silence=5)
 
@@ -40,13 +43,15 @@ class Unpacker:
         self.layers.mkdir(exist_ok=True)
         self.made: list[str] = []
         self.removed: list[str] = []
-        self.refuse: list[LayerRefused] = []
+        self.refuse: list[Exception] = []
+        self.waiting = 0
         self.gate: trio.Event | None = None
 
     async def unpack(
         self, keeper: Any, blob: int, name: str, *, compression: Any, diff_id: str | None, caps: Caps | None
     ) -> LayerReport:
         if self.gate is not None:
+            self.waiting += 1
             await self.gate.wait()
         await trio.lowlevel.checkpoint()
         if self.refuse:
@@ -77,18 +82,40 @@ class Unpacker:
         return 0
 
 
+class Disk(Reserve):
+    """A disk that has what is left of ``size`` beside the blobs and ``taken``; nothing is ever full before
+    ``size`` is set."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(str(state), 1)
+        self.blobs, self.size, self.taken = state / "blobs", 1 << 40, 0
+        self.asked: list[int] = []
+
+    def check(self, more: int = 0) -> None:
+        self.asked.append(more)
+        used = sum(one.stat().st_size for one in self.blobs.iterdir()) + self.taken
+        if used + more > self.size:
+            raise full()
+
+
 class Kit:
     """Images, and what is around them."""
 
     def __init__(self, state: Path, unpacker: Unpacker, nursery: trio.Nursery, settings: Settings) -> None:
         self.state, self.unpacker, self.nursery, self.settings = state, unpacker, nursery, settings
         self.standing: list[tuple[str, ...]] = []
+        self.reserve = Disk(state)
         self.images = self.anew()
 
     def anew(self) -> Images:
         """As the next daemon finds it."""
         self.images = Images(
-            self.settings, self.unpacker, self.nursery, lambda: self.standing, patience=PATIENCE
+            self.settings,
+            self.unpacker,
+            self.nursery,
+            lambda: self.standing,
+            self.reserve,
+            patience=PATIENCE,
         )
         return self.images
 
@@ -282,15 +309,68 @@ async def test_a_layer_that_is_refused(make: Callable[..., Kit], registry: FakeR
 
 
 async def test_a_host_that_is_full(make: Callable[..., Kit], registry: FakeRegistry) -> None:
-    """No fault of the image: its blob is kept for the next try."""
+    """No fault of the image. Its blob is not kept, or it would be in the way of everybody for a day."""
     kit = make(image_downloads=1)
     name = registry.push("a", image([BASE]))
-    kit.unpacker.refuse = [LayerRefused(Reason.NO_SPACE, "full")]
-    with pytest.raises(HostProblem, match="full"):
-        await kit.pull(name)
-    assert kit.blobs() == [BASE.digest.removeprefix("sha256:")]
+    for refusal in (LayerRefused(Reason.NO_SPACE, "full"), OSError(errno.ENOSPC, "full")):
+        kit.unpacker.refuse = [refusal]
+        with pytest.raises(Problem, match="nearly full") as caught:
+            await kit.pull(name)
+        assert caught.value.code is Code.HOST_FULL
+        assert (kit.blobs(), kit.layers()) == ([], set())
     await kit.pull(name)
-    assert len(registry.paths("blobs/" + BASE.digest)) == 1
+
+
+async def test_an_image_for_which_there_is_no_room(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """By what its layers have to download, before any is fetched; those that are here do not count."""
+    kit = make()
+    one, two = registry.push("a", ONE), registry.push("b", TWO)
+    await kit.pull(one)
+    kit.reserve.size = OTHER_SIZE - 1
+    registry.asked.clear()
+    with pytest.raises(Problem) as caught:
+        await kit.pull(two)
+    assert caught.value.code is Code.HOST_FULL
+    assert not registry.paths(OTHER.digest)
+    kit.reserve.size = OTHER_SIZE
+    await kit.pull(two)
+
+
+async def test_halves_give_way(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """What is kept only for a next try is removed when there is no room; what somebody needs is not."""
+    kit = make()
+    name = registry.push("a", ONE)
+    half = kit.state / "blobs" / ("b" * 64 + ".part")
+    half.write_bytes(bytes(5000))
+    kit.reserve.size = 5000
+    await kit.pull(name)
+    assert not half.exists()
+    kit.reserve.size = 0
+    with pytest.raises(Problem):
+        await kit.images.have_room(1)
+    assert len(kit.layers()) == 2
+
+
+async def test_the_disk_fills_while_it_is_unpacked(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """Whatever a layer grows to, and whoever else writes: it is given up, and what came of it is removed."""
+    kit = make()
+    name = registry.push("a", ONE)
+    kit.unpacker.gate = trio.Event()  # never set
+    failure: list[Problem] = []
+
+    async def ask() -> None:
+        with pytest.raises(Problem) as caught:
+            await kit.pull(name)
+        failure.append(caught.value)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            while not kit.unpacker.waiting:
+                await trio.sleep(0.01)
+            kit.reserve.size = 1
+    assert failure[0].code is Code.HOST_FULL
+    assert (kit.blobs(), kit.layers(), kit.images.list()) == ([], set(), [])
 
 
 async def test_a_layer_that_somebody_else_unpacks(make: Callable[..., Kit], registry: FakeRegistry) -> None:
