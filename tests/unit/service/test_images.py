@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -486,6 +487,25 @@ async def test_leftovers_of_all_kinds(make: Callable[..., Kit], registry: FakeRe
     assert kit.layers() == {*kept.layer_names, "default-1"}
     assert (kit.blobs(), pruned.bytes) == ([], 15)
     assert not (kit.state / "library" / "x.json.new").exists()
+
+
+async def test_garbage_has_its_time(
+    make: Callable[..., Kit], registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an interrupted pull has left is there for the next one, and not for ever."""
+    kit = make(image_keep_s=3600)
+    kept = await kit.pull(registry.push("a", ONE))
+    (kit.unpacker.layers / "i-orphan").mkdir()
+    (kit.state / "blobs" / ("b" * 64 + ".part")).write_bytes(b"x" * 5)
+    assert await kit.images.layers.collect(3600) == ([], 0)
+    assert (len(kit.layers()), len(kit.blobs())) == (3, 1)
+    later = time.time() + 3601
+    monkeypatch.setattr(layers_module.time, "time", lambda: later)
+    kit.nursery.start_soon(kit.images.keep_house)
+    with trio.fail_after(30):
+        while kit.blobs() or len(kit.layers()) > 2:
+            await trio.sleep(0.01)
+    assert kit.layers() == set(kept.layer_names)
 
 
 async def test_a_record_without_its_layers_does_not_count(
