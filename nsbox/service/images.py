@@ -18,7 +18,7 @@ from nsbox.oci.archive import ArchiveSource
 from nsbox.oci.blobs import Blobs
 from nsbox.oci.layers import Caps, TaskRunner
 from nsbox.oci.library import Library
-from nsbox.oci.reference import Reference
+from nsbox.oci.reference import Reference, parse
 from nsbox.oci.registry_errors import Patience
 from nsbox.oci.sources import Found, Part, RegistrySource, Source
 from nsbox.service import clock, registries
@@ -187,7 +187,7 @@ class Images:
         source = ArchiveSource(descriptor, name, self._platform, most_bytes=self._settings.max_image_bytes)
         pull = Pull(name)
         with self._ending(pull, name or "the archive's image"), self._in_time(name):
-            await self._bring(pull, source)
+            await self._bring(pull, source, "name")
         return await pull.wait()
 
     def spool(self) -> int:
@@ -228,9 +228,11 @@ class Images:
                 pull.problem = Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again")
             pull.end(pull.image, pull.problem)
 
-    async def _bring(self, pull: Pull, source: Source) -> None:
+    async def _bring(self, pull: Pull, source: Source, named_by: str = "image") -> None:
         pull.tell(Stage.RESOLVING)
         found = await source.find()
+        # An archive says only now what it is called; under another name nobody could create from it.
+        registries.check_allowed(parse(found.reference), self._settings, named_by)
         try:
             with self.hold(part.name for part in found.parts):
                 sizes = await self._install(found, source, pull)

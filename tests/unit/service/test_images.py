@@ -576,6 +576,20 @@ async def test_what_is_not_allowed_is_not_asked_for(make: Callable[..., Kit], re
     assert not registry.asked
 
 
+async def test_what_is_not_allowed_is_not_imported(make: Callable[..., Kit]) -> None:
+    """Whether the archive names it or whoever brings it: nobody could create a sandbox from it."""
+    kit = make(images_allowed=("mine.example/*",))
+    spool = kit.images.spool()
+    os.write(spool, layout_tar(ONE, "other:1"))
+    for name in ("", "alpine"):
+        with pytest.raises(Problem) as caught:
+            await kit.images.import_archive(spool, name)
+        assert (caught.value.code, caught.value.field) == (Code.IMAGE_NOT_ALLOWED, "name")
+    assert (kit.layers(), kit.blobs(), kit.images.list()) == (set(), [], [])
+    assert (await kit.images.import_archive(spool, "mine.example/a")).digest == ONE.digest
+    os.close(spool)
+
+
 async def test_where_an_image_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("hub-pw")
     settings = Settings(
