@@ -25,7 +25,7 @@ from nsbox.oci.templatefile import TemplateFile
 from nsbox.service import layers as layers_module
 from nsbox.service import registries
 from nsbox.service.images import Images
-from nsbox.service.templates import Templates
+from nsbox.service.templates import Templates, applied
 from nsbox.settings import Registry, Settings
 from tests.registries.fake import FakeRegistry, Handler, serving
 from tests.registries.images import image, layer, layout_tar
@@ -658,3 +658,19 @@ async def test_templates_of_images(make: Callable[..., Kit], registry: FakeRegis
     assert (caught.value.code, caught.value.field) == (Code.INVALID_FIELD, "image")
     ready = {one["id"]: one["ready"] for one in templates.describe()}
     assert ready == {"tool": True, "to-build": False}
+
+
+async def test_a_built_template_says_what_it_is(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """Also where its file is not among those that the daemon knows."""
+    kit = make()
+    image = await kit.pull(registry.push("a", ONE))
+    file = TemplateFile(name="mine", image=image.reference, description="With a tool")
+    record = msgspec.structs.replace(
+        image, reference="template/mine", built=applied(file, image, "mine"), source="x"
+    )
+    await kit.images.keep(record)
+    kit.anew()
+    (told,) = Templates("mine", kit.images).describe()
+    assert told == {
+        "id": "mine", "default": True, "ready": True, "image": image.reference, "description": "With a tool",
+    }  # fmt: skip
