@@ -47,6 +47,7 @@ class Unpacker:
         self.refuse: list[Exception] = []
         self.waiting = 0
         self.gate: trio.Event | None = None
+        self.devices = 0
 
     async def unpack(
         self, keeper: Any, blob: int, name: str, *, compression: Any, diff_id: str | None, caps: Caps | None
@@ -66,7 +67,7 @@ class Unpacker:
             diff_id=diff_id or "",
             entries=1,
             bytes=100,
-            devices_skipped=0,
+            devices_skipped=self.devices,
             xattrs_dropped=0,
             peak_kib=1,
             seconds=0,
@@ -165,6 +166,19 @@ async def test_a_pull_and_the_next_daemon(make: Callable[..., Kit], registry: Fa
     assert await kit.pull(name) == got
     assert len(registry.asked) == asked, "nobody was asked again"
     assert kit.images.find(name) == got
+
+
+async def test_what_a_layer_was_denied_is_logged(
+    make: Callable[..., Kit], registry: FakeRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    kit = make()
+    await kit.pull(registry.push("a", image([BASE])))
+    caplog.set_level("INFO")
+    kit.unpacker.devices = 3
+    await kit.pull(registry.push("b", image([TOP])))
+    (line,) = (one for one in caplog.messages if "the layer" in one)
+    assert TOP.diff_id in line
+    assert "its 3 devices" in line
 
 
 async def test_policies(make: Callable[..., Kit], registry: FakeRegistry) -> None:
