@@ -122,12 +122,12 @@ class Living:
             on_gone=lambda sandbox_id: sandboxes.gone(sandbox_id),  # noqa: PLW0108 - made below
             on_storage=lambda told: sandboxes.storage(told),  # noqa: PLW0108
         )
-        images = Images(settings, keeper, nursery, lambda: living.standing())  # noqa: PLW0108
+        reserve = Reserve(settings.state_dir, settings.reserve_mb)
+        images = Images(settings, keeper, nursery, lambda: living.standing(), reserve)  # noqa: PLW0108
         files = templatefile.load(templatefile.shipped_folder()) | templatefile.load(settings.templates_dir)
         templates = Templates(settings.default_template, images, files)
         commands = Commands(registry, templates, settings, nursery, tally)
         rooms = Rooms(settings.state_dir, settings.storage)
-        reserve = Reserve(settings.state_dir, settings.reserve_mb)
         plans = Plans(settings, registry, kept.ledger, kept.keys.plan_of)
         sandboxes = Sandboxes(
             registry, keeper, templates, settings, run_dir, nursery, commands.adopt, rooms, reserve, plans

@@ -42,6 +42,7 @@ def run(settings: Settings, bootstrap_key: str | None) -> int:
     os.umask(0o077)
     claims.state_folder(settings.state_dir)
     lock = claims.lock(settings.state_dir)
+    claims.forget_address(settings.state_dir)
     delegation = cgroups.prepare()
     if settings.limits is LimitsMode.REQUIRED:
         cgroups.require(delegation)

@@ -37,19 +37,21 @@ async def _handle(services: Services, settings: Settings, exchange: Exchange, ow
         raise Problem(Code.BODY_TOO_LARGE, f"an archive may have up to {limit} bytes", limit=limit)
     spool = services.images.spool()  # without a name: it goes with the descriptor, however this ends
     try:
-        await _take_in(exchange, spool, limit)
+        await services.images.have_room(exchange.announced_length())
+        await _take_in(services, exchange, spool, limit)
         image = await services.images.import_archive(spool, name)
     finally:
         os.close(spool)
     await exchange.answer_json(views.image(image))
 
 
-async def _take_in(exchange: Exchange, spool: int, limit: int) -> None:
+async def _take_in(services: Services, exchange: Exchange, spool: int, limit: int) -> None:
     portion = bytearray()
     try:
         while chunk := await exchange.read(limit):
             portion += chunk
             if len(portion) >= _PORTION:
+                await services.images.have_room(len(portion))
                 await trio.to_thread.run_sync(_write, spool, bytes(portion))
                 portion = bytearray()
         await trio.to_thread.run_sync(_write, spool, bytes(portion))

@@ -163,6 +163,10 @@ class ImagesService(Protocol):
         """Begin, or join in. It goes on when the client leaves."""
         ...
 
+    async def have_room(self, more: int) -> None:
+        """For so many bytes on that disk. Raises ``HOST_FULL``."""
+        ...
+
     def spool(self) -> int:
         """A file without a name, on the disk that images are on."""
         ...

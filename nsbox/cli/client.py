@@ -165,7 +165,12 @@ class Client:
         self._set_timeout(self._timeout_s + patience_s)
         sent = {"Authorization": f"Bearer {self._key}", **headers}
         where = self._prefix + target(path, query)
-        self._connection.request(method, where, body, sent, encode_chunked=chunked)
+        try:
+            self._connection.request(method, where, body, sent, encode_chunked=chunked)
+        except (BrokenPipeError, ConnectionResetError):
+            if not isinstance(body, Iterator):
+                raise
+            # Refused before all of it was taken in: the answer says why, and is there to be read.
         return self._connection.getresponse()
 
     def _set_timeout(self, seconds: float) -> None:

@@ -9,6 +9,7 @@ import socket
 
 from nsbox.host import facts
 from nsbox.model.errors import HostProblem
+from nsbox.settings import ADDRESS_FILE
 
 
 def state_folder(state_dir: str) -> None:
@@ -45,6 +46,15 @@ def lock(state_dir: str) -> int:
             f"another nsbox uses {state_dir}", remedy="stop it, or give another --state-dir"
         ) from error
     return descriptor
+
+
+def forget_address(state_dir: str) -> None:
+    """Where an earlier daemon listened. Commands would ask there, and tell of a refused connection, while
+    this one is not ready yet; without the file they say that it is to be waited for."""
+    try:
+        os.unlink(os.path.join(state_dir, ADDRESS_FILE))
+    except FileNotFoundError:
+        pass
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:

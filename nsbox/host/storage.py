@@ -106,8 +106,13 @@ class Reserve:
             return
         figures = os.statvfs(self._state_dir)
         if figures.f_bavail * figures.f_frsize - more < self._reserve:
-            raise Problem(
-                Code.HOST_FULL,
-                "the host's disk is nearly full: nothing new is taken in until there is space",
-                remedy="delete sandboxes or files that are not needed, or try again later",
-            )
+            raise full()
+
+
+def full() -> Problem:
+    """What is said when the reserve is touched, or when not even that is left."""
+    return Problem(
+        Code.HOST_FULL,
+        "the host's disk is nearly full: nothing new is taken in until there is space",
+        remedy="delete sandboxes or files that are not needed, or try again later",
+    )

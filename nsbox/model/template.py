@@ -9,7 +9,7 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox is made from: layers, topmost first, and what an image's config says.
 
     ``shell`` is empty where there is none. ``start`` is run in every sandbox made from it. ``image`` is the
-    canonical name of the image it comes from, if it comes from one.
+    canonical name of the image it comes from, if it comes from one; ``description`` is for people.
     """
 
     name: str
@@ -20,3 +20,4 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     start: tuple[str, ...] = ()
     image: str = ""
+    description: str = ""

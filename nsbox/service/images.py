@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 import trio
 
+from nsbox.host.storage import Reserve
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.image import DiskUse, Image, Layer, Pruned, PullPolicy, Stage
 from nsbox.model.sandbox import Template
@@ -17,12 +18,13 @@ from nsbox.oci.archive import ArchiveSource
 from nsbox.oci.blobs import Blobs
 from nsbox.oci.layers import Caps, TaskRunner
 from nsbox.oci.library import Library
-from nsbox.oci.reference import Reference
+from nsbox.oci.reference import Reference, parse
 from nsbox.oci.registry_errors import Patience
 from nsbox.oci.sources import Found, Part, RegistrySource, Source
 from nsbox.service import clock, registries
 from nsbox.service.layers import Layers
 from nsbox.service.pulls import Pull, problem_of
+from nsbox.service.room import Room
 from nsbox.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Images:
         keeper: TaskRunner,
         nursery: trio.Nursery,
         standing: Callable[[], Iterable[Iterable[str]]],
+        reserve: Reserve,
         *,
         caps: Caps | None = None,
         patience: Patience | None = None,
@@ -70,6 +73,7 @@ class Images:
                 seconds=float(settings.image_pull_timeout_s),
             ),
         )
+        self._room = Room(reserve, lambda: self.layers.collect(0))
 
     def _used(self) -> set[str]:
         names = {name for image in self._images.values() for name in image.layer_names}
@@ -183,12 +187,16 @@ class Images:
         source = ArchiveSource(descriptor, name, self._platform, most_bytes=self._settings.max_image_bytes)
         pull = Pull(name)
         with self._ending(pull, name or "the archive's image"), self._in_time(name):
-            await self._bring(pull, source)
+            await self._bring(pull, source, "name")
         return await pull.wait()
 
     def spool(self) -> int:
         """A file without a name, for an archive that comes over the network."""
         return self._blobs.temporary()
+
+    async def have_room(self, more: int) -> None:
+        """For so many bytes, on the disk. Raises ``Problem(HOST_FULL)``."""
+        await self._room.have(more)
 
     @contextmanager
     def _in_time(self, familiar: str) -> Iterator[None]:
@@ -220,31 +228,53 @@ class Images:
                 pull.problem = Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again")
             pull.end(pull.image, pull.problem)
 
-    async def _bring(self, pull: Pull, source: Source) -> None:
+    async def _bring(self, pull: Pull, source: Source, named_by: str = "image") -> None:
         pull.tell(Stage.RESOLVING)
         found = await source.find()
-        with self.hold(part.name for part in found.parts):
-            sizes = await self._install(found, source, pull)
-            image = await trio.to_thread.run_sync(self._image, found, sizes)
-            await self.keep(image)
+        # An archive says only now what it is called; under another name nobody could create from it.
+        registries.check_allowed(parse(found.reference), self._settings, named_by)
+        try:
+            with self.hold(part.name for part in found.parts):
+                sizes = await self._install(found, source, pull)
+                image = await trio.to_thread.run_sync(self._image, found, sizes)
+                await self.keep(image)
+        except Exception as error:
+            problem = problem_of(error, found.reference)
+            if isinstance(problem, Problem) and problem.code is Code.HOST_FULL:
+                _log.warning("the disk is nearly full: %s was not pulled", found.reference)
+                # Elsewhere a half is kept for the next try. Here it would keep all others from working.
+                await self.layers.collect(0)
+            raise
         pull.image = image
         pull.tell(Stage.DONE)
 
     async def _install(self, found: Found, source: Source, pull: Pull) -> dict[str, int]:
-        """All layers, at once as far as the limits allow. Raises the first error of any."""
+        """All layers, at once as far as the limits and the disk allow. Raises the first error of any."""
+        parts = {part.name: part for part in found.parts}
         sizes: dict[str, int] = {}
         failures: list[Exception] = []
 
         async def one(part: Part) -> None:
+            sizes[part.name] = await self.layers.install(part, source, pull.tell)
+
+        async def attempt(work: Callable[..., Awaitable[None]], *arguments: Part) -> None:
             try:
-                sizes[part.name] = await self.layers.install(part, source, pull.tell)
+                await work(*arguments)
             except Exception as error:
                 failures.append(error)
-                nursery.cancel_scope.cancel()
+                watched.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            for part in {part.name: part for part in found.parts}.values():
-                nursery.start_soon(one, part)
+        # As they are packed; what they unpack to nobody knows yet, so it is watched.
+        missing = sum(part.size for part in parts.values() if not self.layers.is_here(part.name))
+        if missing:
+            await self._room.have(missing)
+        async with trio.open_nursery() as watched:
+            if missing:
+                watched.start_soon(attempt, self._room.watch)
+            async with trio.open_nursery() as nursery:
+                for part in parts.values():
+                    nursery.start_soon(attempt, one, part)
+            watched.cancel_scope.cancel()
         if failures:
             raise failures[0]
         return sizes

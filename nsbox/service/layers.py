@@ -110,6 +110,13 @@ class Layers:
             async with self._unpacks:
                 tell(Stage.UNPACKING, part.digest, part.size, part.size)
                 report = await self._unpack(part)
+            if report.devices_skipped or report.xattrs_dropped:
+                _log.info(
+                    "the layer %s is without its %d devices and %d of its extended attributes",
+                    part.diff_id,
+                    report.devices_skipped,
+                    report.xattrs_dropped,
+                )
             info = LayerInfo(part.diff_id, report.bytes, report.entries)
             await trio.to_thread.run_sync(self._library.note_layer, part.name, info)
             await trio.to_thread.run_sync(self._blobs.remove, part.digest)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 import trio
 
+from nsbox.host.storage import full
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.image import Image, Progress, Stage
 from nsbox.oci.layers import LayerRefused, Reason
@@ -106,7 +107,7 @@ def problem_of(error: Exception, familiar: str) -> Problem | HostProblem | None:
         case BadImage():
             return Problem(Code.IMAGE_REFUSED, f"{familiar} cannot be used: {error}", field="image")
         case LayerRefused() if error.reason is Reason.NO_SPACE:
-            return _full(familiar)
+            return full()
         case LayerRefused() if error.reason in HOSTS_FAULT:
             return HostProblem(f"{familiar} could not be unpacked: {error.detail}", remedy="see the log")
         case LayerRefused():
@@ -117,11 +118,5 @@ def problem_of(error: Exception, familiar: str) -> Problem | HostProblem | None:
                 reason=str(error.reason),
             )
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _full(familiar)
+            return full()
     return None
-
-
-def _full(familiar: str) -> HostProblem:
-    return HostProblem(
-        f"the disk of the state folder is full: {familiar} was not pulled", remedy="nsbox image prune"
-    )

@@ -117,6 +117,8 @@ class Templates:
             view |= {"description": file.description, "image": reference.familiar, "setup": bool(file.setup)}
             here = self._images is not None and self._images.has(reference)
             return {**view, "ready": built is not None or (here and not file.setup)}
+        if built is not None:  # by a file that is not in the folder
+            view |= {"description": built.description, "image": parse(built.image).familiar}
         if name in self._templates:
             view["description"] = (
                 "The host's own shell, core tools, Python and, where it is installed, Node.js"
@@ -153,4 +155,5 @@ def applied(file: TemplateFile | None, image: Image, name: str) -> Template:
         user=file.user if file.user is not None else template.user,
         shell=file.shell if file.shell is not None else template.shell,
         start=file.start or own,
+        description=file.description,
     )

@@ -54,6 +54,7 @@ class FakeImages:
         self.imported: list[tuple[str, bytes]] = []
         self.pruned: list[bool] = []
         self.spooled = -1
+        self.room = 1 << 40
 
     def list(self) -> list[Image]:
         return list(self.images.values())
@@ -66,6 +67,12 @@ class FakeImages:
     def pull(self, reference: Reference) -> FakePull:
         self.pulled.append(str(reference))
         return FakePull(self, reference)
+
+    async def have_room(self, more: int) -> None:
+        await trio.lowlevel.checkpoint()
+        if more > self.room:
+            raise Problem(Code.HOST_FULL, "no room")
+        self.room -= more
 
     def spool(self) -> int:
         self.spooled = os.memfd_create("spool", os.MFD_CLOEXEC)

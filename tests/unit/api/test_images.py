@@ -139,6 +139,17 @@ async def test_an_archive_that_is_too_large() -> None:
         assert server.fakes.images.imported == []
 
 
+async def test_an_archive_for_which_there_is_no_room() -> None:
+    """Told before it is taken in where its length is known, else on the way."""
+    async with running() as server:
+        for chunked in (False, True):
+            server.fakes.images.room = 3 << 20
+            answer = await server.ask("POST", "/images/import", bytes(5 << 20), chunked=chunked)
+            assert (answer.status, answer.code) == (503, "host_full")
+            assert (server.fakes.images.room == 3 << 20) is not chunked
+        assert server.fakes.images.imported == []
+
+
 async def test_build() -> None:
     async with running() as server:
         wish = {"name": "mine", "image": "alpine", "setup": ["apk add x"], "env": {"A": "b"}, "user": "1:1"}

@@ -50,6 +50,15 @@ def test_no_answer_is_a_host_problem(answer):
         client.request("GET", "/x")
 
 
+@pytest.mark.parametrize("size", [32 << 20, None])
+def test_an_upload_that_is_refused_half_way(size):
+    """What the daemon says of it counts, not that it takes no more."""
+    reply = b'HTTP/1.1 503 Full\r\nContent-Length: 17\r\nConnection: close\r\n\r\n{"detail":"full"}'
+    with server(reply) as (url, _), Client(url, "k") as client:
+        answer = client.upload("/images/import", iter([bytes(1 << 20)] * 32), size)
+    assert (answer.status, answer.body) == (503, {"detail": "full"})
+
+
 def test_an_address_with_the_prefix_is_taken_too():
     with Client("http://h:1/api/v1/", "k") as client:
         assert client.url == "http://h:1/api/v1"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -13,7 +15,8 @@ import msgspec
 import pytest
 import trio
 
-from nsbox.model.errors import Code, HostProblem, Problem
+from nsbox.host.storage import Reserve, full
+from nsbox.model.errors import Code, Problem
 from nsbox.model.image import PullPolicy, Stage
 from nsbox.oci.layers import Caps, LayerRefused, LayerReport, Reason
 from nsbox.oci.reference import parse
@@ -22,12 +25,13 @@ from nsbox.oci.templatefile import TemplateFile
 from nsbox.service import layers as layers_module
 from nsbox.service import registries
 from nsbox.service.images import Images
-from nsbox.service.templates import Templates
+from nsbox.service.templates import Templates, applied
 from nsbox.settings import Registry, Settings
 from tests.registries.fake import FakeRegistry, Handler, serving
 from tests.registries.images import image, layer, layout_tar
 
 BASE, TOP, OTHER = layer({"bin/sh": b"x"}), layer({"app": b"1"}), layer({"app": b"2"})
+OTHER_SIZE = len(OTHER.blob)
 ONE, TWO = image([BASE, TOP], Env=["A=1"], User="app"), image([BASE, OTHER])
 PATIENCE = Patience(backoff=0.01, tries=2, silence=5)
 
@@ -40,13 +44,16 @@ class Unpacker:
         self.layers.mkdir(exist_ok=True)
         self.made: list[str] = []
         self.removed: list[str] = []
-        self.refuse: list[LayerRefused] = []
+        self.refuse: list[Exception] = []
+        self.waiting = 0
         self.gate: trio.Event | None = None
+        self.devices = 0
 
     async def unpack(
         self, keeper: Any, blob: int, name: str, *, compression: Any, diff_id: str | None, caps: Caps | None
     ) -> LayerReport:
         if self.gate is not None:
+            self.waiting += 1
             await self.gate.wait()
         await trio.lowlevel.checkpoint()
         if self.refuse:
@@ -60,7 +67,7 @@ class Unpacker:
             diff_id=diff_id or "",
             entries=1,
             bytes=100,
-            devices_skipped=0,
+            devices_skipped=self.devices,
             xattrs_dropped=0,
             peak_kib=1,
             seconds=0,
@@ -77,18 +84,40 @@ class Unpacker:
         return 0
 
 
+class Disk(Reserve):
+    """A disk that has what is left of ``size`` beside the blobs and ``taken``; nothing is ever full before
+    ``size`` is set."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__(str(state), 1)
+        self.blobs, self.size, self.taken = state / "blobs", 1 << 40, 0
+        self.asked: list[int] = []
+
+    def check(self, more: int = 0) -> None:
+        self.asked.append(more)
+        used = sum(one.stat().st_size for one in self.blobs.iterdir()) + self.taken
+        if used + more > self.size:
+            raise full()
+
+
 class Kit:
     """Images, and what is around them."""
 
     def __init__(self, state: Path, unpacker: Unpacker, nursery: trio.Nursery, settings: Settings) -> None:
         self.state, self.unpacker, self.nursery, self.settings = state, unpacker, nursery, settings
         self.standing: list[tuple[str, ...]] = []
+        self.reserve = Disk(state)
         self.images = self.anew()
 
     def anew(self) -> Images:
         """As the next daemon finds it."""
         self.images = Images(
-            self.settings, self.unpacker, self.nursery, lambda: self.standing, patience=PATIENCE
+            self.settings,
+            self.unpacker,
+            self.nursery,
+            lambda: self.standing,
+            self.reserve,
+            patience=PATIENCE,
         )
         return self.images
 
@@ -137,6 +166,19 @@ async def test_a_pull_and_the_next_daemon(make: Callable[..., Kit], registry: Fa
     assert await kit.pull(name) == got
     assert len(registry.asked) == asked, "nobody was asked again"
     assert kit.images.find(name) == got
+
+
+async def test_what_a_layer_was_denied_is_logged(
+    make: Callable[..., Kit], registry: FakeRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    kit = make()
+    await kit.pull(registry.push("a", image([BASE])))
+    caplog.set_level("INFO")
+    kit.unpacker.devices = 3
+    await kit.pull(registry.push("b", image([TOP])))
+    (line,) = (one for one in caplog.messages if "the layer" in one)
+    assert TOP.diff_id in line
+    assert "its 3 devices" in line
 
 
 async def test_policies(make: Callable[..., Kit], registry: FakeRegistry) -> None:
@@ -282,15 +324,68 @@ async def test_a_layer_that_is_refused(make: Callable[..., Kit], registry: FakeR
 
 
 async def test_a_host_that_is_full(make: Callable[..., Kit], registry: FakeRegistry) -> None:
-    """No fault of the image: its blob is kept for the next try."""
+    """No fault of the image. Its blob is not kept, or it would be in the way of everybody for a day."""
     kit = make(image_downloads=1)
     name = registry.push("a", image([BASE]))
-    kit.unpacker.refuse = [LayerRefused(Reason.NO_SPACE, "full")]
-    with pytest.raises(HostProblem, match="full"):
-        await kit.pull(name)
-    assert kit.blobs() == [BASE.digest.removeprefix("sha256:")]
+    for refusal in (LayerRefused(Reason.NO_SPACE, "full"), OSError(errno.ENOSPC, "full")):
+        kit.unpacker.refuse = [refusal]
+        with pytest.raises(Problem, match="nearly full") as caught:
+            await kit.pull(name)
+        assert caught.value.code is Code.HOST_FULL
+        assert (kit.blobs(), kit.layers()) == ([], set())
     await kit.pull(name)
-    assert len(registry.paths("blobs/" + BASE.digest)) == 1
+
+
+async def test_an_image_for_which_there_is_no_room(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """By what its layers have to download, before any is fetched; those that are here do not count."""
+    kit = make()
+    one, two = registry.push("a", ONE), registry.push("b", TWO)
+    await kit.pull(one)
+    kit.reserve.size = OTHER_SIZE - 1
+    registry.asked.clear()
+    with pytest.raises(Problem) as caught:
+        await kit.pull(two)
+    assert caught.value.code is Code.HOST_FULL
+    assert not registry.paths(OTHER.digest)
+    kit.reserve.size = OTHER_SIZE
+    await kit.pull(two)
+
+
+async def test_halves_give_way(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """What is kept only for a next try is removed when there is no room; what somebody needs is not."""
+    kit = make()
+    name = registry.push("a", ONE)
+    half = kit.state / "blobs" / ("b" * 64 + ".part")
+    half.write_bytes(bytes(5000))
+    kit.reserve.size = 5000
+    await kit.pull(name)
+    assert not half.exists()
+    kit.reserve.size = 0
+    with pytest.raises(Problem):
+        await kit.images.have_room(1)
+    assert len(kit.layers()) == 2
+
+
+async def test_the_disk_fills_while_it_is_unpacked(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """Whatever a layer grows to, and whoever else writes: it is given up, and what came of it is removed."""
+    kit = make()
+    name = registry.push("a", ONE)
+    kit.unpacker.gate = trio.Event()  # never set
+    failure: list[Problem] = []
+
+    async def ask() -> None:
+        with pytest.raises(Problem) as caught:
+            await kit.pull(name)
+        failure.append(caught.value)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            while not kit.unpacker.waiting:
+                await trio.sleep(0.01)
+            kit.reserve.size = 1
+    assert failure[0].code is Code.HOST_FULL
+    assert (kit.blobs(), kit.layers(), kit.images.list()) == ([], set(), [])
 
 
 async def test_a_layer_that_somebody_else_unpacks(make: Callable[..., Kit], registry: FakeRegistry) -> None:
@@ -408,6 +503,25 @@ async def test_leftovers_of_all_kinds(make: Callable[..., Kit], registry: FakeRe
     assert not (kit.state / "library" / "x.json.new").exists()
 
 
+async def test_garbage_has_its_time(
+    make: Callable[..., Kit], registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an interrupted pull has left is there for the next one, and not for ever."""
+    kit = make(image_keep_s=3600)
+    kept = await kit.pull(registry.push("a", ONE))
+    (kit.unpacker.layers / "i-orphan").mkdir()
+    (kit.state / "blobs" / ("b" * 64 + ".part")).write_bytes(b"x" * 5)
+    assert await kit.images.layers.collect(3600) == ([], 0)
+    assert (len(kit.layers()), len(kit.blobs())) == (3, 1)
+    later = time.time() + 3601
+    monkeypatch.setattr(layers_module.time, "time", lambda: later)
+    kit.nursery.start_soon(kit.images.keep_house)
+    with trio.fail_after(30):
+        while kit.blobs() or len(kit.layers()) > 2:
+            await trio.sleep(0.01)
+    assert kit.layers() == set(kept.layer_names)
+
+
 async def test_a_record_without_its_layers_does_not_count(
     make: Callable[..., Kit], registry: FakeRegistry
 ) -> None:
@@ -474,6 +588,20 @@ async def test_what_is_not_allowed_is_not_asked_for(make: Callable[..., Kit], re
     with pytest.raises(Problem):
         kit.images.pull(parse(name))
     assert not registry.asked
+
+
+async def test_what_is_not_allowed_is_not_imported(make: Callable[..., Kit]) -> None:
+    """Whether the archive names it or whoever brings it: nobody could create a sandbox from it."""
+    kit = make(images_allowed=("mine.example/*",))
+    spool = kit.images.spool()
+    os.write(spool, layout_tar(ONE, "other:1"))
+    for name in ("", "alpine"):
+        with pytest.raises(Problem) as caught:
+            await kit.images.import_archive(spool, name)
+        assert (caught.value.code, caught.value.field) == (Code.IMAGE_NOT_ALLOWED, "name")
+    assert (kit.layers(), kit.blobs(), kit.images.list()) == (set(), [], [])
+    assert (await kit.images.import_archive(spool, "mine.example/a")).digest == ONE.digest
+    os.close(spool)
 
 
 async def test_where_an_image_is_asked_for(tmp_path: Path) -> None:
@@ -544,3 +672,19 @@ async def test_templates_of_images(make: Callable[..., Kit], registry: FakeRegis
     assert (caught.value.code, caught.value.field) == (Code.INVALID_FIELD, "image")
     ready = {one["id"]: one["ready"] for one in templates.describe()}
     assert ready == {"tool": True, "to-build": False}
+
+
+async def test_a_built_template_says_what_it_is(make: Callable[..., Kit], registry: FakeRegistry) -> None:
+    """Also where its file is not among those that the daemon knows."""
+    kit = make()
+    image = await kit.pull(registry.push("a", ONE))
+    file = TemplateFile(name="mine", image=image.reference, description="With a tool")
+    record = msgspec.structs.replace(
+        image, reference="template/mine", built=applied(file, image, "mine"), source="x"
+    )
+    await kit.images.keep(record)
+    kit.anew()
+    (told,) = Templates("mine", kit.images).describe()
+    assert told == {
+        "id": "mine", "default": True, "ready": True, "image": image.reference, "description": "With a tool",
+    }  # fmt: skip

@@ -93,7 +93,7 @@ class Kit:
 
         keeper: Any = service.keeper
         self.reserve = Reserve("/", 0)
-        images = Images(service.settings, keeper, service.nursery, standing)
+        images = Images(service.settings, keeper, service.nursery, standing, self.reserve)
         cuts = Cuts(keeper, service.settings, service.nursery)
         self.store = SnapshotStore(self.database)
         self.snapshots = Snapshots(
