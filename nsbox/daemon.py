@@ -57,6 +57,7 @@ from nsbox.service.network import Network
 from nsbox.service.plans import Plans
 from nsbox.service.ports import Ports
 from nsbox.service.pulse import Pulse
+from nsbox.service.pushes import Pushes
 from nsbox.service.quotas import Quotas
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
@@ -290,6 +291,7 @@ async def _serve(
         snapshots=snapshots,
         differences=Differences(registry, images, keeper),
         exports=Exports(images, keeper),
+        pushes=Pushes(settings, images, keeper, nursery),
         health=health,
         meters=meters,
         figures=Figures(registry, keeper, images, meters, health, tally, lambda: sum(edge.counts.values())),

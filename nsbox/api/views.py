@@ -8,7 +8,7 @@ from math import isnan
 
 from nsbox.api import answers
 from nsbox.model.audit import Event
-from nsbox.model.image import DiskUse, Image, Progress, Pruned
+from nsbox.model.image import DiskUse, Image, Progress, Pruned, Pushed, Stage
 from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Sample
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
@@ -198,6 +198,28 @@ def progress(news: Progress) -> answers.ProgressView:
     if not news.layer:
         return {"stage": news.stage}
     return {"stage": news.stage, "layer": news.layer, "current": news.current, "total": news.total}
+
+
+def pushed(what: Pushed) -> answers.PushedView:
+    """What a registry has now."""
+    layers: list[answers.PushedLayerView] = [
+        {
+            "digest": one.digest,
+            "sizeBytes": one.size,
+            "outcome": "present"
+            if one.how is Stage.PRESENT
+            else "mounted"
+            if one.how is Stage.MOUNTED
+            else "uploaded",
+        }
+        for one in what.layers
+    ]
+    return {
+        "image": what.reference,
+        "digest": what.digest,
+        "sentBytes": sum(one.size for one in what.layers if one.how is Stage.DONE),
+        "layers": layers,
+    }
 
 
 def network_policy(policy: NetworkPolicy, state: NetworkState) -> answers.NetworkView:

@@ -216,9 +216,7 @@ class Images:
             pull.problem = problem
         finally:
             self._pulls.pop(pull.reference, None)
-            if pull.image is None and pull.problem is None:  # cancelled
-                pull.problem = Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again")
-            pull.end(pull.image, pull.problem)
+            pull.end()
 
     async def _bring(self, pull: Pull, source: Source) -> None:
         pull.tell(Stage.RESOLVING)
@@ -227,7 +225,7 @@ class Images:
             sizes = await self._install(found, source, pull)
             image = await trio.to_thread.run_sync(self._image, found, sizes)
             await self.keep(image)
-        pull.image = image
+        pull.result = image
         pull.tell(Stage.DONE)
 
     async def _install(self, found: Found, source: Source, pull: Pull) -> dict[str, int]:
@@ -262,6 +260,7 @@ class Images:
                     diff_id=part.diff_id,
                     name=part.name,
                     unpacked=sizes[part.name],
+                    packing=part.compression,
                 )
                 for part in found.parts
             ),

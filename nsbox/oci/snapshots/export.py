@@ -1,4 +1,5 @@
-"""Writes an image to standard output: ``main([ANY LAYER])``, started by keeper in the outer namespace.
+"""Writes an image, or what a push needs of one, to standard output: ``main([ANY LAYER])``, started by keeper
+in the outer namespace.
 
 Standard input is a stream socket: the order comes on it, and a report goes back when all is written. When
 whoever asked hangs up, the work is given up. Memory does not grow with the image: each layer of an OCI
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nsbox.oci.placing import FOLDER
-from nsbox.oci.snapshots import box, lower, tarball
+from nsbox.oci.snapshots import box, lower, packed, tarball
 from nsbox.oci.snapshots.copier import DEPTH
 from nsbox.oci.snapshots.diff import read_order
 from nsbox.oci.unpacking.refusal import Reason, Refused, reported
@@ -25,9 +26,10 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class Order(NamedTuple):
-    """``layers`` are topmost first; ``config`` is the image's without ``rootfs``."""
+    """``layers`` are topmost first; ``config`` is the image's without ``rootfs``. ``form``: see
+    ``orders.Form``."""
 
-    layout: bool
+    form: str
     layers: list[str]
     config: dict[str, Any]
     annotations: dict[str, str]
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _written(layers: int, order: Order) -> dict[str, Any]:
-    if order.layout:
+    if order.form != "files":
         trees = [box.picture(lower.layer(layers, name)) for name in reversed(order.layers)]
     else:
         trees = [lower.merged(layers, order.layers)]
@@ -64,12 +66,18 @@ def _written(layers: int, order: Order) -> dict[str, Any]:
     os.close(_OUT)
 
     def work() -> dict[str, Any]:
-        if order.layout:
-            left_out = _layout(trees, order, _writer(out))
-        else:
-            archive = tarball.Archive(os.open("/", FOLDER), _writer(out), whiteouts=False)
-            archive.run()
-            left_out = archive.left_out
+        write, left_out = _writer(out), 0
+        match order.form:
+            case "layout":
+                left_out = _layout(trees, order, write)
+            case "sizes":
+                write(_json([packed.measure(_tree(trees, number)) for number in range(len(trees))]))
+            case "layer":
+                packed.send(_tree(trees, 0), write)
+            case _:
+                archive = tarball.Archive(_tree(trees, 0), write, whiteouts=False)
+                archive.run()
+                left_out = archive.left_out
         return {"leftOut": left_out}
 
     walls = box.Walls(writes=False, seconds=order.seconds, descriptors=DEPTH + len(trees) + 64)
@@ -85,13 +93,14 @@ def _writer(descriptor: int) -> Callable[[bytes], None]:
     return write
 
 
+def _tree(trees: list[int], number: int) -> int:
+    """One of them, to be read. The first is the root directory."""
+    return os.open("/", FOLDER) if number == 0 else os.open(".", FOLDER, dir_fd=trees[number])
+
+
 def _layout(trees: list[int], order: Order, write: Callable[[bytes], None]) -> int:
-    """An OCI image layout as a tar. ``trees``: bottom first; the first of them is the root directory."""
-
-    def tree(number: int) -> int:
-        return os.open("/", FOLDER) if number == 0 else os.open(".", FOLDER, dir_fd=trees[number])
-
-    counted = [_count(tree(number)) for number in range(len(trees))]
+    """An OCI image layout as a tar. ``trees``: bottom first."""
+    counted = [_count(_tree(trees, number)) for number in range(len(trees))]
     config = _json(
         {**order.config, "rootfs": {"type": "layers", "diff_ids": [one.digest for one in counted]}}
     )
@@ -118,7 +127,7 @@ def _layout(trees: list[int], order: Order, write: Callable[[bytes], None]) -> i
             continue
         sent.add(one.digest)
         _head(write, _blob(one.digest), one.size)
-        archive = tarball.Archive(tree(number), write, whiteouts=True)
+        archive = tarball.Archive(_tree(trees, number), write, whiteouts=True)
         archive.run()
         left_out += archive.left_out
     write(bytes(1024))

@@ -20,7 +20,8 @@ from nsbox.oci.dialer import is_loopback, is_public
 from nsbox.oci.fetch import fetch
 from nsbox.oci.manifests import BadImage, Platform
 from nsbox.oci.reference import parse
-from nsbox.oci.registry import Endpoint, Registry
+from nsbox.oci.registry import Registry
+from nsbox.oci.session import Endpoint
 from nsbox.oci.registry_errors import Denied, NotThere, Passing, Patience, RegistryError, Unfit
 from nsbox.oci.sources import RegistrySource
 from tests.registries.fake import FakeRegistry, Handler, serving
