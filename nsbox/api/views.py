@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime, timedelta
 from math import isnan
+from typing import Literal
 
 from nsbox.api import answers
 from nsbox.model.audit import Event
@@ -203,16 +204,7 @@ def progress(news: Progress) -> answers.ProgressView:
 def pushed(what: Pushed) -> answers.PushedView:
     """What a registry has now."""
     layers: list[answers.PushedLayerView] = [
-        {
-            "digest": one.digest,
-            "sizeBytes": one.size,
-            "outcome": "present"
-            if one.how is Stage.PRESENT
-            else "mounted"
-            if one.how is Stage.MOUNTED
-            else "uploaded",
-        }
-        for one in what.layers
+        {"digest": one.digest, "sizeBytes": one.size, "outcome": _outcome(one.how)} for one in what.layers
     ]
     return {
         "image": what.reference,
@@ -220,6 +212,16 @@ def pushed(what: Pushed) -> answers.PushedView:
         "sentBytes": sum(one.size for one in what.layers if one.how is Stage.DONE),
         "layers": layers,
     }
+
+
+def _outcome(how: Stage) -> Literal["uploaded", "mounted", "present"]:
+    match how:
+        case Stage.PRESENT:
+            return "present"
+        case Stage.MOUNTED:
+            return "mounted"
+        case _:
+            return "uploaded"
 
 
 def network_policy(policy: NetworkPolicy, state: NetworkState) -> answers.NetworkView:

@@ -83,7 +83,7 @@ class Pushes:
         return push
 
     def _originals(self, names: tuple[str, ...]) -> dict[str, tuple[Original, ...]]:
-        """The blobs that layers came as, as far as they are known: snapshots stand on layers of images, too."""
+        """The blobs that layers came as, as far as is known: snapshots stand on layers of images, too."""
         found: dict[str, tuple[Original, ...]] = dict.fromkeys(names, ())
         for image in self._images.list():
             try:
@@ -116,7 +116,7 @@ class Pushes:
             push.problem = Problem(
                 Code.PUSH_TIMED_OUT,
                 f"{to.familiar} was not pushed within {seconds} s",
-                remedy="ask again: layers that have arrived are not sent twice; or raise image_push_timeout_s",
+                remedy="ask again: layers that arrived are not sent twice; or raise image_push_timeout_s",
             )
         except Exception as error:
             push.problem = problem_of(error, to)
@@ -159,16 +159,14 @@ def problem_of(error: Exception, to: Reference) -> Problem | HostProblem | None:
                 Code.PUSH_REFUSED,
                 sentence,
                 field=_FIELD,
-                remedy="let the operator give nsbox credentials that may push there: username and password_file "
-                f'for registries."{to.registry}", or a login in one of registry_auth_files',
+                remedy="let the operator give nsbox credentials that may push there: username and "
+                f'password_file for registries."{to.registry}", or a login in one of registry_auth_files',
             )
         case NotThere():
             mended = "check the name; some registries want a repository to be made first"
             return Problem(Code.PUSH_REFUSED, sentence, field=_FIELD, remedy=mended)
         case TooLarge():
-            mended = (
-                "let whoever runs the registry, or a proxy before it, raise the limit for a request's body"
-            )
+            mended = "let whoever runs the registry, or the proxy before it, raise its limit for bodies"
             return Problem(Code.PUSH_REFUSED, sentence, field=_FIELD, remedy=mended)
         case RegistryError():
             return Problem(Code.REGISTRY_FAILED, sentence, remedy=error.remedy or "try again later")

@@ -1,4 +1,4 @@
-"""One push: what the registry has already is named, what it lacks is packed and sent, the manifest comes last.
+"""One push: what the registry has is named, what it lacks is packed and sent, the manifest comes last.
 
 Blobs of layers are not kept (ADR 0030). Where an image that is here was made from a blob, the registry may
 have that very one, in this repository or in another: then nothing is packed, and nothing is sent.
