@@ -1,7 +1,7 @@
 """A registry of the tests' own that takes what is pushed: honest by default, and lying as a test has it.
 
-``lies`` are asked first, by method and a part of the path; each may be asked so many times, and answers in its
-own way.
+``lies`` are asked first, by method and a part of the path; each may be asked so many times, and answers in
+its own way.
 """
 
 from __future__ import annotations
