@@ -50,7 +50,6 @@ async def _snapshot(services: Services, bodies: JsonBodies, exchange: Exchange, 
     query.parse(exchange.scope["query_string"], _NONE)
     found = _SNAPSHOT.fullmatch(exchange.scope["path"])
     assert found is not None
-    services.snapshots.get(owner, found[1])  # before the body: whose is another's learns nothing by it
     wish = _OF_SNAPSHOT.read(await bodies.read(exchange))
     await _answer(exchange, services.pushes.snapshot(services.snapshots.get(owner, found[1]), wish.to))
 
