@@ -36,6 +36,7 @@ from nsbox.service.meters import Meters
 from nsbox.service.network import Network
 from nsbox.service.plans import Plans
 from nsbox.service.ports import Ports
+from nsbox.service.pushes import Pushes
 from nsbox.service.quotas import Quotas
 from nsbox.service.readiness import Readiness
 from nsbox.service.registry import Registry
@@ -240,7 +241,7 @@ class Watches:
         ]
 
 
-def services(living: Living, front: Front, watches: Watches) -> Services:
+def services(living: Living, front: Front, watches: Watches, nursery: trio.Nursery) -> Services:
     """All that the HTTP layer needs."""
     settings, registry, images = living.settings, living.registry, living.images
     commands, keeper, kept = living.commands, living.keeper, living.kept
@@ -260,6 +261,7 @@ def services(living: Living, front: Front, watches: Watches) -> Services:
         snapshots=living.snapshots,
         differences=Differences(registry, images, keeper),
         exports=Exports(images, keeper),
+        pushes=Pushes(settings, images, keeper, nursery),
         health=watches.health,
         meters=watches.meters,
         figures=Figures(

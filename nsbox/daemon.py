@@ -176,7 +176,7 @@ async def _serve(
     nursery.start_soon(_note_uses, kept.keys, kept.database)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
-            app = create_app(services(living, front, watches), settings)
+            app = create_app(services(living, front, watches, nursery), settings)
             await serving.start(serve_previews, listeners.proxy, front.edge, front.connections)
             await serving.start(serve, app, listeners.api, settings)
             watches.health.ready = True

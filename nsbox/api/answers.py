@@ -539,7 +539,7 @@ class PrunedView(TypedDict):
 
 
 class ProgressView(TypedDict):
-    """A line of a pull's progress; without `layer` it is of the image as a whole."""
+    """A line of the progress of a pull or a push; without `layer` it is of the image as a whole."""
 
     stage: Stage
     layer: NotRequired[str]
@@ -551,6 +551,24 @@ class StepView(TypedDict):
     """A line of a build's progress."""
 
     step: str
+
+
+class PushedLayerView(TypedDict):
+    """`outcome`: `uploaded`, `mounted` (from another repository of the registry) or `present` (it was there).
+    `sizeBytes` as it travels."""
+
+    digest: str
+    sizeBytes: int
+    outcome: Literal["uploaded", "mounted", "present"]
+
+
+class PushedView(TypedDict):
+    """An image that a registry has now. `sentBytes`: of layers that were uploaded."""
+
+    image: str
+    digest: str
+    sentBytes: int
+    layers: list[PushedLayerView]
 
 
 class TemplateView(TypedDict):

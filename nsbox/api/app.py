@@ -26,6 +26,7 @@ from nsbox.api import (
     network,
     ports,
     pulling,
+    pushing,
     reference,
     sandboxes,
     saving,
@@ -61,6 +62,8 @@ def create_app(services: Services, settings: Settings) -> Gate:
         pulling.images_route(services, bodies),
         pulling.templates_route(services, bodies),
         imports.route(services, settings),
+        pushing.images_route(services, bodies),
+        pushing.snapshots_route(services, bodies),
         exports.snapshots_route(services),
         exports.images_route(services),
     ]

@@ -88,8 +88,11 @@ TABLE: dict[Code, Row] = {
     Code.TOO_MANY_SANDBOXES: Row(429, "Too many sandboxes are running"),
     Code.TOO_MANY_COMMANDS: Row(429, "Too many commands are running in the sandbox"),
     Code.TOO_MANY_PULLS: Row(429, "Too many images are being pulled"),
-    Code.REGISTRY_FAILED: Row(502, "The registry did not give the image"),
+    Code.TOO_MANY_PUSHES: Row(429, "Too many images are being pushed"),
+    Code.REGISTRY_FAILED: Row(502, "The registry did not give or take the image"),
     Code.PULL_TIMED_OUT: Row(504, "The image was not there in time"),
+    Code.PUSH_REFUSED: Row(422, "The registry does not take the image"),
+    Code.PUSH_TIMED_OUT: Row(504, "The image was not pushed in time"),
     Code.TOO_MANY_PORTS: Row(429, "Too many ports of the sandbox are exposed"),
     Code.TOO_MANY_SNAPSHOTS: Row(429, "Too many snapshots are kept"),
     Code.TOO_MANY_LAYERS: Row(409, "There are too many layers for one more"),
@@ -159,7 +162,13 @@ def _headers(problem: Problem) -> list[tuple[bytes, str]]:
             return [(b"allow", ", ".join(problem.facts.get("allowed", [])))]
         case Code.RANGE_NOT_SATISFIABLE if "size" in problem.facts:
             return [(b"content-range", f"bytes */{problem.facts['size']}")]
-        case Code.SHUTTING_DOWN | Code.TOO_MANY_SANDBOXES | Code.TOO_MANY_COMMANDS | Code.TOO_MANY_PULLS:
+        case (
+            Code.SHUTTING_DOWN
+            | Code.TOO_MANY_SANDBOXES
+            | Code.TOO_MANY_COMMANDS
+            | Code.TOO_MANY_PULLS
+            | Code.TOO_MANY_PUSHES
+        ):
             return [(b"retry-after", "1")]
         case Code.TOO_MANY_REQUESTS | Code.TOO_MANY_FAILURES:
             return [(b"retry-after", str(problem.facts.get("retryAfterS", 1)))]

@@ -275,6 +275,19 @@ class PullImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
     image: str
 
 
+class PushImage(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /images/push``."""
+
+    image: str
+    to: str | None = None
+
+
+class PushSnapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """``POST /snapshots/:id/push``."""
+
+    to: str
+
+
 class PruneImages(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """``POST /images/prune``."""
 

@@ -77,6 +77,8 @@ _ROUTES: dict[str, frozenset[Scope]] = {
     "GET /images/export": _LIBRARY,
     "POST /images": _IMAGES,
     "POST /images/import": _IMAGES,
+    "POST /images/push": _IMAGES,
+    "POST /snapshots/<snapshot_id>/push": _IMAGES,
     "POST /images/prune": _IMAGES,
     "DELETE /images/<path:name>": _IMAGES,
     "GET /templates": _LIBRARY,

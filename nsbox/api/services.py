@@ -16,7 +16,7 @@ import msgspec
 from nsbox.model.account import Caller, KeyRecord, Role, User
 from nsbox.model.audit import Event, Wish
 from nsbox.model.command import Request
-from nsbox.model.image import DiskUse, Image, Progress, Pruned
+from nsbox.model.image import DiskUse, Image, Progress, Pruned, Pushed
 from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Family, Sample
 from nsbox.model.network import NetworkPolicy, NetworkState, Refusal
@@ -429,6 +429,30 @@ class ExportsService(Protocol):
         ...
 
 
+class PushService(Protocol):
+    """A push, shared by all who asked for the same."""
+
+    async def wait(self) -> Pushed:
+        """What the registry has then. Raises ``Problem``."""
+        ...
+
+    def news(self) -> AsyncGenerator[Progress, None]:
+        """What happens until then. Close it."""
+        ...
+
+
+class PushesService(Protocol):
+    """Images to registries. A push goes on when the client leaves."""
+
+    def image(self, name: str, to: str | None) -> PushService:
+        """Begin, or join in. Raises ``IMAGE_NOT_FOUND``, ``INVALID_FIELD``."""
+        ...
+
+    def snapshot(self, record: Snapshot, to: str) -> PushService:
+        """The same of a snapshot."""
+        ...
+
+
 class MetersService(Protocol):
     """What a sandbox uses."""
 
@@ -562,6 +586,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: SnapshotsService
     differences: DifferencesService
     exports: ExportsService
+    pushes: PushesService
     health: HealthService
     meters: MetersService
     figures: FiguresService

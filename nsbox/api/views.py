@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime, timedelta
 from math import isnan
+from typing import Literal
 
 from nsbox.api import answers
 from nsbox.model.audit import Event
-from nsbox.model.image import DiskUse, Image, Progress, Pruned
+from nsbox.model.image import DiskUse, Image, Progress, Pruned, Pushed, Stage
 from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Sample
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
@@ -198,6 +199,29 @@ def progress(news: Progress) -> answers.ProgressView:
     if not news.layer:
         return {"stage": news.stage}
     return {"stage": news.stage, "layer": news.layer, "current": news.current, "total": news.total}
+
+
+def pushed(what: Pushed) -> answers.PushedView:
+    """What a registry has now."""
+    layers: list[answers.PushedLayerView] = [
+        {"digest": one.digest, "sizeBytes": one.size, "outcome": _outcome(one.how)} for one in what.layers
+    ]
+    return {
+        "image": what.reference,
+        "digest": what.digest,
+        "sentBytes": sum(one.size for one in what.layers if one.how is Stage.DONE),
+        "layers": layers,
+    }
+
+
+def _outcome(how: Stage) -> Literal["uploaded", "mounted", "present"]:
+    match how:
+        case Stage.PRESENT:
+            return "present"
+        case Stage.MOUNTED:
+            return "mounted"
+        case _:
+            return "uploaded"
 
 
 def network_policy(policy: NetworkPolicy, state: NetworkState) -> answers.NetworkView:

@@ -1,4 +1,4 @@
-"""``nsbox image``: what is here, pull, import, build, remove, prune.
+"""``nsbox image``: what is here, pull, push, import, build, remove, prune.
 
 Everything goes through a daemon's API: that which ``NSBOX_URL`` and ``NSBOX_API_KEY`` name, else that which
 runs on the state folder, else one that is started on that folder for this command (docs/adr/0033).
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from nsbox.cli import download
-from nsbox.cli.client import Answer, Client
+from nsbox.cli import download, following
+from nsbox.cli.client import Answer
 from nsbox.cli.local import client_of_this_host
-from nsbox.cli.output import fail, size
+from nsbox.cli.output import count, fail, size
 from nsbox.model.errors import HostProblem
 
 _PATIENCE = 24 * 3600.0
@@ -25,22 +24,32 @@ _PATIENCE = 24 * 3600.0
 
 @click.group()
 def image() -> None:
-    """Pull, import, build, list and remove images."""
+    """Pull, push, import, build, list and remove images."""
 
 
 @image.command()
 @click.argument("name", metavar="IMAGE")
-@click.option("--progress/--no-progress", default=None, help="Tell how far it is.  [default: on a terminal]")
+@following.progress
 def pull(name: str, progress: bool | None) -> None:
     """Pull IMAGE from its registry, also when it is here: a tag may have moved."""
-    shown = sys.stderr.isatty() if progress is None else progress
     try:
         with client_of_this_host(os.environ) as client:
-            event, data = _followed(client, "/images", {"image": name}, _Lines(shown))
-            _told(event, data, "image")
+            data = following.followed(client, "/images", {"image": name}, "image", following.shown(progress))
             click.echo(f"{data['image']}@{data['digest']}")
     except HostProblem as problem:
         fail(problem)
+
+
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@click.argument("to", metavar="[TARGET]", required=False)
+@following.progress
+def push(name: str, to: str | None, progress: bool | None) -> None:
+    """Push IMAGE to a registry: to TARGET (registry/name:tag), or to where its own name says.
+
+    A snapshot is pushed by nsbox snapshot push.
+    """
+    following.push("/images/push", {"image": name, **({"to": to} if to else {})}, progress)
 
 
 @image.command()
@@ -65,8 +74,7 @@ def build(file: str) -> None:
             "setupTimeoutS": template.setup_timeout_s,
         }
         with client_of_this_host(os.environ) as client:
-            event, data = _followed(client, "/templates", wish, _Lines(True))
-            _told(event, data, "template")
+            data = following.followed(client, "/templates", wish, "template", True)
             click.echo(data["id"])
     except HostProblem as problem:
         fail(problem)
@@ -108,7 +116,7 @@ def list_images(as_json: bool) -> None:
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     disk = found["disk"]
-    there = f"{_count(disk['images'], 'image')}, {_count(disk['layers'], 'layer')}"
+    there = f"{count(disk['images'], 'image')}, {count(disk['layers'], 'layer')}"
     spare = size(disk["reclaimableBytes"] + disk["downloadBytes"])
     click.echo(f"{there}, {size(disk['bytes'])} on disk; {spare} can be pruned", err=True)
 
@@ -116,10 +124,6 @@ def list_images(as_json: bool) -> None:
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     digest = one["digest"].removeprefix("sha256:")[:12]
     return one["image"], digest, size(one["sizeBytes"]), str(len(one["layers"])), one["pulledAt"][:19]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @image.command()
@@ -155,7 +159,7 @@ def prune(everything: bool) -> None:
     done = _asked("POST", "/images/prune", {"all": everything})
     for name in done["images"]:
         click.echo(name)
-    click.echo(f"{_count(done['layers'], 'layer')} removed, {size(done['freedBytes'])} given back", err=True)
+    click.echo(f"{count(done['layers'], 'layer')} removed, {size(done['freedBytes'])} given back", err=True)
 
 
 def _asked(method: str, path: str, body: Any = None) -> Any:
@@ -177,66 +181,3 @@ def _problem(answer: Answer) -> HostProblem:
     if document.get("code") == "image_not_found":
         remedy = "list them with nsbox image list"  # the API speaks of its routes
     return HostProblem(detail, remedy=remedy if isinstance(remedy, str) else None)
-
-
-def _followed(client: Client, path: str, wish: Any, lines: _Lines) -> tuple[str, Any]:
-    """The last event, which is the result or the problem."""
-    last: tuple[str, Any] = "", None
-    for event, data in client.events(path, wish, patience_s=_PATIENCE):
-        if event == "progress":
-            lines.show(data)
-        last = event, data
-    lines.end()
-    return last
-
-
-def _told(event: str, data: Any, wanted: str) -> None:
-    if event == wanted:
-        return
-    if event == "problem" and isinstance(data, dict):
-        detail, errors = str(data.get("detail")), str(data.get("stderr") or "").strip()
-        if errors not in detail:  # which quotes its end
-            detail = f"{detail}\n{errors}"
-        raise HostProblem(detail, remedy=data.get("remedy"))
-    raise HostProblem("the daemon ended before it was done", remedy="see its log")
-
-
-class _Lines:
-    """Progress, on standard error: a line for each step of each layer; on a terminal also, in place, how much
-    there is of all."""
-
-    def __init__(self, shown: bool) -> None:
-        self._shown, self._inline = shown, sys.stderr.isatty()
-        self._open = False
-        self._layers: dict[str, dict[str, Any]] = {}
-
-    def show(self, news: dict[str, Any]) -> None:
-        if not self._shown:
-            return
-        layer = news.get("layer")
-        if not layer:
-            self._line(news.get("step") or news["stage"])
-            return
-        before, self._layers[layer] = self._layers.get(layer), news
-        if before is None or before["stage"] != news["stage"]:
-            amount = f"  {size(news['total'])}" if news["stage"] == "downloading" else ""
-            self._line(f"{layer.removeprefix('sha256:')[:12]}  {news['stage']}{amount}")
-        if self._inline:
-            self._sum()
-
-    def _sum(self) -> None:
-        layers = self._layers.values()
-        have, whole = (sum(one[what] for one in layers) for what in ("current", "total"))
-        done = sum(one["stage"] in ("done", "present") for one in layers)
-        text = f"{size(have)} of {size(whole)}, {done} of {_count(len(layers), 'layer')} done"
-        click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        self._open = True
-
-    def _line(self, text: str) -> None:
-        self.end()
-        click.echo(text, err=True)
-
-    def end(self) -> None:
-        if self._open:
-            click.echo("\r\x1b[K", nl=False, err=True)
-            self._open = False

@@ -1,4 +1,4 @@
-"""``nsbox snapshot``: take, list, export, remove. By the API, as ``nsbox image`` does it."""
+"""``nsbox snapshot``: take, list, export, push, remove. By the API, as ``nsbox image`` does it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nsbox.cli import download
+from nsbox.cli import download, following
 from nsbox.cli.local import client_of_this_host
 from nsbox.cli.output import fail
 from nsbox.model.errors import HostProblem
@@ -19,7 +19,7 @@ _PATIENCE = 600.0
 
 @click.group()
 def snapshot() -> None:
-    """Take, list, export and remove snapshots of sandboxes."""
+    """Take, list, export, push and remove snapshots of sandboxes."""
 
 
 @snapshot.command()
@@ -64,6 +64,15 @@ def export(name: str, output: str, form: str) -> None:
         download.download(f"/snapshots/{name}/export", {"format": form}, output)
     except HostProblem as problem:
         fail(problem)
+
+
+@snapshot.command()
+@click.argument("name", metavar="SNAPSHOT")
+@click.argument("to", metavar="TARGET")
+@following.progress
+def push(name: str, to: str, progress: bool | None) -> None:
+    """Push SNAPSHOT to a registry as the image TARGET (registry/name:tag)."""
+    following.push(f"/snapshots/{name}/push", {"to": to}, progress)
 
 
 @snapshot.command()

@@ -1,21 +1,23 @@
-"""A pull or a build, told as it goes on: progress, then the image or the template, or what went wrong."""
+"""A pull, a push or a build, told as it goes on: progress, then what came of it, or what went wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+import msgspec
+
 from nsbox.client.call import Request
 from nsbox.client.errors import ConnectionFailed, ConnectionLost, UnexpectedAnswer, from_answer, from_document
 from nsbox.client.events import Events
 from nsbox.client.retries import Answer, Attempts
-from nsbox.client.types.image import Progress
+from nsbox.client.types.image import Progress, Pushed
 
 T = TypeVar("T")
 
 
 class Telling(Generic[T]):
-    """``safe``: asking again joins what goes on, as for pulls; a build would begin anew."""
+    """``safe``: asking again joins what goes on, as for pulls and pushes; a build would begin anew."""
 
     def __init__(
         self,
@@ -65,6 +67,13 @@ class Telling(Generic[T]):
             elif event.kind == "problem":
                 status = told.get("status")
                 raise from_document(status if isinstance(status, int) else 500, told)
+
+
+def pushed(request: Request, attempts: Attempts) -> Telling[Pushed]:
+    """A push."""
+    return Telling(
+        request, attempts, last="pushed", read=lambda data: msgspec.convert(data, Pushed), safe=True
+    )
 
 
 def _progress(told: dict[str, Any]) -> Progress:

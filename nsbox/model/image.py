@@ -38,13 +38,15 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One layer. ``digest`` and ``size`` are of the blob as it travels, ``diff_id`` of the plain archive;
-    ``name`` is its folder in ``layers/``; ``unpacked`` are the bytes of its files."""
+    ``name`` is its folder in ``layers/``; ``unpacked`` are the bytes of its files; ``packing`` is how the
+    blob is packed (records of older versions do not say)."""
 
     digest: str
     size: int
     diff_id: str
     name: str
     unpacked: int = 0
+    packing: str = ""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,17 +84,36 @@ class Stage(StrEnum):
     WAITING = "waiting"
     DOWNLOADING = "downloading"
     UNPACKING = "unpacking"
-    PRESENT = "present"  # it was here before
+    PACKING = "packing"  # for a push: what is only here unpacked
+    UPLOADING = "uploading"
+    MOUNTED = "mounted"  # the registry had it in another repository
+    PRESENT = "present"  # it was here, or for a push there, before
     DONE = "done"
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """News of a pull. ``layer`` is a blob's digest; empty: the image as a whole."""
+    """News of a pull or a push. ``layer`` is a blob's digest; empty: the image as a whole."""
 
     stage: Stage
     layer: str = ""
     current: int = 0
     total: int = 0
+
+
+class PushedLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer that the registry has now. ``how``: ``DONE`` (sent), ``MOUNTED`` or ``PRESENT``."""
+
+    digest: str
+    size: int
+    how: Stage
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that a registry has now, under ``reference``. ``layers`` are bottom first."""
+
+    reference: str
+    digest: str
+    layers: tuple[PushedLayer, ...]
 
 
 class DiskUse(msgspec.Struct, frozen=True, kw_only=True):

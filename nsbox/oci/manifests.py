@@ -29,14 +29,14 @@ _CONFIGS = frozenset(
     {"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"}
 )
 
-_OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 _COMPRESSIONS = {
-    _OCI_LAYER: Compression.NONE,
-    f"{_OCI_LAYER}+gzip": Compression.GZIP,
-    f"{_OCI_LAYER}+zstd": Compression.ZSTD,
+    OCI_LAYER: Compression.NONE,
+    f"{OCI_LAYER}+gzip": Compression.GZIP,
+    f"{OCI_LAYER}+zstd": Compression.ZSTD,
     _OCI_FOREIGN: Compression.NONE,
     f"{_OCI_FOREIGN}+gzip": Compression.GZIP,
     f"{_OCI_FOREIGN}+zstd": Compression.ZSTD,

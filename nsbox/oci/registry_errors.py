@@ -29,6 +29,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     #: A blob must bring so many bytes in each stretch of so many seconds: dripping is no better than silence.
     stretch: float = 60.0
     stretch_bytes: int = 64 * 1024
+    #: For the answer to a whole blob: the registry hashes it, and may have to bring it elsewhere first.
+    stored: float = 300.0
     #: The first wait before something is tried again; it doubles each time.
     backoff: float = 0.5
     longest_wait: float = 60.0
@@ -49,6 +51,10 @@ class NotThere(RegistryError):
 
 class Denied(RegistryError):
     """The registry wants credentials, or others."""
+
+
+class TooLarge(RegistryError):
+    """The registry does not take so much."""
 
 
 class Unfit(RegistryError):

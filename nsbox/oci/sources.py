@@ -15,8 +15,9 @@ from nsbox.oci.fetch import fetch
 from nsbox.oci.layers import Compression
 from nsbox.oci.manifests import BadImage, Index, Manifest, Platform
 from nsbox.oci.reference import Reference
-from nsbox.oci.registry import Document, Endpoint, Registry
+from nsbox.oci.registry import Document, Registry
 from nsbox.oci.registry_errors import NotThere, Patience, RegistryError, Unfit
+from nsbox.oci.session import Endpoint
 
 _MOST_NESTED = 2
 

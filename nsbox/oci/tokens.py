@@ -20,6 +20,7 @@ Ask = Callable[[str, str, dict[str, str], bytes | None], Awaitable[tuple[int, by
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _MAX_TOKEN = 64 << 10
+_MOST_SCOPES = 8
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -28,10 +29,13 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class Tokens:
-    """The right to read one repository, for one pull."""
+    """The right to read one repository, or to write to it, for one pull or push. ``insist``: a token must be
+    for ``scope``, and for what the registry asks for besides."""
 
-    def __init__(self, credentials: Credentials | None, scope: str, ask: Ask) -> None:
-        self._credentials, self._scope, self._ask = credentials, scope, ask
+    def __init__(
+        self, credentials: Credentials | None, scope: str, ask: Ask, *, insist: bool = False
+    ) -> None:
+        self._credentials, self._scope, self._ask, self._insist = credentials, scope, ask, insist
         self._renewing = trio.Lock()
         self.authorization: str | None = None
 
@@ -51,22 +55,31 @@ class Tokens:
 
     async def _fetch(self, parameters: dict[str, str]) -> str:
         realm = parameters.get("realm", "")
-        asked = {"scope": parameters.get("scope") or self._scope, "client_id": "nsbox"}
+        asked = {"client_id": "nsbox"}
         if "service" in parameters:
             asked["service"] = parameters["service"]
+        scopes = self._scopes(parameters.get("scope", ""))
         who = self._credentials
         if who is not None and who.identity_token:
+            asked["scope"] = " ".join(scopes)
             form = {**asked, "grant_type": "refresh_token", "refresh_token": who.identity_token}
             status, body = await self._ask("POST", realm, _FORM, urlencode(form).encode())
         else:
             headers = {"Authorization": who.basic} if who is not None else {}
             joint = "&" if "?" in realm else "?"
-            status, body = await self._ask("GET", f"{realm}{joint}{urlencode(asked)}", headers, None)
+            query = urlencode([*asked.items(), *(("scope", one) for one in scopes)])
+            status, body = await self._ask("GET", f"{realm}{joint}{query}", headers, None)
         if status in (400, 401, 403):
             raise Denied("the registry's token service does not take the credentials there are for it")
         if status != 200:
             raise Unfit(f"the registry's token service answers {status}")
         return _token(body)
+
+    def _scopes(self, told: str) -> list[str]:
+        """A mount is a matter of two repositories: the registry names both, and each is asked for in a
+        parameter of its own, as Docker does it."""
+        own = [self._scope] if self._insist or not told.split() else []
+        return list(dict.fromkeys([*own, *told.split()]))[:_MOST_SCOPES]
 
 
 def _token(body: bytes) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import trio
 
 from nsbox.host.keeper import KeeperLink
-from nsbox.model.image import ImageConfig
+from nsbox.model.image import Image, ImageConfig
 from nsbox.model.snapshot import Snapshot
 from nsbox.oci.manifests import host_platform
-from nsbox.oci.snapshots.orders import ExportOrder, TaskRefused, export
+from nsbox.oci.snapshots.orders import ExportOrder, Form, TaskRefused, export
 from nsbox.service.cuts import problem_of
 from nsbox.service.images import BUILT, Images, as_template
 
@@ -36,23 +36,7 @@ class Exports:
     ) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
         """The whole of a snapshot: what its sandbox stood on and what it had written. ``layout``: an image
         with these layers; otherwise the files as a sandbox sees them."""
-        base, config = record.base, record.config
-        settings: dict[str, Any] = {
-            "Env": [f"{name}={value}" for name, value in base.env.items()],
-            "WorkingDir": base.workdir,
-            "User": base.user,
-        }
-        if config is not None:
-            settings |= _start(config)
-        elif base.shell:
-            settings["Cmd"] = [base.shell[0]]
-        order = ExportOrder(
-            layout=layout,
-            layers=base.layers,
-            config=_config(config, settings, record.created_at),
-            annotations=_called(f"{_OWN}{record.id}:latest"),
-            seconds=_SECONDS,
-        )
+        order = snapshot_order(record, layout=layout)
         async with self._written(order) as pieces:
             yield pieces
 
@@ -60,25 +44,7 @@ class Exports:
     async def image(self, name: str, *, layout: bool) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
         """An image that is here. Its layers are packed anew, so its digest is another than its registry's.
         Raises ``Problem(IMAGE_NOT_FOUND)``."""
-        image = self._images.find(name)
-        config = image.config
-        base = image.built or as_template(image, name)
-        settings = {
-            "Env": [f"{name}={value}" for name, value in base.env.items()],
-            "WorkingDir": base.workdir,
-            "User": base.user,
-            **_start(config),
-        }
-        reference = image.reference
-        if reference.startswith(BUILT):
-            reference = f"{_OWN}{reference.removeprefix(BUILT)}:latest"
-        order = ExportOrder(
-            layout=layout,
-            layers=base.layers,
-            config=_config(config, settings, image.pulled_at),
-            annotations=_called(reference),
-            seconds=_SECONDS,
-        )
+        order = image_order(self._images.find(name), layout=layout)
         async with self._written(order) as pieces:
             yield pieces
 
@@ -87,6 +53,48 @@ class Exports:
         with self._images.hold(order.layers):
             async with self._turns, export(self._keeper, order) as pieces:
                 yield _told(pieces)
+
+
+def snapshot_order(record: Snapshot, *, layout: bool = True) -> ExportOrder:
+    """A snapshot, to be written."""
+    base, config = record.base, record.config
+    settings: dict[str, Any] = {
+        "Env": [f"{name}={value}" for name, value in base.env.items()],
+        "WorkingDir": base.workdir,
+        "User": base.user,
+    }
+    if config is not None:
+        settings |= _start(config)
+    elif base.shell:
+        settings["Cmd"] = [base.shell[0]]
+    return ExportOrder(
+        form=Form.LAYOUT if layout else Form.FILES,
+        layers=base.layers,
+        config=_config(config, settings, record.created_at),
+        annotations=_called(f"{_OWN}{record.id}:latest"),
+        seconds=_SECONDS,
+    )
+
+
+def image_order(image: Image, *, layout: bool = True) -> ExportOrder:
+    """An image, to be written."""
+    config, reference = image.config, image.reference
+    base = image.built or as_template(image, reference)
+    settings = {
+        "Env": [f"{name}={value}" for name, value in base.env.items()],
+        "WorkingDir": base.workdir,
+        "User": base.user,
+        **_start(config),
+    }
+    if reference.startswith(BUILT):
+        reference = f"{_OWN}{reference.removeprefix(BUILT)}:latest"
+    return ExportOrder(
+        form=Form.LAYOUT if layout else Form.FILES,
+        layers=base.layers,
+        config=_config(config, settings, image.pulled_at),
+        annotations=_called(reference),
+        seconds=_SECONDS,
+    )
 
 
 async def _told(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -224,9 +224,7 @@ class Images:
             pull.problem = problem
         finally:
             self._pulls.pop(pull.reference, None)
-            if pull.image is None and pull.problem is None:  # cancelled
-                pull.problem = Problem(Code.SHUTTING_DOWN, "nsbox is being stopped", remedy="try again")
-            pull.end(pull.image, pull.problem)
+            pull.end()
 
     async def _bring(self, pull: Pull, source: Source, named_by: str = "image") -> None:
         pull.tell(Stage.RESOLVING)
@@ -245,7 +243,7 @@ class Images:
                 # Elsewhere a half is kept for the next try. Here it would keep all others from working.
                 await self.layers.collect(0)
             raise
-        pull.image = image
+        pull.result = image
         pull.tell(Stage.DONE)
 
     async def _install(self, found: Found, source: Source, pull: Pull) -> dict[str, int]:
@@ -292,6 +290,7 @@ class Images:
                     diff_id=part.diff_id,
                     name=part.name,
                     unpacked=sizes[part.name],
+                    packing=part.compression,
                 )
                 for part in found.parts
             ),

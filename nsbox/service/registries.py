@@ -9,7 +9,7 @@ from nsbox.oci import credentials
 from nsbox.oci.dialer import is_loopback
 from nsbox.oci.manifests import Platform, host_platform
 from nsbox.oci.reference import BadReference, Reference, parse
-from nsbox.oci.registry import Endpoint
+from nsbox.oci.session import Endpoint
 from nsbox.settings import Registry, Settings
 
 _HUB = "docker.io"

@@ -36,6 +36,7 @@ BODIES: dict[str, Any] = {
     "PUT /files": {"content": "crossed"},
     "POST /ports": {"port": 81},
     "POST /fork": {"count": 1},
+    "POST /push": {"to": "localhost:1/crossed:1"},
     "PATCH /<user_id>": {"disabled": True},
 }
 QUERIES = {"/files": "?path=/etc/passwd", "/files/ticket": "?path=/etc/passwd", "/stdin": "?close=true"}

@@ -210,6 +210,15 @@ TEMPLATE: JSON = {
     "ready": True,
 }
 BUILT: JSON = {"id": "data", "image": "python:3.12-slim", "layers": 6, "ready": True}
+PUSHED: JSON = {
+    "image": "registry.example.com/team/tool:1",
+    "digest": "sha256:" + "5e" * 32,
+    "sentBytes": 1048576,
+    "layers": [
+        {"digest": "sha256:" + "a1" * 32, "sizeBytes": 3407872, "outcome": "present"},
+        {"digest": "sha256:" + "b2" * 32, "sizeBytes": 1048576, "outcome": "uploaded"},
+    ],
+}
 HEALTH: JSON = {
     "status": "ok",
     "reasons": [],

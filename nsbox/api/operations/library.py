@@ -42,6 +42,15 @@ _PULL = (
     Code.TOO_MANY_PULLS,
     Code.HOST_FULL,
 )
+_PUSH = (
+    Code.IMAGE_NOT_ALLOWED,
+    Code.PUSH_REFUSED,
+    Code.REGISTRY_FAILED,
+    Code.PUSH_TIMED_OUT,
+    Code.TOO_MANY_PUSHES,
+    Code.SNAPSHOT_REFUSED,
+    Code.HOST_FULL,
+)
 _CHANGES = {"changes": [examples.CHANGE], "next": None}
 _ARCHIVE = (Answer("The archive, streamed. One that breaks off is not whole.", (Content(TAR),)),)
 
@@ -49,6 +58,16 @@ _ARCHIVE = (Answer("The archive, streamed. One that breaks off is not whole.", (
 def _progress(last: str, type_: object, step: object) -> Content:
     return Content(EVENTS, events={"progress": step, last: type_, "problem": answers.ProblemView})
 
+
+_PUSHED = (
+    Answer(
+        "What the registry has now.",
+        (
+            Content(type=answers.PushedView, example=examples.PUSHED),
+            _progress("pushed", answers.PushedView, answers.ProgressView),
+        ),
+    ),
+)
 
 OPERATIONS = (
     Operation(
@@ -160,6 +179,18 @@ OPERATIONS = (
         errors=_NO_SNAPSHOT,
     ),
     Operation(
+        name="push_snapshot",
+        method="POST",
+        path=f"{_ONE}/push",
+        tag="Snapshots",
+        summary="Push a snapshot to a registry",
+        text="As an image: what its sandbox stood on and what it had written. Layers that the registry has "
+        "are not sent. Events tell how far it is.",
+        body=body_of(schema.PushSnapshot, {"to": "registry.example.com/team/tool:1"}),
+        answers=_PUSHED,
+        errors=(*_NO_SNAPSHOT, *_PUSH),
+    ),
+    Operation(
         name="list_images",
         method="GET",
         path=_IMAGES,
@@ -209,6 +240,20 @@ OPERATIONS = (
         query=parameters.EXPORT_IMAGE,
         answers=_ARCHIVE,
         errors=(Code.IMAGE_NOT_FOUND, Code.SNAPSHOT_REFUSED, Code.HOST_FULL),
+    ),
+    Operation(
+        name="push_image",
+        method="POST",
+        path=f"{_IMAGES}/push",
+        tag="Images",
+        summary="Push an image to a registry",
+        text="To `to`, or to where its own name says. Layers that the registry has are not sent. Events tell "
+        "how far it is.",
+        body=body_of(
+            schema.PushImage, {"image": "python:3.12-slim", "to": "registry.example.com/team/python:1"}
+        ),
+        answers=_PUSHED,
+        errors=(Code.IMAGE_NOT_FOUND, *_PUSH),
     ),
     Operation(
         name="ticket_of_image",

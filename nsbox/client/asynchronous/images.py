@@ -14,8 +14,8 @@ from nsbox.client.asynchronous.sending import AsyncContent, AsyncUpload
 from nsbox.client.asynchronous.streams import AsyncTaskStream
 from nsbox.client.routes import images, snapshots
 from nsbox.client.sending import Tell
-from nsbox.client.telling import Telling
-from nsbox.client.types.image import BuiltTemplate, Image
+from nsbox.client.telling import Telling, pushed
+from nsbox.client.types.image import BuiltTemplate, Image, Pushed
 
 Target = str | os.PathLike[str] | IO[bytes]
 
@@ -28,6 +28,7 @@ class AsyncImages(AsyncScope):
     pull = AsyncMethod(images.pull)
     remove = AsyncMethod(images.remove)
     prune = AsyncMethod(images.prune)
+    push = AsyncMethod(images.push)
 
     def pulling(self, name: str) -> AsyncTaskStream[Image]:
         """Pull, and iterate over how far it is."""
@@ -39,6 +40,12 @@ class AsyncImages(AsyncScope):
             safe=True,
         )
         return AsyncTaskStream(self._driver, telling)
+
+    def pushing(self, name: str, to: str | None = None) -> AsyncTaskStream[Pushed]:
+        """Push, and iterate over how far it is."""
+        return AsyncTaskStream(
+            self._driver, pushed(images.pushing(self._at, name, to), self._driver.attempts())
+        )
 
     async def import_archive(
         self, archive: AsyncContent, *, name: str | None = None, progress: Tell | None = None
@@ -107,6 +114,12 @@ class AsyncSnapshots(AsyncScope):
     get = AsyncMethod(snapshots.get)
     remove = AsyncMethod(snapshots.remove)
     diff = AsyncMethod(snapshots.diff)
+    push = AsyncMethod(snapshots.push)
+
+    def pushing(self, snapshot_id: str, to: str) -> AsyncTaskStream[Pushed]:
+        """Push, and iterate over how far it is."""
+        request = snapshots.pushing(self._at, snapshot_id, to)
+        return AsyncTaskStream(self._driver, pushed(request, self._driver.attempts()))
 
     async def export(
         self, snapshot_id: str, target: Target, *, format: str = "oci", progress: Tell | None = None

@@ -13,8 +13,8 @@ from nsbox.client.blocking.method import Method, Scope
 from nsbox.client.blocking.streams import TaskStream
 from nsbox.client.routes import images, snapshots
 from nsbox.client.sending import Content, Tell, Upload
-from nsbox.client.telling import Telling
-from nsbox.client.types.image import BuiltTemplate, Image
+from nsbox.client.telling import Telling, pushed
+from nsbox.client.types.image import BuiltTemplate, Image, Pushed
 
 Target = str | os.PathLike[str] | IO[bytes]
 
@@ -27,6 +27,7 @@ class Images(Scope):
     pull = Method(images.pull)
     remove = Method(images.remove)
     prune = Method(images.prune)
+    push = Method(images.push)
 
     def pulling(self, name: str) -> TaskStream[Image]:
         """Pull, and iterate over how far it is."""
@@ -38,6 +39,11 @@ class Images(Scope):
             safe=True,
         )
         return TaskStream(self._driver, telling)
+
+    def pushing(self, name: str, to: str | None = None) -> TaskStream[Pushed]:
+        """Push, and iterate over how far it is."""
+        request = images.pushing(self._at, name, to)
+        return TaskStream(self._driver, pushed(request, self._driver.attempts()))
 
     def import_archive(
         self, archive: Content, *, name: str | None = None, progress: Tell | None = None
@@ -104,6 +110,12 @@ class Snapshots(Scope):
     get = Method(snapshots.get)
     remove = Method(snapshots.remove)
     diff = Method(snapshots.diff)
+    push = Method(snapshots.push)
+
+    def pushing(self, snapshot_id: str, to: str) -> TaskStream[Pushed]:
+        """Push, and iterate over how far it is."""
+        request = snapshots.pushing(self._at, snapshot_id, to)
+        return TaskStream(self._driver, pushed(request, self._driver.attempts()))
 
     def export(
         self, snapshot_id: str, target: Target, *, format: str = "oci", progress: Tell | None = None

@@ -16,10 +16,10 @@ from nsbox.client.call import (
     strings,
     variables,
 )
-from nsbox.client.types.image import BuiltTemplate, Image, Images, Pruned, RemovedImage, Template
+from nsbox.client.types.image import BuiltTemplate, Image, Images, Pruned, Pushed, RemovedImage, Template
 
 #: Between two events there is a heartbeat's time at most; an answer without events takes as it takes.
-_SILENCE, _PULL, _BUILD = 30.0, 3_600.0, 86_400.0
+_SILENCE, _PULL, _PUSH, _BUILD = 30.0, 3_600.0, 7_200.0, 86_400.0
 image = reader(Image)
 
 
@@ -42,6 +42,23 @@ def pulling(top: str, name: str) -> Request:
     """The same, told as it goes on."""
     headers = (("Accept", EVENTS), ("Content-Type", "application/json"))
     return Request("POST", f"{top}/images", headers, body(image=name), _SILENCE)
+
+
+def push(top: str, name: str, to: str | None = None) -> Call[Pushed]:
+    """Push it to a registry: to ``to``, or to where its own name says. What runs already is joined."""
+    wish = body(image=name, to=to)
+    return Call("POST", f"{top}/images/push", reader(Pushed), body=wish, safe=True, patience=_PUSH)
+
+
+def pushing(top: str, name: str, to: str | None) -> Request:
+    """The same, told as it goes on."""
+    return told_push(f"{top}/images/push", body(image=name, to=to))
+
+
+def told_push(target: str, wish: bytes) -> Request:
+    """A push of whatever, told as it goes on."""
+    headers = (("Accept", EVENTS), ("Content-Type", "application/json"))
+    return Request("POST", target, headers, wish, _SILENCE)
 
 
 def import_(top: str, name: str | None) -> Request:

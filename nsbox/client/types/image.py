@@ -80,6 +80,23 @@ class Pruned(Answered, frozen=True):
     freed_bytes: int = 0
 
 
+class PushedLayer(Answered, frozen=True):
+    """A layer that a registry has now. ``outcome``: ``uploaded``, ``mounted`` or ``present``."""
+
+    digest: str
+    size_bytes: int = 0
+    outcome: str = ""
+
+
+class Pushed(Answered, frozen=True):
+    """An image that a registry has now. ``sent_bytes``: of layers that were uploaded."""
+
+    image: str
+    digest: str
+    sent_bytes: int = 0
+    layers: tuple[PushedLayer, ...] = ()
+
+
 class Template(Answered, frozen=True):
     """What a sandbox can be made from by a short name. ``ready``: at once, without a pull."""
 
@@ -101,7 +118,7 @@ class BuiltTemplate(Answered, frozen=True):
 
 
 class Progress(NamedTuple):
-    """How far a pull or a build is: of one ``layer``, or as a whole, or the ``step`` of a build."""
+    """How far a pull, a push or a build is: of one ``layer``, or as a whole, or the ``step`` of a build."""
 
     stage: str | None
     layer: str | None

@@ -1,4 +1,5 @@
-"""Writes an image to standard output: ``main([ANY LAYER])``, started by keeper in the outer namespace.
+"""Writes an image, or what a push needs of one, to standard output: ``main([ANY LAYER])``, started by keeper
+in the outer namespace.
 
 Standard input is a stream socket: the order comes on it, and a report goes back when all is written. When
 whoever asked hangs up, the work is given up. Memory does not grow with the image: each layer of an OCI
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nsbox.oci.placing import FOLDER
-from nsbox.oci.snapshots import box, lower, tarball
+from nsbox.oci.snapshots import box, lower, packed, tarball
 from nsbox.oci.snapshots.copier import DEPTH
 from nsbox.oci.snapshots.diff import read_order
 from nsbox.oci.unpacking.refusal import Reason, Refused, reported
@@ -25,9 +26,10 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class Order(NamedTuple):
-    """``layers`` are topmost first; ``config`` is the image's without ``rootfs``."""
+    """``layers`` are topmost first; ``config`` is the image's without ``rootfs``. ``form``: see
+    ``orders.Form``."""
 
-    layout: bool
+    form: str
     layers: list[str]
     config: dict[str, Any]
     annotations: dict[str, str]
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _written(layers: int, order: Order) -> dict[str, Any]:
-    if order.layout:
+    if order.form != "files":
         trees = [box.picture(lower.layer(layers, name)) for name in reversed(order.layers)]
     else:
         trees = [lower.merged(layers, order.layers)]
@@ -64,13 +66,18 @@ def _written(layers: int, order: Order) -> dict[str, Any]:
     os.close(_OUT)
 
     def work(given: box.Given) -> dict[str, Any]:
-        write = _writer(given.kept)
-        if order.layout:
-            left_out = _layout(given.trees, order, write)
-        else:
-            archive = tarball.Archive(_top(given.trees[0]), write, whiteouts=False)
-            archive.run()
-            left_out = archive.left_out
+        trees, write, left_out = given.trees, _writer(given.kept), 0
+        match order.form:
+            case "layout":
+                left_out = _layout(trees, order, write)
+            case "sizes":
+                write(_json([packed.measure(_top(tree)) for tree in trees]))
+            case "layer":
+                packed.send(_top(trees[0]), write)
+            case _:
+                archive = tarball.Archive(_top(trees[0]), write, whiteouts=False)
+                archive.run()
+                left_out = archive.left_out
         return {"leftOut": left_out}
 
     walls = box.Walls(writes=False, descriptors=DEPTH + len(trees) + 64)

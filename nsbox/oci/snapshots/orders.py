@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -48,15 +49,31 @@ class DiffOrder(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Write ``layers`` (topmost first) as an OCI layout or, all in one, as the files that a sandbox sees.
-    ``config`` is the image's without its layers."""
+class Form(StrEnum):
+    """What is written of layers."""
 
-    layout: bool
+    LAYOUT = "layout"  # an OCI layout
+    FILES = "files"  # all in one, as a sandbox sees them
+    SIZES = "sizes"  # JSON: what each will be called when it is packed, bottom first
+    LAYER = "layer"  # the only one, packed
+
+
+class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Write ``layers`` (topmost first). ``config`` is the image's without its layers."""
+
+    form: Form
     layers: tuple[str, ...]
-    config: dict[str, Any]
-    annotations: dict[str, str]
+    config: dict[str, Any] = {}
+    annotations: dict[str, str] = {}
     seconds: float
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """A layer as it will travel. ``diff_id`` is of the plain archive."""
+
+    diff_id: str
+    digest: str
+    size: int
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +182,25 @@ async def export(keeper: TaskRunner, order: ExportOrder) -> AsyncGenerator[Async
                 yield pieces()
             finally:
                 nursery.cancel_scope.cancel()
+
+
+async def sizes(keeper: TaskRunner, layers: tuple[str, ...], seconds: float) -> dict[str, Packed]:
+    """What each of ``layers`` will be called, by its name here. Raises ``TaskRefused``."""
+    order = ExportOrder(form=Form.SIZES, layers=layers, seconds=seconds)
+    said, refused = bytearray(), None
+    async with export(keeper, order) as pieces, aclosing(pieces):
+        try:
+            async for piece in pieces:
+                said += piece
+        except TaskRefused as error:  # out of the nursery of ``export`` without a group around it
+            refused = error
+    if refused is not None:
+        raise refused
+    try:
+        rows = msgspec.json.decode(bytes(said), type=list[Packed])
+        return dict(zip(reversed(layers), rows, strict=True))
+    except (msgspec.MsgspecError, ValueError):
+        raise TaskRefused(Reason.INTERNAL, "the worker said nothing of use") from None
 
 
 def _understood(answer: bytes, kind: type[T]) -> T:

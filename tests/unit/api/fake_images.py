@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, Callable
 import trio
 
 from nsbox.model.errors import Code, Problem
-from nsbox.model.image import DiskUse, Image, ImageConfig, Layer, Progress, Pruned, Stage
+from nsbox.model.image import DiskUse, Image, ImageConfig, Layer, Progress, Pruned, Pushed, PushedLayer, Stage
 from nsbox.model.sandbox import Template
+from nsbox.model.snapshot import Snapshot
 from nsbox.oci.reference import Reference
 from nsbox.oci.templatefile import TemplateFile
 
@@ -43,6 +44,39 @@ class FakePull:
         await trio.lowlevel.checkpoint()
         yield Progress(stage=Stage.RESOLVING)
         yield Progress(stage=Stage.DOWNLOADING, layer=DIGEST, current=5, total=10)
+
+
+class FakePush:
+    def __init__(self, pushes: FakePushes, to: str) -> None:
+        self._pushes, self._to = pushes, to
+
+    async def wait(self) -> Pushed:
+        await trio.lowlevel.checkpoint()
+        if self._pushes.error is not None:
+            raise self._pushes.error
+        layers = tuple(
+            PushedLayer(digest=DIGEST, size=10, how=how) for how in (Stage.PRESENT, Stage.MOUNTED, Stage.DONE)
+        )
+        return Pushed(reference=self._to, digest=DIGEST, layers=layers)
+
+    async def news(self) -> AsyncGenerator[Progress, None]:
+        await trio.lowlevel.checkpoint()
+        yield Progress(stage=Stage.PACKING)
+        yield Progress(stage=Stage.UPLOADING, layer=DIGEST, current=5, total=10)
+
+
+class FakePushes:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.error: Exception | None = None
+
+    def image(self, name: str, to: str | None) -> FakePush:
+        self.asked.append((name, to))
+        return FakePush(self, to or name)
+
+    def snapshot(self, record: Snapshot, to: str) -> FakePush:
+        self.asked.append((record.id, to))
+        return FakePush(self, to)
 
 
 class FakeImages:

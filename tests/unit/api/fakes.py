@@ -37,7 +37,7 @@ from nsbox.service.usage import Report
 from nsbox.settings import Settings
 from nsbox.store.keys import fingerprint
 from nsbox.store.ledger import By
-from tests.unit.api.fake_images import FakeBuilding, FakeImages
+from tests.unit.api.fake_images import FakeBuilding, FakeImages, FakePushes
 from tests.unit.api.fake_snapshots import FakeDifferences, FakeExports, FakeSnapshots
 
 KEY = "nsbox_" + "k" * 43
@@ -628,6 +628,7 @@ class Fakes:
         self.snapshots = FakeSnapshots(self.sandboxes)
         self.differences = FakeDifferences(self.sandboxes)
         self.exports = FakeExports()
+        self.pushes = FakePushes()
         self.plans, self.usage = FakePlans(), FakeUsage()
         self.services = Services(
             sandboxes=self.sandboxes,
@@ -644,6 +645,7 @@ class Fakes:
             snapshots=self.snapshots,
             differences=self.differences,
             exports=self.exports,
+            pushes=self.pushes,
             health=self.health,
             meters=FakeMeters(self.sandboxes),
             figures=FakeFigures(),

@@ -200,3 +200,30 @@ async def test_pull_policy_of_a_create() -> None:
             assert server.fakes.sandboxes.specs[-1].pull is policy
         answer = await server.ask("POST", "/sandboxes", {"image": "a", "pull": "sometimes"})
         assert (answer.status, answer.json()["field"]) == (422, "pull")
+
+
+async def test_an_image_is_pushed() -> None:
+    async with running() as server:
+        answer = await server.ask("POST", "/images/push", {"image": "alpine", "to": "localhost:5000/a:1"})
+        assert answer.status == 200
+        assert (answer.json()["image"], answer.json()["digest"]) == ("localhost:5000/a:1", DIGEST)
+        assert [one["outcome"] for one in answer.json()["layers"]] == ["present", "mounted", "uploaded"]
+        assert answer.json()["sentBytes"] == 10, "of what was uploaded"
+        assert (await server.ask("POST", "/images/push", {"image": "alpine"})).status == 200
+        assert server.fakes.pushes.asked == [("alpine", "localhost:5000/a:1"), ("alpine", None)]
+        wrong = await server.ask("POST", "/images/push", {"to": "a"})
+        assert (wrong.status, wrong.json()["field"]) == (422, "image")
+        other = await server.ask("GET", "/images/push")
+        assert (other.status, other.headers["allow"]) == (405, "POST")
+
+
+async def test_a_push_as_events() -> None:
+    async with running() as server:
+        wish, headers = {"image": "alpine"}, {"Accept": "text/event-stream"}
+        found = events(await server.ask("POST", "/images/push", wish, headers=headers))
+        assert [name for name, _ in found] == ["progress", "progress", "pushed"]
+        assert found[1][1] == {"stage": "uploading", "layer": DIGEST, "current": 5, "total": 10}
+        server.fakes.pushes.error = Problem(Code.PUSH_REFUSED, "no", field="to")
+        found = events(await server.ask("POST", "/images/push", wish, headers=headers))
+        assert (found[-1][0], found[-1][1]["code"]) == ("problem", "push_refused")
+        assert (await server.ask("POST", "/images/push", wish)).status == 422

@@ -170,3 +170,15 @@ async def test_idempotency_keys() -> None:
         assert len({one.body for one in requests if one}) == 4
         await server.ask("POST", f"/sandboxes/{sandbox}/fork", {})
         assert requests[-1] is None
+
+
+async def test_a_push_of_ones_own() -> None:
+    async with running() as server:
+        await taken(server, await made(server))
+        answer = await server.ask("POST", "/snapshots/snap_one/push", {"to": "localhost:5000/a:1"})
+        assert (answer.status, answer.json()["image"]) == (200, "localhost:5000/a:1")
+        missing = await server.ask("POST", "/snapshots/snap_none/push", {"to": "a/b:1"})
+        assert (missing.status, missing.code) == (404, "snapshot_not_found")
+        wrong = await server.ask("POST", "/snapshots/snap_one/push", {})
+        assert (wrong.status, wrong.json()["field"]) == (422, "to")
+        assert server.fakes.pushes.asked == [("snap_one", "localhost:5000/a:1")]

@@ -20,8 +20,9 @@ from nsbox.oci.dialer import is_loopback, is_public
 from nsbox.oci.fetch import fetch
 from nsbox.oci.manifests import BadImage, Platform
 from nsbox.oci.reference import parse
-from nsbox.oci.registry import Endpoint, Registry
+from nsbox.oci.registry import Registry
 from nsbox.oci.registry_errors import Denied, NotThere, Passing, Patience, RegistryError, Unfit
+from nsbox.oci.session import Endpoint
 from nsbox.oci.sources import RegistrySource
 from tests.registries.fake import FakeRegistry, Handler, serving
 from tests.registries.images import DOCKER_MANIFEST, OCI_MANIFEST, image, index, layer, sha256
@@ -667,11 +668,11 @@ def test_no_tls_is_for_few() -> None:
     """An https registry may not lead to plain http, but to this host's loopback or one named insecure."""
     endpoint = Endpoint(host="registry.example", plain_hosts=frozenset({"plain.example:80"}))
     registry = Registry(endpoint, "a", QUICK)
-    registry._check_url("https://elsewhere.example/x")
-    registry._check_url("http://plain.example:80/x")
+    registry.check_url("https://elsewhere.example/x")
+    registry.check_url("http://plain.example:80/x")
     for url in ("http://elsewhere.example/x", "http://plain.example:81/x", "http://registry.example/x"):
         with pytest.raises(Unfit, match="without TLS"):
-            registry._check_url(url)
+            registry.check_url(url)
 
 
 async def test_fetch_tells_how_far_it_is(registry: FakeRegistry, blobs: Blobs) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nsbox.oci.registry import Endpoint, Registry
+from nsbox.oci.registry import Registry
 from nsbox.oci.registry_errors import Passing, Patience, RegistryError, Unfit
+from nsbox.oci.session import Endpoint
 from tests.registries.certificates import Authority
 from tests.registries.fake import FakeRegistry, serving
 from tests.registries.images import image, layer
