@@ -1,4 +1,4 @@
-"""Does what the descriptions say, as tasks do: the twin of ``blocking.driver``."""
+"""Does what the descriptions say, with connections and a clock that can be waited for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from contextlib import aclosing
 from typing import Protocol, TypeVar
 
-import anyio
-
+from nsbox.client.asynchronous import waiting
 from nsbox.client.call import Call, Request, T
 from nsbox.client.errors import ApiError, ConnectionFailed
 from nsbox.client.fetching import Fetching
@@ -46,7 +45,7 @@ class AsyncDriver:
         secret: str,
         retries: Retries,
         headers: tuple[tuple[str, str], ...] = (),
-        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+        sleep: Callable[[float], Awaitable[object]] = waiting.sleep,
     ) -> None:
         self._transport, self._secret, self._retries = transport, secret, retries
         self._headers, self.sleep = headers, sleep
@@ -118,8 +117,7 @@ class AsyncDriver:
                         answer = Answer(reply.status, reply.headers, await reply.read())
                     await self.sleep(told.refused(answer))
                 except ConnectionFailed as error:
-                    pause = told.lost(error)
-                    await self.sleep(pause)
+                    await self.sleep(told.lost(error))
 
     async def fetch(self, fetching: Fetching) -> AsyncGenerator[tuple[int, bytes], None]:
         """Bytes and where they go. Raises ``NsboxError``. Close it."""

@@ -42,8 +42,8 @@ class AsyncProcess(AsyncScope):
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = commands.LONGEST_WAIT if until is None else max(until - time.monotonic(), 0.0)
-            wait = min(left, commands.LONGEST_WAIT)
-            if not (await self._known(commands.wait_once(self._at, wait))).running:
+            await self._known(commands.wait_once(self._at, min(left, commands.LONGEST_WAIT)))
+            if not self.info.running:
                 return self.info
             if until is not None and time.monotonic() >= until:
                 raise TimedOut(f"process {self.id} still runs after {timeout:g} s")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-import anyio
-
+from nsbox.client.asynchronous import waiting
 from nsbox.client.asynchronous.driver import AsyncDriver
 from nsbox.client.asynchronous.files import AsyncFiles
 from nsbox.client.asynchronous.method import AsyncMade, AsyncMethod, AsyncScope
@@ -38,7 +37,7 @@ def _forks(source: AsyncSandbox, made: Forks) -> list[AsyncSandbox]:
 
 
 class AsyncSandbox(AsyncScope):
-    """A sandbox. With ``async with`` it is killed at the end of the block, also when that is cancelled."""
+    """A sandbox. With ``async with`` it is killed at the end of the block, whatever ends that."""
 
     exec = AsyncMethod(commands.run)
     pause = AsyncMethod(sandboxes.pause)
@@ -74,7 +73,7 @@ class AsyncSandbox(AsyncScope):
     ) -> None:
         """What went wrong in the block is told, and not that the end could not be made after it."""
         try:
-            with anyio.CancelScope(shield=True), anyio.fail_after(_KILL):
+            with waiting.to_the_end(_KILL):
                 await self.kill()
         except (NsboxError, TimeoutError):
             if error is None:

@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from nsbox.client.address import Address
 from nsbox.client.call import Request
@@ -52,7 +52,7 @@ class Reply:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Generator[bytes, None, None]:
         """The body as it comes. Raises ``ConnectionFailed`` also where it ends too early."""
         with _told(self._home.address):
             while piece := self._response.read1(_PIECE):
