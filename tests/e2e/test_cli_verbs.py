@@ -142,6 +142,25 @@ def test_exec_begins_before_its_input_ends(nsbox: Person, sandbox: Sandbox) -> N
         assert running.wait(PATIENCE) == 0
 
 
+def test_a_time_limit_is_the_daemons_also_with_input(nsbox: Person, sandbox: Sandbox) -> None:
+    assert nsbox("exec", "--timeout", "0.5", sandbox.id, "sleep", "600", given="x", status=124).stdout == ""
+    # Nobody is left here who could keep the time.
+    script = ["sh", "-c", "echo begun; exec sleep 601"]
+    with nsbox.begin("exec", "--timeout", "3", sandbox.id, *script, stdin=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"begun\n"
+        running.kill()
+
+    def ended() -> list[Any]:
+        known = sandbox.request("GET", "/processes?all=true").json
+        return [
+            one["outcome"] for one in known if "601" in str(one["command"]) and one["status"] != "running"
+        ]
+
+    wait_until(ended, PATIENCE)
+    assert ended() == ["timedOut"]
+
+
 @pytest.mark.parametrize("given", [subprocess.DEVNULL, subprocess.PIPE])
 def test_ctrl_c_is_the_commands(nsbox: Person, sandbox: Sandbox, given: int) -> None:
     script = 'trap "echo caught; exit 5" INT; echo go; while :; do sleep 0.1; done'
