@@ -25,7 +25,7 @@ RULES = (
     (r"^( *)async def info\(", r"\1@property\n\1def info("),
     (r"\bAsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]"),
     (r"\b(?:Coroutine\[Any, Any, (\w+)\]|Awaitable\[(\w+)\])", r"\1\2"),
-    (r"\bAsync([A-Z])", r"\1"),
+    (r"\b(Stop)?Async([A-Z])", r"\1\2"),
     (r"\bnsbox\.client\.asynchronous\.sending\b", "nsbox.client.sending"),
     (r"\basynchronous\b", "blocking"),
     (r"\b(?:async|await) ", ""),

@@ -23,10 +23,10 @@ from typing import Any
 
 import pytest
 
-from nsbox.cli.websocket import Lost, Output, Refused, Socket, Told
 from tests.conftest import DaemonFactory
 from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import Daemon
+from tests.e2e.websocket import Lost, Output, Refused, Socket, Told
 from tests.registries.certificates import Authority
 
 PATIENCE = 60.0

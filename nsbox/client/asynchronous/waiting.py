@@ -8,7 +8,7 @@ from typing import TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
-from anyio import Condition, Lock, sleep
+from anyio import Lock, sleep
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -26,4 +26,4 @@ def to_the_end(seconds: float) -> Iterator[None]:
         yield
 
 
-__all__ = ["Condition", "Lock", "in_thread", "sleep", "to_the_end"]
+__all__ = ["Lock", "in_thread", "sleep", "to_the_end"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nsbox.client.blocking import waiting
 from nsbox.client.call import Call, Request, T
@@ -14,6 +14,9 @@ from nsbox.client.errors import ApiError, ConnectionFailed
 from nsbox.client.fetching import Fetching
 from nsbox.client.retries import Answer, Attempts, Pause, Retries, steps
 from nsbox.client.told import Told, is_events
+
+if TYPE_CHECKING:
+    from nsbox.client.websocket import WebSocket
 
 E = TypeVar("E")
 
@@ -30,10 +33,19 @@ class Reply(Protocol):
     def read(self) -> bytes: ...
 
 
+class Line(Protocol):
+    """A connection of its own. ``receive`` gives nothing at its end."""
+
+    def send(self, data: bytes) -> None: ...
+    def receive(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class Transport(Protocol):
     """Sends requests. Raises ``ConnectionFailed`` and nothing else."""
 
     def send(self, request: Request) -> Reply: ...
+    def line(self, request: Request, socket: WebSocket) -> Line: ...
     def close(self) -> None: ...
 
 
@@ -90,11 +102,18 @@ class Driver:
 
     def send(self, request: Request) -> Reply:
         """A request, and the head of its answer. Raises ``ConnectionFailed``."""
-        if self._headers:
-            request = request._replace(headers=(*request.headers, *self._headers))
-        reply = self._transport.send(request)
+        reply = self._transport.send(self._whole(request))
         self._reached = True
         return reply
+
+    def line(self, request: Request, socket: WebSocket) -> Line:
+        """A connection on which a WebSocket was asked for. Raises ``ConnectionFailed``."""
+        line = self._transport.line(self._whole(request), socket)
+        self._reached = True
+        return line
+
+    def _whole(self, request: Request) -> Request:
+        return request._replace(headers=(*request.headers, *self._headers))
 
     def ask(self, request: Request) -> Answer:
         """A request and its whole answer, once. Raises ``ConnectionFailed``."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from nsbox.client.blocking.driver import Driver
 from nsbox.client.blocking.method import Made, Method, Scope
@@ -13,6 +14,9 @@ from nsbox.client.errors import StdinFull, TimedOut, from_answer
 from nsbox.client.following import Following
 from nsbox.client.routes import commands
 from nsbox.client.types.command import ProcessInfo
+
+if TYPE_CHECKING:
+    from nsbox.client.blocking.attached import Attached
 
 
 class Process(Scope):
@@ -112,6 +116,14 @@ class Process(Scope):
             self._here,
             Following(request, lambda key: request, self._driver.attempts(), offset),
         )
+
+    def attach(self, offset: int = 0) -> Attached:
+        """Its outputs from ``offset`` on, its stdin and its terminal, at once, with ``with``."""
+        from nsbox.client.attaching import Attaching
+        from nsbox.client.blocking.attached import Attached
+
+        attaching = Attaching(self._at, self.info, self._driver.attempts(), offset)
+        return Attached(self._driver, self, attaching)
 
     def output(self) -> bytes:
         """What is kept of both outputs now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from nsbox.client.blocking import waiting
 from nsbox.client.blocking.driver import Driver
@@ -19,6 +19,9 @@ from nsbox.client.following import Following
 from nsbox.client.routes import commands, ports, sandboxes
 from nsbox.client.types.image import Forks
 from nsbox.client.types.sandbox import SandboxInfo
+
+if TYPE_CHECKING:
+    from nsbox.client.blocking.attached import Attached
 
 #: How long a cancelled block may wait for the end of its sandbox, in seconds.
 _KILL = 60.0
@@ -89,6 +92,31 @@ class Sandbox(Scope):
         """How it is now."""
         self._info = self._driver.do(sandboxes.get(self._at))
         return self._info
+
+    def terminal(
+        self,
+        command: commands.Command | None = None,
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Attached:
+        """Start a command, or a shell, in a terminal, and attach to it. It outlives the connection:
+        ``kill`` its ``process``, or have the shell exit."""
+        process = self.processes.start(
+            commands.SHELL if command is None else command,
+            cwd=cwd,
+            env=env,
+            user=user,
+            terminal=(rows, columns),
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+        )
+        return process.attach()
 
     def stream(
         self,

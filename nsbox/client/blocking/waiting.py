@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from threading import Condition, Lock
+from threading import Lock
 from time import sleep
 from typing import TypeVar, TypeVarTuple
 
@@ -22,4 +22,4 @@ def to_the_end(seconds: float) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-__all__ = ["Condition", "Lock", "in_thread", "sleep", "to_the_end"]
+__all__ = ["Lock", "in_thread", "sleep", "to_the_end"]

@@ -21,6 +21,8 @@ from nsbox.client.types.command import (
 )
 
 Command = str | Iterable[str]
+#: The sandbox's own login shell would be in /etc/passwd; what every image has is sh.
+SHELL = "if command -v bash >/dev/null; then exec bash; else exec sh; fi"
 #: The daemon's own bound of a wait, and of one that is not said.
 LONGEST_WAIT, USUAL_WAIT = 300.0, 30.0
 #: A command without a time of its own has the daemon's, which we do not know: a day at most.
