@@ -132,6 +132,16 @@ def test_a_process_that_does_not_read(sandbox: Sandbox) -> None:
     assert log(sandbox, key) == data
 
 
+def test_what_is_refused_is_not_waited_for(sandbox: Sandbox) -> None:
+    """Else a client that waits for its room would wait for ever."""
+    key = begin(sandbox, "sleep 60")
+    client = Client(sandbox, key)
+    client.socket.type(b"abc")
+    client.until(lambda: client.taken == 3)
+    assert [one.body["problem"]["code"] for one in client.told if one.kind == "problem"] == ["stdin_closed"]
+    sandbox.request("DELETE", f"/processes/{key}")
+
+
 def test_stdin_outlives_api(daemon_factory: DaemonFactory) -> None:
     daemon = daemon_factory()
     with daemon.api() as api:
