@@ -105,7 +105,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets, saved: sav
     app.url_map.merge_slashes = False  # it would answer `//` with a redirect
     app.url_map.redirect_defaults = False
     sandboxes.add(app, services, settings)
-    commands.add(app, services, tickets)
+    commands.add(app, services, settings, tickets)
     files.add(app, services, settings)
     images.add(app, services)
     ports.add(app, services)

@@ -251,8 +251,11 @@ class _Session:
                     self._close_asked = False
                     await self._commands.close_stdin(self._owner, *self._place)
             except Problem as problem:
+                # Not kept, and so not to be waited for: the client has room for more.
+                self._taken += len(self._typed)
                 self._typed.clear()
                 await self._problem(problem)
+                await self._tell("stdin", taken=self._taken)
 
     async def _write(self) -> None:
         data = bytes(self._typed[:4096])

@@ -10,6 +10,7 @@ from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 from nsbox.api.tickets import KEEP_S, PROTOCOL, Tickets
+from nsbox.settings import Settings
 
 _START = schema.Reader(schema.StartProcess)
 _NONE: frozenset[str] = frozenset()
@@ -19,13 +20,13 @@ _TICKET = schema.Reader(schema.MakeTicket)
 _SIGNAL = schema.Reader(schema.SendSignal)
 
 
-def add(app: QuartTrio, services: Services, tickets: Tickets) -> None:
+def add(app: QuartTrio, services: Services, settings: Settings, tickets: Tickets) -> None:
     """Add the routes."""
 
     async def start(sandbox_id: str) -> Response:
         asked = call(_NONE)
         body = _START.read(asked.body)
-        spec, when = body.spec(), body.ready()
+        spec, when = body.spec(settings), body.ready()
         wish = idempotency.request(request.headers.get(idempotency.HEADER), "process", spec)
         process = await services.commands.start(asked.owner, sandbox_id, spec, wish)
         location = f"{BASE}/sandboxes/{sandbox_id}/processes/{process.id}"

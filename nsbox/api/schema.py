@@ -401,8 +401,11 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
     ready_when: Ready | None = None
     stdin: Literal["open", "closed"] | None = None
     terminal: Terminal | None = None
+    timeout_ms: Annotated[int, _setting("exec_timeout_ms", "Then it is killed; without, never.")] | None = (
+        None
+    )
 
-    def spec(self) -> CommandSpec:
+    def spec(self, settings: Settings) -> CommandSpec:
         """The wish, complete but for the shell of a string command."""
         if self.terminal is not None and self.stdin == "closed":
             raise _wrong("the stdin of a terminal is open", "stdin")
@@ -410,6 +413,9 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True, rename="camel", fo
             _command(self.command, self.cwd, self.env, self.user),
             stdin_open=self.stdin == "open",
             terminal=self.terminal.size() if self.terminal is not None else None,
+            timeout_ms=None
+            if self.timeout_ms is None
+            else _bounded(self.timeout_ms, settings.exec_timeout_ms, "timeoutMs"),
         )
 
     def ready(self) -> ReadyWhen | None:

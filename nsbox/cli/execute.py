@@ -120,7 +120,6 @@ class _Execution:
         self._process: ProcessInfo | None = None
         self._waiting: list[int] = []
         self._interrupts = 0
-        self._timed_out = False
         self._failure: NsboxError | None = None
 
     def run(
@@ -136,10 +135,11 @@ class _Execution:
             if not is_given():
                 stream = self._sandbox.stream(command, cwd=cwd, env=env, user=user, timeout=timeout or _A_DAY)
                 return self._follow(stream)
-            process = self._sandbox.processes.start(command, cwd=cwd, env=env, user=user, stdin_open=True)
+            process = self._sandbox.processes.start(
+                command, cwd=cwd, env=env, user=user, stdin_open=True, timeout=timeout or _A_DAY
+            )
             threading.Thread(target=self._feed, args=[process], daemon=True).start()
-            with self._timer(process, timeout):
-                return self._follow(process.follow())
+            return self._follow(process.follow())
 
     def _follow(self, stream: CommandStream) -> int:
         ended: ProcessInfo | None = None
@@ -157,8 +157,6 @@ class _Execution:
         assert ended is not None
         if self._failure is not None:
             click.echo(f"nsbox: standard input broke off: {self._failure}", err=True)
-        if self._timed_out:
-            return status.TIMED_OUT
         return status.of(ended.exit_code, ended.signal, ended.outcome)
 
     def _show(self, event: CommandEvent) -> None:
@@ -212,26 +210,6 @@ class _Execution:
             pass  # it has ended, or has closed it: as with a pipe
         except NsboxError as error:
             self._failure = error
-
-    @contextlib.contextmanager
-    def _timer(self, process: Process, timeout: float | None) -> Iterator[None]:
-        """A command with an open stdin has no time limit of the daemon's."""
-        if timeout is None:
-            yield
-            return
-
-        def over() -> None:
-            self._timed_out = True
-            with contextlib.suppress(NsboxError):
-                process.signal("KILL")
-
-        timer = threading.Timer(timeout, over)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -19,6 +19,7 @@ _COMPLETION_S = 2.0
 _REMEDIES = {
     "sandbox_not_found": "nsbox ps --all",
     "process_not_found": "nsbox logs --list SANDBOX",
+    "file_not_found": "nsbox exec SANDBOX -- ls -l FOLDER",
     "wrong_state": "nsbox resume SANDBOX, if it is paused",
     "route_not_found": "update the daemon: this command is newer",
     "invalid_key": "nsbox keys create NAME, and nsbox context add",

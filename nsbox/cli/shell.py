@@ -12,27 +12,21 @@ import shutil
 import signal
 import sys
 import termios
-import time
+import threading
 import tty
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import click
 
-from nsbox.cli import contexts, remote
-from nsbox.cli.client import Client
+from nsbox.cli import remote, status
 from nsbox.cli.escape import DETACH, Escape
 from nsbox.cli.output import report
-from nsbox.cli.run import exit_status
-from nsbox.cli.status import FAILED
-from nsbox.cli.websocket import Lost, Output, Refused, Socket
+from nsbox.client import Attached, Client, Conflict, ConnectionFailed, NsboxError, Output, Process
+from nsbox.client.routes.commands import SHELL
 from nsbox.model.errors import HostProblem
 
 #: How long to try to come back, in seconds: an api is replaced in a second or two.
 _PATIENCE = 60.0
-_PAUSE = 0.2
-#: Less than what the daemon takes before it cuts a client off.
-_WINDOW = 128 * 1024
 _CHUNK = 4096
 
 
@@ -52,150 +46,101 @@ def shell(
     itself failed.
     """
     try:
-        chosen = contexts.chosen(os.environ, context)
-        url, bearer = chosen.url, chosen.key
         if not os.isatty(0) or not os.isatty(1):
-            raise HostProblem(
-                "this is not a terminal", remedy="use POST …/exec or `nsbox run` for commands in scripts"
-            )
-        with Client(url, bearer) as client:
-            # click takes only a -- before the first argument for what it is.
-            wanted = list(command[1:] if command[:1] == ("--",) else command)
-            key = key or _start(client, sandbox, wanted, user)
-            status = _Shell(client.url, bearer, sandbox, key).run()
+            raise HostProblem("this is not a terminal", remedy="use nsbox exec for commands in scripts")
+        # click takes only a -- before the first argument for what it is.
+        wanted = list(command[1:] if command[:1] == ("--",) else command)
+        with remote.connected(context, _PATIENCE) as nsbox:
+            process = _process(nsbox, sandbox, key, wanted, user)
+            with process.attach() as attached:
+                code = _Shell(attached).run()
+        if code is None:
+            again = f"nsbox shell --attach {process.id} {sandbox}"
+            click.echo(f"\nnsbox: left; what runs goes on. Come back with: {again}", err=True)
+            code = 0
     except HostProblem as problem:
         report(problem)
-        status = FAILED
-    sys.exit(status)
+        code = status.FAILED
+    sys.exit(code)
 
 
-def _start(client: Client, sandbox: str, command: list[str], user: str | None) -> str:
+def _process(nsbox: Client, sandbox: str, key: str | None, command: list[str], user: str | None) -> Process:
+    processes = nsbox.sandbox(sandbox).processes
+    if key is not None:
+        return processes.get(key)
     columns, rows = shutil.get_terminal_size()
-    wish: dict[str, Any] = {
-        # The sandbox's own login shell would be in /etc/passwd; what every image has is sh.
-        "command": command or "if command -v bash >/dev/null; then exec bash; else exec sh; fi",
-        "terminal": {"rows": rows, "columns": columns},
-        "env": {"TERM": os.environ.get("TERM", "xterm-256color")},
-    }
-    if user is not None:
-        wish["user"] = user
-    answer = client.request("POST", f"/sandboxes/{sandbox}/processes", wish)
-    if not answer.ok:
-        raise HostProblem(f"no terminal: {answer.explain()}")
-    return str(answer.body["id"])
+    return processes.start(
+        command or SHELL,
+        terminal=(rows, columns),
+        env={"TERM": os.environ.get("TERM", "xterm-256color")},
+        user=user,
+    )
 
 
 class _Shell:
-    """This terminal, and one in a sandbox."""
+    """This terminal, and one in a sandbox. What comes is shown by a thread; this one types."""
 
-    def __init__(self, url: str, bearer: str, sandbox: str, key: str) -> None:
-        self._url, self._sandbox, self._key = url, sandbox, key
-        self._headers = [("Authorization", f"Bearer {bearer}")]
-        self._offset = 0
-        self._sent = self._taken = 0
+    def __init__(self, attached: Attached) -> None:
+        self._attached = attached
         self._escape = Escape()
-        self._ended: dict[str, Any] | None = None
-        self._resized = True
-        self._socket: Socket | None = None
+        self._resized, self._over = True, False
+        self._failure: NsboxError | None = None
 
-    def run(self) -> int:
-        """Until the command ends or the user leaves; the exit status."""
-        with _raw(), _woken() as wake:
-            signal.signal(signal.SIGWINCH, self._note_size)
+    def run(self) -> int | None:
+        """Until the command ends: the exit status; or the user leaves: None. Raises ``NsboxError``."""
+        with _raw(), _woken() as woken:
+            before = signal.signal(signal.SIGWINCH, self._note_size)
+            threading.Thread(target=self._show, daemon=True).start()
             try:
-                left = self._until_over(wake)
+                left = self._type(woken)
             finally:
-                signal.signal(signal.SIGWINCH, signal.SIG_DFL)
-                if self._socket is not None:
-                    self._socket.leave()
+                signal.signal(signal.SIGWINCH, before)
         if left:
-            again = f"nsbox shell --attach {self._key} {self._sandbox}"
-            click.echo(f"\nnsbox: left; what runs goes on. Come back with: {again}", err=True)
-            return 0
-        assert self._ended is not None
-        return exit_status(self._ended)
+            return None
+        if self._failure is not None:
+            raise self._failure
+        ended = self._attached.process.info
+        return status.of(ended.exit_code, ended.signal, ended.outcome)
 
     def _note_size(self, number: int, frame: object) -> None:
         self._resized = True
 
-    def _until_over(self, wake: int) -> bool:
-        """Whether the user has left."""
-        while True:
-            try:
-                self._connect()
-                return self._serve(wake)
-            except Lost:
-                if self._socket is not None:
-                    self._socket.close()
-                    self._socket = None
+    def _show(self) -> None:
+        try:
+            for event in self._attached:
+                if isinstance(event, Output):
+                    _write(event.data)
+        except NsboxError as error:
+            self._failure = error
+        except OSError:
+            pass  # this terminal is gone, as who reads from it will see
+        finally:
+            self._over = True
+            signal.raise_signal(signal.SIGWINCH)  # wakes the one that waits for keys
 
-    def _connect(self) -> None:
-        """Raises ``HostProblem`` when that is in vain."""
-        until = time.monotonic() + _PATIENCE
-        path = f"/sandboxes/{self._sandbox}/processes/{self._key}/attach?offset={self._offset}"
-        while True:
-            try:
-                self._socket = Socket(self._url, path, self._headers)
-            except (Lost, Refused) as error:
-                # An api that is just starting says 503.
-                if time.monotonic() > until or (isinstance(error, Refused) and not error.passing):
-                    detail = error.detail if isinstance(error, HostProblem) else str(error)
-                    raise HostProblem(f"no connection to the terminal: {detail}") from error
-                time.sleep(_PAUSE)
-                continue
-            break
-        self._resized = True  # it may have another size than when the connection was lost
-        self._sent = self._taken = 0
-
-    def _serve(self, wake: int) -> bool:
-        assert self._socket is not None
-        sock = self._socket
-        self._hear(list(sock.pending()))
-        while self._ended is None:
-            if self._resized:
-                self._resized = False
-                columns, rows = os.get_terminal_size(1)
-                sock.tell("resize", rows=max(rows, 1), columns=max(columns, 1))
-            room = self._sent - self._taken < _WINDOW
-            poll = select.poll()
-            poll.register(wake, select.POLLIN)
-            poll.register(sock.fileno(), select.POLLIN)
-            if room:
-                poll.register(0, select.POLLIN)
-            ready = dict(poll.poll())
-            if wake in ready:
-                os.read(wake, _CHUNK)
-            if 0 in ready and self._type(sock):
-                return True
-            if sock.fileno() in ready:
-                self._hear(list(sock.receive()))
+    def _type(self, woken: int) -> bool:
+        """Pass on what the user types, until that is to leave (true) or nobody is there any more."""
+        poll = select.poll()
+        poll.register(woken, select.POLLIN)
+        poll.register(0, select.POLLIN)
+        while not self._over:
+            # Whether it comes back, or has ended, is seen by who reads. What was being typed is lost.
+            with contextlib.suppress(ConnectionFailed, Conflict):
+                if self._resized:
+                    self._resized = False
+                    columns, rows = os.get_terminal_size(1)
+                    self._attached.resize(max(rows, 1), max(columns, 1))
+                ready = dict(poll.poll())
+                if woken in ready:
+                    os.read(woken, _CHUNK)
+                if 0 in ready:
+                    data = os.read(0, _CHUNK)
+                    found = self._escape.take(data)
+                    if not data or found is DETACH:  # without data this terminal is gone
+                        return True
+                    assert isinstance(found, bytes)
+                    self._attached.write(found)
         return False
-
-    def _type(self, sock: Socket) -> bool:
-        """Pass on what the user types; whether that was to leave."""
-        data = os.read(0, _CHUNK)
-        if not data:
-            return True  # this terminal is gone
-        found = self._escape.take(data)
-        if found is DETACH:
-            return True
-        assert isinstance(found, bytes)
-        if found:
-            sock.type(found)
-            self._sent += len(found)
-        return False
-
-    def _hear(self, messages: list[Any]) -> None:
-        for one in messages:
-            if isinstance(one, Output):
-                _write(one.data)
-                self._offset = one.offset + len(one.data)
-            elif one.kind == "dropped":
-                self._offset = one.body["until"]
-            elif one.kind == "stdin":
-                self._taken = one.body["taken"]
-            elif one.kind == "exit":
-                self._ended = one.body["process"]
 
 
 def _write(data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
@@ -10,6 +11,7 @@ import msgspec
 from nsbox.cli.record import print_table, shown_time, with_table
 from nsbox.model.account import Role, User
 from nsbox.model.errors import HostProblem
+from nsbox.settings import load
 from nsbox.store import keys as key_rows
 from nsbox.store import users as rows
 from nsbox.store.keys import KeyTable
@@ -30,6 +32,7 @@ def users() -> None:
 @with_table
 def create(table: KeyTable, name: str, role: str, plan: str) -> None:
     """Make a user called NAME and print the id. Keys: `nsbox keys create --user NAME`."""
+    _check_plan(plan)
     with table.transaction() as connection:
         user = rows.insert(connection, name, Role(role), plan)
     click.echo(user.id)
@@ -68,6 +71,7 @@ def show(table: KeyTable, user: str) -> None:
 @with_table
 def set_user(table: KeyTable, user: str, name: str | None, role: str | None, plan: str | None) -> None:
     """Change a user's name, role or plan."""
+    _check_plan(plan or "")
     given = {"name": name, "role": None if role is None else Role(role), "plan": plan}
     _change(table, user, {member: value for member, value in given.items() if value is not None})
 
@@ -105,6 +109,16 @@ def remove(table: KeyTable, user: str) -> None:
         key_rows.remove_all(connection, found.id)
         rows.remove(connection, found.id)
     click.echo(f"{found.id} ({found.name}) is removed.")
+
+
+def _check_plan(name: str) -> None:
+    """A user with a plan that nobody knows could make nothing, and would learn so only then."""
+    try:
+        if name:
+            load(os.environ).plan(name)
+    except HostProblem as problem:
+        remedy = "choose one of these; plans of your own are in the file that NSBOX_CONFIG names"
+        raise HostProblem(problem.detail, remedy=remedy) from problem
 
 
 def _change(table: KeyTable, which: str, members: dict[str, object]) -> None:

@@ -50,20 +50,26 @@ from nsbox.client.types import (
     Exited,
     Output,
     ProcessInfo,
+    Reattached,
+    Refused,
     SandboxInfo,
     Started,
 )
 
 if TYPE_CHECKING:
+    from nsbox.client.asynchronous.attached import AsyncAttached
     from nsbox.client.asynchronous.client import AsyncClient
     from nsbox.client.asynchronous.processes import AsyncProcess
     from nsbox.client.asynchronous.sandbox import AsyncSandbox
+    from nsbox.client.blocking.attached import Attached
 
 __all__ = [
     "ApiError",
+    "AsyncAttached",
     "AsyncClient",
     "AsyncProcess",
     "AsyncSandbox",
+    "Attached",
     "AutoPause",
     "Client",
     "CommandFailed",
@@ -84,6 +90,8 @@ __all__ = [
     "ProcessInfo",
     "ProcessNotFound",
     "QuotaExhausted",
+    "Reattached",
+    "Refused",
     "Retries",
     "Sandbox",
     "SandboxFileNotFound",
@@ -102,14 +110,21 @@ __all__ = [
     "WrongState",
 ]
 
-_ASYNCHRONOUS = {"AsyncClient": "client", "AsyncProcess": "processes", "AsyncSandbox": "sandbox"}
+_LATER = {
+    "AsyncAttached": "asynchronous.attached",
+    "AsyncClient": "asynchronous.client",
+    "AsyncProcess": "asynchronous.processes",
+    "AsyncSandbox": "asynchronous.sandbox",
+    "Attached": "blocking.attached",
+}
 
 
 def __getattr__(name: str) -> object:
-    """httpx2 and what it needs are imported only for those who use it: it takes longer than all the rest."""
-    module = _ASYNCHRONOUS.get(name)
+    """httpx2 and what it needs are imported only for those who use it: it takes longer than all the rest.
+    So is wsproto, for those who attach."""
+    module = _LATER.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"nsbox.client.asynchronous.{module}"), name)
+    return getattr(import_module(f"nsbox.client.{module}"), name)

@@ -24,11 +24,16 @@ class Address(NamedTuple):
         return self.root + PREFIX
 
     @property
-    def url(self) -> str:
-        """As people write it."""
+    def authority(self) -> str:
+        """Host and port, as the header Host has them."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = self.port == (443 if self.tls else 80)
-        return f"{'https' if self.tls else 'http'}://{host}{'' if usual else f':{self.port}'}{self.root}"
+        return host if usual else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """As people write it."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.root}"
 
     def path(self, target: str) -> str:
         """A call's target as the server takes it. Two slashes: not below the API."""

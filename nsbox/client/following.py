@@ -8,7 +8,6 @@ So a command cannot run twice, however late the client comes back."""
 from __future__ import annotations
 
 import base64
-import codecs
 from collections.abc import Callable, Iterator
 
 from nsbox.client.call import Request
@@ -21,18 +20,15 @@ from nsbox.client.errors import (
     from_document,
 )
 from nsbox.client.events import Event, Events
+from nsbox.client.outputs import STREAMS, Outputs
 from nsbox.client.retries import Answer, Attempts
 from nsbox.client.types.command import (
     CommandEvent,
-    Dropped,
     Exited,
-    Output,
     ProcessInfo,
     Started,
     read_process,
 )
-
-_STREAMS = ("stdout", "stderr")
 
 
 class Following:
@@ -43,11 +39,15 @@ class Following:
     ) -> None:
         self._first, self._again, self._attempts = first, again, attempts
         self._events = Events()
-        self._decoders = {one: codecs.getincrementaldecoder("utf-8")("replace") for one in _STREAMS}
+        self._outputs = Outputs(offset)
         self._told = False
-        self.offset = offset
         self.process: ProcessInfo | None = None
         self.done = False
+
+    @property
+    def offset(self) -> int:
+        """Behind the last byte that came."""
+        return self._outputs.offset
 
     def request(self) -> Request:
         """What to ask for now."""
@@ -86,40 +86,18 @@ class Following:
             if not self._told:
                 self._told = True
                 yield Started(self.process)
-        elif event.kind in _STREAMS:
-            yield from self._output(event)
+        elif event.kind in STREAMS:
+            data = base64.b64decode(event.data["data"])
+            yield from self._outputs.take(event.kind, int(event.data["offset"]), data)
         elif event.kind == "dropped":
-            yield from self._gap(int(event.data["until"]))
+            yield from self._outputs.gap(int(event.data["until"]))
         elif event.kind == "exit":
             self.process = read_process(event.data)
-            yield from self._flush()
+            yield from self._outputs.flush()
             self.done = True
             yield Exited(self.process)
         elif event.kind == "problem":
             raise self._problem(event)
-
-    def _output(self, event: Event) -> Iterator[CommandEvent]:
-        offset, data = int(event.data["offset"]), base64.b64decode(event.data["data"])
-        if offset > self.offset:
-            yield from self._gap(offset)
-        new = data[self.offset - offset :]  # what is known already does not come twice
-        if new:
-            start, self.offset = self.offset, offset + len(data)
-            yield Output(event.kind, start, new, self._decoders[event.kind].decode(new))
-
-    def _gap(self, until: int) -> Iterator[CommandEvent]:
-        if until > self.offset:
-            start, self.offset = self.offset, until
-            yield from self._flush()
-            yield Dropped(start, until)
-
-    def _flush(self) -> Iterator[CommandEvent]:
-        """Half a character whose other half never comes."""
-        for stream, decoder in self._decoders.items():
-            text = decoder.decode(b"", True)
-            decoder.reset()
-            if text:
-                yield Output(stream, self.offset, b"", text)
 
     def _problem(self, event: Event) -> ApiError | ConnectionLost:
         """An API process that is being replaced says so; the command goes on without it."""

@@ -143,7 +143,7 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     user: str | None = None
     stdin: bytes = b""
-    timeout_ms: int = 30_000
+    timeout_ms: int | None = None
     encoding: Encoding = Encoding.UTF8
     stdin_open: bool = False
     terminal: TerminalSize | None = None

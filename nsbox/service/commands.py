@@ -205,7 +205,7 @@ class Commands:
             begun=clock.boottime(),
             started_at=clock.wall(),
             stood=clock.stood(sandbox),
-            timeout_ms=None if kind in (Kind.PROCESS, Kind.TERMINAL) else spec.timeout_ms,
+            timeout_ms=spec.timeout_ms,
             head=self._settings.output_limit_bytes if kind is Kind.EXEC else None,
             encoding=spec.encoding,
             request=request,

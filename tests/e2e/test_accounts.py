@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nsbox.cli.websocket import Lost, Refused, Socket
 from tests.e2e.client import BASE, Api
 from tests.e2e.daemon import Daemon, wait_until
 from tests.e2e.test_sandboxes import check_problem
+from tests.e2e.websocket import Lost, Refused, Socket
 
 PRESET = "0123456789abcdef-preset"
 _OLD = Path(__file__).parents[1] / "unit" / "store" / "records" / "version2.sql"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -140,6 +141,25 @@ def test_exec_begins_before_its_input_ends(nsbox: Person, sandbox: Sandbox) -> N
     # The input's end is not waited for when the command has ended.
     with nsbox.begin("exec", sandbox.id, "true", stdin=subprocess.PIPE) as running:
         assert running.wait(PATIENCE) == 0
+
+
+def test_a_time_limit_is_the_daemons_also_with_input(nsbox: Person, sandbox: Sandbox) -> None:
+    assert nsbox("exec", "--timeout", "0.5", sandbox.id, "sleep", "600", given="x", status=124).stdout == ""
+    # Nobody is left here who could keep the time.
+    script = ["sh", "-c", "echo begun; exec sleep 601"]
+    with nsbox.begin("exec", "--timeout", "3", sandbox.id, *script, stdin=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"begun\n"
+        running.kill()
+
+    def ended() -> list[Any]:
+        known = sandbox.request("GET", "/processes?all=true").json
+        return [
+            one["outcome"] for one in known if "601" in str(one["command"]) and one["status"] != "running"
+        ]
+
+    wait_until(ended, PATIENCE)
+    assert ended() == ["timedOut"]
 
 
 @pytest.mark.parametrize("given", [subprocess.DEVNULL, subprocess.PIPE])
@@ -384,27 +404,41 @@ def test_completion_knows_commands_contexts_and_sandboxes(nsbox: Person, sandbox
         assert "_NSBOX_COMPLETE" in nsbox("completion", shell).stdout
 
 
-def test_bash_takes_the_script(nsbox: Person, sandbox: Sandbox, tmp_path: Path) -> None:
-    script = nsbox("completion", "bash").stdout
+#: What somebody types before Tab, in each shell, and how it is seen what Tab would offer. zsh cannot be asked
+#: without a terminal, so that which shows the candidates is replaced.
+SHELLS = {
+    "bash": """
+eval "$(nsbox completion bash)"
+complete -p nsbox >/dev/null || exit 3
+COMP_WORDS=(nsbox kill ""); COMP_CWORD=2; _nsbox_completion nsbox; printf '%s\\n' "${COMPREPLY[@]}"
+""",
+    "zsh": """
+autoload -Uz compinit; compinit -u -D
+eval "$(nsbox completion zsh)"
+[ "$_comps[nsbox]" = _nsbox_completion ] || exit 3
+compadd() { printf '%s\\n' "$@" }
+_describe() { printf '%s\\n' "${(@)completions_with_descriptions%%:*}" }
+words=(nsbox kill ""); CURRENT=3; _nsbox_completion
+""",
+    "fish": """
+nsbox completion fish | source
+complete --do-complete "nsbox kill "
+""",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_takes_the_script(nsbox: Person, sandbox: Sandbox, tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
     program = tmp_path / "nsbox"
     program.write_text(f'#!/bin/sh\nexec {" ".join(nsbox.command())} "$@"\n')
     program.chmod(0o755)
-    # As readline would: the function fills COMPREPLY.
-    typed = f"""
-{script}
-complete -p nsbox >/dev/null || exit 3
-COMP_WORDS=(nsbox kill ""); COMP_CWORD=2; _nsbox_completion nsbox; printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-    env = {**nsbox.env, **nsbox.access, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    env = {**nsbox.env, **nsbox.access, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TERM": "dumb"}
     done = subprocess.run(
-        ["bash", "-c", typed],
-        cwd=CHECKOUT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+        [shell, "-c", SHELLS[shell]],
+        cwd=CHECKOUT, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
     if "nosort" in done.stderr:
         pytest.skip("this bash is older than 4.4")
     assert sandbox.id in done.stdout.split(), done

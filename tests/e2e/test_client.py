@@ -26,6 +26,7 @@ from nsbox.client import (
     NotAuthenticated,
     NotFound,
     Output,
+    Reattached,
     Retries,
     Sandbox,
     SandboxFileNotFound,
@@ -300,6 +301,67 @@ async def test_processes_of_tasks(tasks: AsyncClient) -> None:
         assert (await box.processes.kill_all()).killed >= 0
 
 
+def test_one_thread_writes_to_what_it_is_attached_to_and_reads_then(box: Sandbox) -> None:
+    """More than nsbox takes without being read from, and more than it takes at a time."""
+    data = bytes(range(256)) * 4096
+    with box.processes.start("cat", stdin_open=True).attach() as attached:
+        attached.write(data)
+        attached.close_stdin()
+        assert b"".join(one.data for one in attached if isinstance(one, Output)) == data
+        assert attached.process.info.exit_code == 0
+        with pytest.raises(Conflict, match="ended"):
+            attached.write(b"x")
+
+
+def test_a_terminal_goes_on_though_api_is_killed(own_daemon: Daemon) -> None:
+    with Client(own_daemon.url, own_daemon.key, retries=PATIENT) as client, client.create() as box:
+        seen, lost = "", 0
+        with box.terminal(["sh"], rows=30, columns=90) as terminal:
+            # What is typed is on the screen too, but for the quotes.
+            terminal.write("echo be''fore\r")
+            for event in terminal:
+                if isinstance(event, Output):
+                    seen += event.text
+                    if "before" in seen and not lost:
+                        own_daemon.kill(own_daemon.api_pid, signal.SIGKILL)
+                        own_daemon.wait_ready()
+                        lost = 1
+                elif isinstance(event, Reattached):
+                    lost += 1
+                    assert event.unsure == 0
+                    terminal.resize(31, 91)
+                    terminal.write("until [ \"$(stty size)\" = '31 91' ]; do sleep 0.1; done; exit 4\r")
+        assert terminal.process.info.exit_code == 4
+        assert (seen.count("before"), lost) == (1, 2)
+
+
+async def test_tasks_read_and_write_what_they_are_attached_to(tasks: AsyncClient) -> None:
+    data, got = bytes(range(256)) * 2048, bytearray()
+    async with await tasks.create() as box:
+        process = await box.processes.start("cat", stdin_open=True)
+        async with process.attach() as attached, trio.open_nursery() as nursery:
+
+            async def write() -> None:
+                await attached.write(data)
+                await attached.close_stdin()
+
+            nursery.start_soon(write)
+            async for event in attached:
+                if isinstance(event, Output):
+                    got += event.data
+        assert got == data
+        async with await box.terminal(["sh"]) as terminal:
+            await terminal.resize(40, 120)
+            with trio.move_on_after(0.2):  # a wait that is cancelled loses nothing
+                async for _ in terminal:
+                    pass
+            await terminal.write("echo $((6 * 7)); exit\r")
+            assert (await terminal.result()).exit_code == 0
+            logs = await terminal.process.output()
+            assert b"42" in logs
+            assert terminal.offset == len(logs)
+
+
 async def test_files_of_tasks(tasks: AsyncClient, tmp_path: Path) -> None:
     data = bytes(range(256)) * 8192
     (tmp_path / "local").write_bytes(data)
@@ -434,6 +496,10 @@ def test_asyncio(daemon: Daemon, tmp_path: Path) -> None:
             assert await box.files.download("/f", tmp_path / "f") == 1_000_000
             with pytest.raises(SandboxFileNotFound):
                 await box.files.read("/none")
+            async with await box.terminal("read line; echo got $line") as terminal:
+                await terminal.write("it\r")
+                text = "".join([event.text async for event in terminal if isinstance(event, Output)])
+            assert "got it" in text
             waiting = asyncio.create_task(box.exec("sleep 600"))
             await asyncio.sleep(0)
             waiting.cancel()

@@ -57,6 +57,7 @@ def test_every_line_of_the_page(own_daemon: Daemon, registry: FakeRegistry, tmp_
         "local": str(large),
         "steps": [],
         "stages": [],
+        "screen": [],
         "image": registry.push("team/docs", made),
         "Output": Output,
         "NsboxError": NsboxError,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from nsbox.cli.websocket import Socket
 from tests.e2e.client import BASE, PATIENCE, Sandbox
 from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
 from tests.e2e.sse import Stream
+from tests.e2e.websocket import Socket
 
 #: What ends must end with all that it has started.
 _COMMAND = "echo begun >>/tmp/begun; sleep 7300 & exec sleep 7301"

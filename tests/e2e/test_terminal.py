@@ -23,10 +23,10 @@ from typing import Any
 
 import pytest
 
-from nsbox.cli.websocket import Lost, Output, Refused, Socket, Told
 from tests.conftest import DaemonFactory
 from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import Daemon
+from tests.e2e.websocket import Lost, Output, Refused, Socket, Told
 from tests.registries.certificates import Authority
 
 PATIENCE = 60.0
@@ -130,6 +130,16 @@ def test_a_process_that_does_not_read(sandbox: Sandbox) -> None:
     assert rest.json == {"written": len(data) - written, "closed": True}, rest
     assert ended(sandbox, key)["exitCode"] == 0
     assert log(sandbox, key) == data
+
+
+def test_what_is_refused_is_not_waited_for(sandbox: Sandbox) -> None:
+    """Else a client that waits for its room would wait for ever."""
+    key = begin(sandbox, "sleep 60")
+    client = Client(sandbox, key)
+    client.socket.type(b"abc")
+    client.until(lambda: client.taken == 3)
+    assert [one.body["problem"]["code"] for one in client.told if one.kind == "problem"] == ["stdin_closed"]
+    sandbox.request("DELETE", f"/processes/{key}")
 
 
 def test_stdin_outlives_api(daemon_factory: DaemonFactory) -> None:

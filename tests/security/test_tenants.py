@@ -13,11 +13,11 @@ import pytest
 
 from nsbox.api import scopes
 from nsbox.api.app import create_app
-from nsbox.cli.websocket import Refused, Socket
 from nsbox.model.account import Scope
 from nsbox.settings import Settings
 from tests.e2e.client import BASE, Answer, Api
 from tests.e2e.daemon import Daemon
+from tests.e2e.websocket import Refused, Socket
 from tests.unit.api.fakes import Fakes
 
 RULES = sorted(create_app(Fakes().services, Settings()).rules)

@@ -1,4 +1,4 @@
-"""Large bodies, in both directions: the twin of ``blocking.bytes``."""
+"""Large bodies, in both directions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import IO
 
-import anyio.to_thread
-
+from nsbox.client.asynchronous import waiting
 from nsbox.client.asynchronous.driver import AsyncDriver
 from nsbox.client.asynchronous.sending import AsyncUpload
 from nsbox.client.call import Request, T
@@ -62,7 +61,7 @@ async def fetch_to(
                 if where != at:
                     file.seek(start + where)
                     file.truncate()
-                await anyio.to_thread.run_sync(file.write, piece)
+                await waiting.in_thread(file.write, piece)
                 at = where + len(piece)
                 if tell is not None:
                     tell(at, fetching.total)

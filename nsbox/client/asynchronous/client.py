@@ -1,4 +1,4 @@
-"""``AsyncClient``: one nsbox, one key, the tasks of one event loop of trio or asyncio."""
+"""``AsyncClient``: one nsbox, one key."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class AsyncClient(AsyncScope):
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections, also those that a task waits on. Sandboxes go on."""
+        """Close its connections, also those that somebody waits on. Sandboxes go on."""
         await self._driver.close()
 
     def sandbox(self, sandbox_id: str) -> AsyncSandbox:

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import anyio
 import httpcore2
@@ -26,8 +27,13 @@ from nsbox.client.errors import (
     Untrusted,
 )
 
+if TYPE_CHECKING:
+    from nsbox.client.websocket import WebSocket
+
 _MOST_CONNECTIONS, _KEPT, _KEPT_S = 1_000, 16, 60.0
 _MOST = 256 * 1024 * 1024
+#: On a line there is a ping of nsbox's every 20 s.
+_PIECE, _SILENCE = 256 * 1024, 60.0
 _ALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -72,6 +78,30 @@ class AsyncReply:
         return bytes(data)
 
 
+class AsyncLine:
+    """A connection of its own, for one task that sends and one that receives."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, address: Address, all: set[AsyncLine]) -> None:
+        self._stream, self._address, self._all = stream, address, all
+        all.add(self)
+
+    async def send(self, data: bytes) -> None:
+        """All of it. Raises ``ConnectionFailed``."""
+        with _told(self._address):
+            await self._stream.write(data, timeout=_SILENCE)
+
+    async def receive(self) -> bytes:
+        """What comes next; nothing at its end. Raises ``ConnectionFailed``, also after a long silence."""
+        with _told(self._address):
+            return await self._stream.read(_PIECE, timeout=_SILENCE)
+
+    async def close(self) -> None:
+        """Whoever waits for it gets an error."""
+        self._all.discard(self)
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+
+
 class AsyncConnections:
     """To one nsbox, for the tasks of one event loop."""
 
@@ -79,10 +109,11 @@ class AsyncConnections:
         self, address: Address, key: str, agent: str, connect_timeout: float, context: ssl.SSLContext | None
     ) -> None:
         self._address, self._connect_timeout = address, connect_timeout
-        host = address.url.partition("://")[2].removesuffix(address.root)
-        self._headers = [("Host", host), ("Authorization", f"Bearer {key}"), ("User-Agent", agent)]
+        self._headers = [("Authorization", f"Bearer {key}"), ("User-Agent", agent)]
+        self._context = context or (ssl.create_default_context() if address.tls else None)
+        self._lines: set[AsyncLine] = set()
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context or (ssl.create_default_context() if address.tls else None),
+            ssl_context=self._context,
             max_connections=_MOST_CONNECTIONS,
             max_keepalive_connections=_KEPT,
             keepalive_expiry=_KEPT_S,
@@ -105,7 +136,7 @@ class AsyncConnections:
                 httpcore2.Request(
                     method=request.method,
                     url=wanted,
-                    headers=[*self._headers, *request.headers, *headers],
+                    headers=[("Host", where.authority), *self._headers, *request.headers, *headers],
                     content=content,
                     extensions={"timeout": times},
                 )
@@ -116,9 +147,29 @@ class AsyncConnections:
                 raise ConnectionLost("the answer came without its length")
         return reply
 
+    async def line(self, request: Request, socket: WebSocket) -> AsyncLine:
+        """A connection on which this WebSocket was asked for. Raises ``ConnectionFailed``."""
+        where, limit = self._address, self._connect_timeout
+        with _told(where):
+            stream = await httpcore2.AnyIOBackend().connect_tcp(
+                where.host, where.port, timeout=limit, socket_options=_ALIVE
+            )
+            if self._context is not None:
+                stream = await stream.start_tls(self._context, server_hostname=where.host, timeout=limit)
+        line = AsyncLine(stream, where, self._lines)
+        try:
+            headers = [*self._headers, *request.headers]
+            await line.send(socket.ask(where.authority, where.path(request.target), headers))
+        except BaseException:
+            await line.close()
+            raise
+        return line
+
     async def close(self) -> None:
         """Close all connections."""
         with anyio.CancelScope(shield=True):
+            for line in list(self._lines):
+                await line.close()
             await self._pool.aclose()
 
 

@@ -1,19 +1,21 @@
-"""Does what the descriptions say, as tasks do: the twin of ``blocking.driver``."""
+"""Does what the descriptions say, with connections and a clock that can be waited for."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import anyio
-
+from nsbox.client.asynchronous import waiting
 from nsbox.client.call import Call, Request, T
 from nsbox.client.errors import ApiError, ConnectionFailed
 from nsbox.client.fetching import Fetching
 from nsbox.client.retries import Answer, Attempts, Pause, Retries, steps
 from nsbox.client.told import Told, is_events
+
+if TYPE_CHECKING:
+    from nsbox.client.websocket import WebSocket
 
 E = TypeVar("E")
 
@@ -30,10 +32,19 @@ class AsyncReply(Protocol):
     async def read(self) -> bytes: ...
 
 
+class AsyncLine(Protocol):
+    """A connection of its own. ``receive`` gives nothing at its end."""
+
+    async def send(self, data: bytes) -> None: ...
+    async def receive(self) -> bytes: ...
+    async def close(self) -> None: ...
+
+
 class AsyncTransport(Protocol):
     """Sends requests. Raises ``ConnectionFailed`` and nothing else."""
 
     async def send(self, request: Request) -> AsyncReply: ...
+    async def line(self, request: Request, socket: WebSocket) -> AsyncLine: ...
     async def close(self) -> None: ...
 
 
@@ -46,7 +57,7 @@ class AsyncDriver:
         secret: str,
         retries: Retries,
         headers: tuple[tuple[str, str], ...] = (),
-        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+        sleep: Callable[[float], Awaitable[object]] = waiting.sleep,
     ) -> None:
         self._transport, self._secret, self._retries = transport, secret, retries
         self._headers, self.sleep = headers, sleep
@@ -90,11 +101,18 @@ class AsyncDriver:
 
     async def send(self, request: Request) -> AsyncReply:
         """A request, and the head of its answer. Raises ``ConnectionFailed``."""
-        if self._headers:
-            request = request._replace(headers=(*request.headers, *self._headers))
-        reply = await self._transport.send(request)
+        reply = await self._transport.send(self._whole(request))
         self._reached = True
         return reply
+
+    async def line(self, request: Request, socket: WebSocket) -> AsyncLine:
+        """A connection on which a WebSocket was asked for. Raises ``ConnectionFailed``."""
+        line = await self._transport.line(self._whole(request), socket)
+        self._reached = True
+        return line
+
+    def _whole(self, request: Request) -> Request:
+        return request._replace(headers=(*request.headers, *self._headers))
 
     async def ask(self, request: Request) -> Answer:
         """A request and its whole answer, once. Raises ``ConnectionFailed``."""
@@ -118,8 +136,7 @@ class AsyncDriver:
                         answer = Answer(reply.status, reply.headers, await reply.read())
                     await self.sleep(told.refused(answer))
                 except ConnectionFailed as error:
-                    pause = told.lost(error)
-                    await self.sleep(pause)
+                    await self.sleep(told.lost(error))
 
     async def fetch(self, fetching: Fetching) -> AsyncGenerator[tuple[int, bytes], None]:
         """Bytes and where they go. Raises ``NsboxError``. Close it."""

@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import IO
 
-import anyio.to_thread
-
+from nsbox.client.asynchronous import waiting
 from nsbox.client.asynchronous.bytes import collect, fetch_to, put
 from nsbox.client.asynchronous.method import AsyncMethod, AsyncScope
 from nsbox.client.asynchronous.sending import AsyncContent, AsyncUpload
@@ -30,7 +29,8 @@ class AsyncFiles(AsyncScope):
 
     async def read_text(self, path: files.Path) -> str:
         """A whole file, in UTF-8."""
-        return (await self.read(path)).decode()
+        data = await self.read(path)
+        return data.decode()
 
     async def write(
         self,
@@ -53,7 +53,7 @@ class AsyncFiles(AsyncScope):
         progress: Tell | None = None,
     ) -> Written:
         """A local file into the sandbox. Without ``mode`` a new one gets what the local one has."""
-        with await anyio.to_thread.run_sync(open, source, "rb") as file:
+        with await waiting.in_thread(open, source, "rb") as file:
             mode = mode or f"{os.fstat(file.fileno()).st_mode & 0o777:04o}"
             return await self.write(path, file, mode=mode, progress=progress)
 
@@ -69,7 +69,7 @@ class AsyncFiles(AsyncScope):
         return await fetch_to(self._driver, files.download(self._at, path), target, progress)
 
     async def stream(self, path: files.Path) -> AsyncGenerator[bytes, None]:
-        """A file as it comes. Close it (``aclosing``). Broken off, it is gone on with if it is the same."""
+        """A file as it comes. ``aclosing`` leaves it early. Broken off, it goes on if it is the same."""
         request = files.download(self._at, path)
         fetching = Fetching(request, self._driver.attempts(), can_restart=False)
         async with aclosing(self._driver.fetch(fetching)) as pieces:

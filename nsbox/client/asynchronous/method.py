@@ -1,4 +1,4 @@
-"""Routes as methods to be awaited: the twin of ``blocking.method``."""
+"""Routes as methods: the description says what they take and give, the driver does them."""
 
 from __future__ import annotations
 

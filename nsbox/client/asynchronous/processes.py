@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from nsbox.client.asynchronous.driver import AsyncDriver
 from nsbox.client.asynchronous.method import AsyncMade, AsyncMethod, AsyncScope
@@ -12,6 +13,9 @@ from nsbox.client.errors import StdinFull, TimedOut, from_answer
 from nsbox.client.following import Following
 from nsbox.client.routes import commands
 from nsbox.client.types.command import ProcessInfo
+
+if TYPE_CHECKING:
+    from nsbox.client.asynchronous.attached import AsyncAttached
 
 
 class AsyncProcess(AsyncScope):
@@ -42,8 +46,8 @@ class AsyncProcess(AsyncScope):
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = commands.LONGEST_WAIT if until is None else max(until - time.monotonic(), 0.0)
-            wait = min(left, commands.LONGEST_WAIT)
-            if not (await self._known(commands.wait_once(self._at, wait))).running:
+            await self._known(commands.wait_once(self._at, min(left, commands.LONGEST_WAIT)))
+            if not self.info.running:
                 return self.info
             if until is not None and time.monotonic() >= until:
                 raise TimedOut(f"process {self.id} still runs after {timeout:g} s")
@@ -111,6 +115,14 @@ class AsyncProcess(AsyncScope):
             self._here,
             Following(request, lambda key: request, self._driver.attempts(), offset),
         )
+
+    def attach(self, offset: int = 0) -> AsyncAttached:
+        """Its outputs from ``offset`` on, its stdin and its terminal, at once, with ``async with``."""
+        from nsbox.client.asynchronous.attached import AsyncAttached
+        from nsbox.client.attaching import Attaching
+
+        attaching = Attaching(self._at, self.info, self._driver.attempts(), offset)
+        return AsyncAttached(self._driver, self, attaching)
 
     async def output(self) -> bytes:
         """What is kept of both outputs now."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import anyio
-
+from nsbox.client.asynchronous import waiting
 from nsbox.client.asynchronous.driver import AsyncDriver
 from nsbox.client.asynchronous.files import AsyncFiles
 from nsbox.client.asynchronous.method import AsyncMade, AsyncMethod, AsyncScope
@@ -19,6 +18,9 @@ from nsbox.client.following import Following
 from nsbox.client.routes import commands, ports, sandboxes
 from nsbox.client.types.image import Forks
 from nsbox.client.types.sandbox import SandboxInfo
+
+if TYPE_CHECKING:
+    from nsbox.client.asynchronous.attached import AsyncAttached
 
 #: How long a cancelled block may wait for the end of its sandbox, in seconds.
 _KILL = 60.0
@@ -38,7 +40,7 @@ def _forks(source: AsyncSandbox, made: Forks) -> list[AsyncSandbox]:
 
 
 class AsyncSandbox(AsyncScope):
-    """A sandbox. With ``async with`` it is killed at the end of the block, also when that is cancelled."""
+    """A sandbox. With ``async with`` it is killed at the end of the block, whatever ends that."""
 
     exec = AsyncMethod(commands.run)
     pause = AsyncMethod(sandboxes.pause)
@@ -74,7 +76,7 @@ class AsyncSandbox(AsyncScope):
     ) -> None:
         """What went wrong in the block is told, and not that the end could not be made after it."""
         try:
-            with anyio.CancelScope(shield=True), anyio.fail_after(_KILL):
+            with waiting.to_the_end(_KILL):
                 await self.kill()
         except (NsboxError, TimeoutError):
             if error is None:
@@ -88,6 +90,31 @@ class AsyncSandbox(AsyncScope):
         """How it is now."""
         self._info = await self._driver.do(sandboxes.get(self._at))
         return self._info
+
+    async def terminal(
+        self,
+        command: commands.Command | None = None,
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the daemon keeps it
+        idempotency_key: str | None = None,
+    ) -> AsyncAttached:
+        """Start a command, or a shell, in a terminal, and attach to it. It outlives the connection:
+        ``kill`` its ``process``, or have the shell exit."""
+        process = await self.processes.start(
+            commands.SHELL if command is None else command,
+            cwd=cwd,
+            env=env,
+            user=user,
+            terminal=(rows, columns),
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+        )
+        return process.attach()
 
     def stream(
         self,

@@ -1,4 +1,4 @@
-"""What goes on: the events of a command, of a pull, of a build. The twin of ``blocking.streams``."""
+"""What goes on: the events of a command, of a pull, of a build."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
+# Made from asynchronous/bytes.py by scripts/blocking_client.py: change that one, and run it.
 """Large bodies, in both directions."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import IO
 
+from nsbox.client.blocking import waiting
 from nsbox.client.blocking.driver import Driver
 from nsbox.client.call import Request, T
 from nsbox.client.errors import ConnectionFailed, from_answer
@@ -15,9 +17,10 @@ from nsbox.client.placing import opened
 from nsbox.client.sending import Tell, Upload
 
 
-def collect(pieces: Iterable[bytes]) -> bytes:
+def collect(pieces: Generator[bytes, None, None]) -> bytes:
     """All of them."""
-    return b"".join(pieces)
+    with closing(pieces):
+        return b"".join(list(pieces))
 
 
 def put(driver: Driver, request: Request, upload: Upload, read: Callable[[bytes], T]) -> T:
@@ -41,7 +44,10 @@ def put(driver: Driver, request: Request, upload: Upload, read: Callable[[bytes]
 
 
 def fetch_to(
-    driver: Driver, request: Request, target: str | os.PathLike[str] | IO[bytes], tell: Tell | None = None
+    driver: Driver,
+    request: Request,
+    target: str | os.PathLike[str] | IO[bytes],
+    tell: Tell | None = None,
 ) -> int:
     """The number of bytes."""
     fetching = Fetching(request, driver.attempts(), can_restart=True)
@@ -55,7 +61,7 @@ def fetch_to(
                 if where != at:
                     file.seek(start + where)
                     file.truncate()
-                file.write(piece)
+                waiting.in_thread(file.write, piece)
                 at = where + len(piece)
                 if tell is not None:
                     tell(at, fetching.total)

@@ -1,4 +1,5 @@
-"""``Client``: one nsbox, one key, any number of threads."""
+# Made from asynchronous/client.py by scripts/blocking_client.py: change that one, and run it.
+"""``Client``: one nsbox, one key."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ class Client(Scope):
         self.close()
 
     def close(self) -> None:
-        """Close its connections, also those that another thread waits on. Sandboxes go on."""
+        """Close its connections, also those that somebody waits on. Sandboxes go on."""
         self._driver.close()
 
     def sandbox(self, sandbox_id: str) -> Sandbox:

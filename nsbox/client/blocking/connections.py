@@ -11,7 +11,8 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from nsbox.client.address import Address
 from nsbox.client.call import Request
@@ -26,9 +27,16 @@ from nsbox.client.errors import (
 )
 from nsbox.client.sending import Upload
 
+if TYPE_CHECKING:
+    from nsbox.client.websocket import WebSocket
+
+A = TypeVar("A")
+T = TypeVar("T")
 #: Idle ones that are kept. nsbox closes them after 75 s.
 _KEPT = 16
 _PIECE = 256 * 1024
+#: On a line there is a ping of nsbox's every 20 s.
+_SILENCE = 60
 #: The largest answer is that of an exec: two outputs of 10 MiB in base64. Lists of files come near.
 _MOST = 256 * 1024 * 1024
 #: A host that is gone is noticed after a minute, also where an answer may take a day.
@@ -52,7 +60,7 @@ class Reply:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Generator[bytes, None, None]:
         """The body as it comes. Raises ``ConnectionFailed`` also where it ends too early."""
         with _told(self._home.address):
             while piece := self._response.read1(_PIECE):
@@ -80,6 +88,54 @@ class Reply:
         self._response.close()
         if whole:
             self._home.put(self._connection)
+
+
+class Line:
+    """A connection of its own, for one thread that sends and one that receives."""
+
+    def __init__(self, connection: http.client.HTTPConnection, home: Connections) -> None:
+        assert connection.sock is not None
+        self._connection, self._sock, self._home = connection, connection.sock, home
+        self._lock = threading.Lock()  # OpenSSL does not take two calls at a time for one connection
+        self._sock.settimeout(0)
+
+    def send(self, data: bytes) -> None:
+        """All of it. Raises ``ConnectionFailed``."""
+        view = memoryview(data)
+        with _told(self._home.address):
+            while view:
+                if sent := self._when(select.POLLOUT, self._sock.send, view):
+                    view = view[sent:]
+
+    def receive(self) -> bytes:
+        """What comes next; nothing at its end. Raises ``ConnectionFailed``, also after a long silence."""
+        with _told(self._home.address):
+            data: bytes | None = None
+            while data is None:
+                data = self._when(select.POLLIN, self._sock.recv, _PIECE)
+            return data
+
+    def _when(self, event: int, do: Callable[[A], T], argument: A) -> T | None:
+        """Do it; None when that was not possible yet, and may be now."""
+        try:
+            with self._lock:
+                return do(argument)
+        except ssl.SSLWantReadError:
+            event = select.POLLIN
+        except ssl.SSLWantWriteError:
+            event = select.POLLOUT
+        except BlockingIOError:
+            pass
+        poll = select.poll()
+        poll.register(self._sock, event)
+        if not poll.poll(_SILENCE * 1000):
+            raise TimeoutError
+        return None
+
+    def close(self) -> None:
+        """Whoever waits for it gets its end."""
+        _shut(self._connection)
+        self._home.put(self._connection)
 
 
 class Connections:
@@ -110,6 +166,18 @@ class Connections:
             self._drop(connection)
             raise
         return Reply(response, connection, self)
+
+    def line(self, request: Request, socket: WebSocket) -> Line:
+        """A connection on which this WebSocket was asked for. Raises ``ConnectionFailed``."""
+        connection = self._connect()
+        try:
+            line = Line(connection, self)
+            headers = [*self._headers.items(), *request.headers]
+            line.send(socket.ask(self.address.authority, self.address.path(request.target), headers))
+        except BaseException:
+            self._drop(connection)
+            raise
+        return line
 
     def _take(self) -> http.client.HTTPConnection | None:
         """One that waits. What can be read from it is its end: nothing was asked."""

@@ -1,12 +1,14 @@
+# Made from asynchronous/files.py by scripts/blocking_client.py: change that one, and run it.
 """``sandbox.files``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import IO
 
+from nsbox.client.blocking import waiting
 from nsbox.client.blocking.bytes import collect, fetch_to, put
 from nsbox.client.blocking.method import Method, Scope
 from nsbox.client.fetching import Fetching
@@ -27,10 +29,16 @@ class Files(Scope):
 
     def read_text(self, path: files.Path) -> str:
         """A whole file, in UTF-8."""
-        return self.read(path).decode()
+        data = self.read(path)
+        return data.decode()
 
     def write(
-        self, path: files.Path, content: Content, *, mode: str | None = None, progress: Tell | None = None
+        self,
+        path: files.Path,
+        content: Content,
+        *,
+        mode: str | None = None,
+        progress: Tell | None = None,
     ) -> Written:
         """Make or replace a file, as a whole. Missing folders are made. ``mode``: octal digits."""
         request = files.upload(self._at, path, mode)
@@ -45,7 +53,7 @@ class Files(Scope):
         progress: Tell | None = None,
     ) -> Written:
         """A local file into the sandbox. Without ``mode`` a new one gets what the local one has."""
-        with open(source, "rb") as file:
+        with waiting.in_thread(open, source, "rb") as file:
             mode = mode or f"{os.fstat(file.fileno()).st_mode & 0o777:04o}"
             return self.write(path, file, mode=mode, progress=progress)
 
@@ -60,8 +68,8 @@ class Files(Scope):
         can be sought. The number of bytes."""
         return fetch_to(self._driver, files.download(self._at, path), target, progress)
 
-    def stream(self, path: files.Path) -> Iterator[bytes]:
-        """A file as it comes. Broken off, it is gone on with where the file is still the same."""
+    def stream(self, path: files.Path) -> Generator[bytes, None, None]:
+        """A file as it comes. ``closing`` leaves it early. Broken off, it goes on if it is the same."""
         request = files.download(self._at, path)
         fetching = Fetching(request, self._driver.attempts(), can_restart=False)
         with closing(self._driver.fetch(fetching)) as pieces:

@@ -1,3 +1,4 @@
+# Made from asynchronous/images.py by scripts/blocking_client.py: change that one, and run it.
 """``client.images``, ``client.templates``, ``client.snapshots``."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Made from asynchronous/method.py by scripts/blocking_client.py: change that one, and run it.
 """Routes as methods: the description says what they take and give, the driver does them."""
 
 from __future__ import annotations

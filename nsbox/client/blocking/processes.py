@@ -1,8 +1,10 @@
+# Made from asynchronous/processes.py by scripts/blocking_client.py: change that one, and run it.
 """``sandbox.processes``, and a process."""
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from nsbox.client.blocking.driver import Driver
 from nsbox.client.blocking.method import Made, Method, Scope
@@ -12,6 +14,9 @@ from nsbox.client.errors import StdinFull, TimedOut, from_answer
 from nsbox.client.following import Following
 from nsbox.client.routes import commands
 from nsbox.client.types.command import ProcessInfo
+
+if TYPE_CHECKING:
+    from nsbox.client.blocking.attached import Attached
 
 
 class Process(Scope):
@@ -42,7 +47,8 @@ class Process(Scope):
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = commands.LONGEST_WAIT if until is None else max(until - time.monotonic(), 0.0)
-            if not self._known(commands.wait_once(self._at, min(left, commands.LONGEST_WAIT))).running:
+            self._known(commands.wait_once(self._at, min(left, commands.LONGEST_WAIT)))
+            if not self.info.running:
                 return self.info
             if until is not None and time.monotonic() >= until:
                 raise TimedOut(f"process {self.id} still runs after {timeout:g} s")
@@ -58,7 +64,12 @@ class Process(Scope):
             self.info = ended
         return self.info
 
-    def write(self, data: bytes | str, *, timeout: float | None = None) -> int:
+    def write(
+        self,
+        data: bytes | str,
+        *,
+        timeout: float | None = None,
+    ) -> int:
         """To its stdin, which was started open; the number of bytes. Waits as long as it does not read, or
         for ``timeout`` seconds: then ``StdinFull``, with what was taken in ``document["written"]``. After a
         lost connection nothing is sent again, since it may have been taken."""
@@ -81,7 +92,13 @@ class Process(Scope):
         """It reads its end. Closing twice does no harm."""
         self._stdin(b"", close=True, timeout=None)
 
-    def _stdin(self, data: bytes, *, close: bool, timeout: float | None) -> int:
+    def _stdin(
+        self,
+        data: bytes,
+        *,
+        close: bool,
+        timeout: float | None,
+    ) -> int:
         attempts = self._driver.attempts()
         with self._driver.discreet():
             while True:
@@ -99,6 +116,14 @@ class Process(Scope):
             self._here,
             Following(request, lambda key: request, self._driver.attempts(), offset),
         )
+
+    def attach(self, offset: int = 0) -> Attached:
+        """Its outputs from ``offset`` on, its stdin and its terminal, at once, with ``with``."""
+        from nsbox.client.attaching import Attaching
+        from nsbox.client.blocking.attached import Attached
+
+        attaching = Attaching(self._at, self.info, self._driver.attempts(), offset)
+        return Attached(self._driver, self, attaching)
 
     def output(self) -> bytes:
         """What is kept of both outputs now."""

@@ -1,11 +1,13 @@
+# Made from asynchronous/sandbox.py by scripts/blocking_client.py: change that one, and run it.
 """A sandbox at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from nsbox.client.blocking import waiting
 from nsbox.client.blocking.driver import Driver
 from nsbox.client.blocking.files import Files
 from nsbox.client.blocking.method import Made, Method, Scope
@@ -17,6 +19,12 @@ from nsbox.client.following import Following
 from nsbox.client.routes import commands, ports, sandboxes
 from nsbox.client.types.image import Forks
 from nsbox.client.types.sandbox import SandboxInfo
+
+if TYPE_CHECKING:
+    from nsbox.client.blocking.attached import Attached
+
+#: How long a cancelled block may wait for the end of its sandbox, in seconds.
+_KILL = 60.0
 
 
 class Ports(Scope):
@@ -33,7 +41,7 @@ def _forks(source: Sandbox, made: Forks) -> list[Sandbox]:
 
 
 class Sandbox(Scope):
-    """A sandbox. As a context manager it is killed at the end of the block."""
+    """A sandbox. With ``with`` it is killed at the end of the block, whatever ends that."""
 
     exec = Method(commands.run)
     pause = Method(sandboxes.pause)
@@ -69,8 +77,9 @@ class Sandbox(Scope):
     ) -> None:
         """What went wrong in the block is told, and not that the end could not be made after it."""
         try:
-            self.kill()
-        except NsboxError:
+            with waiting.to_the_end(_KILL):
+                self.kill()
+        except (NsboxError, TimeoutError):
             if error is None:
                 raise
 
@@ -84,6 +93,31 @@ class Sandbox(Scope):
         self._info = self._driver.do(sandboxes.get(self._at))
         return self._info
 
+    def terminal(
+        self,
+        command: commands.Command | None = None,
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Attached:
+        """Start a command, or a shell, in a terminal, and attach to it. It outlives the connection:
+        ``kill`` its ``process``, or have the shell exit."""
+        process = self.processes.start(
+            commands.SHELL if command is None else command,
+            cwd=cwd,
+            env=env,
+            user=user,
+            terminal=(rows, columns),
+            timeout=timeout,
+            idempotency_key=idempotency_key,
+        )
+        return process.attach()
+
     def stream(
         self,
         command: commands.Command,
@@ -95,7 +129,7 @@ class Sandbox(Scope):
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> CommandStream:
-        """Run a command, and iterate over its output as it comes."""
+        """Run a command, and iterate over its output as it comes: ``with`` closes it."""
         request = commands.stream(
             self._at,
             command,

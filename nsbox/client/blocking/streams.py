@@ -1,3 +1,4 @@
+# Made from asynchronous/streams.py by scripts/blocking_client.py: change that one, and run it.
 """What goes on: the events of a command, of a pull, of a build."""
 
 from __future__ import annotations

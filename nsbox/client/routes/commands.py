@@ -21,6 +21,8 @@ from nsbox.client.types.command import (
 )
 
 Command = str | Iterable[str]
+#: The sandbox's own login shell would be in /etc/passwd; what every image has is sh.
+SHELL = "if command -v bash >/dev/null; then exec bash; else exec sh; fi"
 #: The daemon's own bound of a wait, and of one that is not said.
 LONGEST_WAIT, USUAL_WAIT = 300.0, 30.0
 #: A command without a time of its own has the daemon's, which we do not know: a day at most.
@@ -121,10 +123,12 @@ def start(
     ready_port: int | None = None,
     ready_line: str | None = None,
     ready_timeout: float | None = None,
+    timeout: float | None = None,
     idempotency_key: str | None = None,
 ) -> Call[ProcessInfo]:
     """Start a command in the background. ``terminal``: rows and columns of one of its own. ``ready_port`` or
-    ``ready_line``: answer when something listens there, or that text was written; ``ready`` says whether."""
+    ``ready_line``: answer when something listens there, or that text was written; ``ready`` says whether.
+    Without ``timeout`` it runs for as long as it wants."""
     ready: dict[str, Any] | None = None
     if ready_port is not None or ready_line is not None:
         parts = {"port": ready_port, "line": ready_line, "timeoutMs": milliseconds(ready_timeout)}
@@ -137,6 +141,7 @@ def start(
         stdin="open" if stdin_open else None,
         terminal=None if terminal is None else {"rows": terminal[0], "columns": terminal[1]},
         ready_when=ready,
+        timeout_ms=milliseconds(timeout),
     )
     path, patience = f"{here}/processes", USUAL_WAIT if ready_timeout is None else ready_timeout
     return Call(

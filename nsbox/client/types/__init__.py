@@ -14,6 +14,7 @@ from nsbox.client.types.account import (
     User,
 )
 from nsbox.client.types.command import (
+    AttachEvent,
     CommandEvent,
     Dropped,
     ExecResult,
@@ -23,6 +24,8 @@ from nsbox.client.types.command import (
     LogPage,
     Output,
     ProcessInfo,
+    Reattached,
+    Refused,
     Started,
     StdinWritten,
     Ticket,
@@ -54,6 +57,7 @@ from nsbox.client.types.sandbox import (
 )
 
 __all__ = [
+    "AttachEvent",
     "Audit",
     "AuditEvent",
     "AutoPause",
@@ -88,6 +92,8 @@ __all__ = [
     "ProcessInfo",
     "Progress",
     "Pruned",
+    "Reattached",
+    "Refused",
     "Removed",
     "RemovedImage",
     "RemovedSnapshot",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nsbox.client.errors import CommandFailed
+from nsbox.client.errors import ApiError, CommandFailed
 from nsbox.client.types.base import Answered
 
 _SHOWN = 500
@@ -152,6 +152,22 @@ class Exited(NamedTuple):
 
 
 CommandEvent = Started | Output | Dropped | Exited
+
+
+class Refused(NamedTuple):
+    """Something that was written or asked for on a connection could not be done; the connection goes on."""
+
+    error: ApiError
+
+
+class Reattached(NamedTuple):
+    """The connection was lost, and is there again. The last ``unsure`` bytes that were written to stdin
+    may have arrived or not; of the output nothing is missing."""
+
+    unsure: int
+
+
+AttachEvent = CommandEvent | Refused | Reattached
 
 
 class LogChunk(Answered, frozen=True):

@@ -38,6 +38,25 @@ def out(result: Result) -> str:
     return result.stdout.strip()
 
 
+def test_a_plan_that_nobody_knows_is_refused(
+    ring: KeyRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = out(users("create", "ann"))
+    for command in (("set", "ann", "--plan", "gold"), ("create", "bob", "--plan", "gold")):
+        told = users(*command)
+        assert told.exit_code != 0
+        assert "no plan 'gold'" in told.output
+        assert "free, pro, unlimited" in told.output
+        assert "NSBOX_CONFIG" in told.output
+    assert ring.plan_of(ann) == ""
+    assert "bob" not in out(users("list"))
+    config = tmp_path / "nsbox.toml"
+    config.write_text("[plans.gold]\nsandboxes = 3\n")
+    monkeypatch.setenv("NSBOX_CONFIG", str(config))
+    out(users("set", "ann", "--plan", "gold"))
+    assert ring.plan_of(ann) == "gold"
+
+
 def test_a_users_life(ring: KeyRing) -> None:
     ann = out(users("create", "ann"))
     assert ann.startswith("us_")

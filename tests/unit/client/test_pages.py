@@ -14,13 +14,14 @@ import msgspec
 import pytest
 
 from nsbox.client import types
+from nsbox.client.asynchronous import attached as tasks_attached
 from nsbox.client.asynchronous import client as tasks_client
 from nsbox.client.asynchronous import files as tasks_files
 from nsbox.client.asynchronous import images as tasks_images
 from nsbox.client.asynchronous import processes as tasks_processes
 from nsbox.client.asynchronous import sandbox as tasks_sandbox
 from nsbox.client.asynchronous import streams as tasks_streams
-from nsbox.client.blocking import client, files, images, processes, sandbox, streams
+from nsbox.client.blocking import attached, client, files, images, processes, sandbox, streams
 from nsbox.client.routes import accounts
 
 _TOP = Path(__file__).parents[3]
@@ -36,6 +37,7 @@ TWINS = [
     (images.Images, tasks_images.AsyncImages),
     (images.Templates, tasks_images.AsyncTemplates),
     (images.Snapshots, tasks_images.AsyncSnapshots),
+    (attached.Attached, tasks_attached.AsyncAttached),
     (streams.CommandStream, tasks_streams.AsyncCommandStream),
 ]
 

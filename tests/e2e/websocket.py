@@ -1,4 +1,4 @@
-"""A WebSocket to a process, for ``nsbox shell``: blocking, over wsproto, which the server has as well."""
+"""A WebSocket to a process, for tests: blocking, over wsproto, each message as it comes."""
 
 from __future__ import annotations
 
