@@ -319,7 +319,9 @@ async def _serve(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
             await serving.start(serve_previews, listeners.proxy, edge, connections)
-            await serving.start(serve, create_app(services, settings), listeners.api, settings)
+            app = create_app(services, settings)
+            serving.start_soon(app.ongoing.watch)
+            await serving.start(serve, app, listeners.api, settings)
             health.ready = True
             heartbeat.send(orders.heartbeat, heartbeat.READY)
             print(f"nsbox previews: {form}", flush=True)
