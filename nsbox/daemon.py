@@ -70,6 +70,7 @@ from nsbox.service.usage import Usage
 from nsbox.service.webhooks import Webhooks
 from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
 from nsbox.store.audit import AuditTable
+from nsbox.store.audit_tail import AuditTail
 from nsbox.store.database import Database, Synchronous
 from nsbox.store.deliveries import DeliveryQueue
 from nsbox.store.keyring import KeyRing
@@ -164,12 +165,18 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
     first_key = _first_key(settings, orders.bootstrap_key)
     run_dir = os.open(os.path.join(settings.state_dir, "run"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     database = Database(settings.state_dir)
+    tail = AuditTail(settings.state_dir)
     kept = _Kept(
         database=database,
         durable=Database(settings.state_dir, Synchronous.FULL),
         ledger=Ledger(database, settings.state_dir),
         keys=KeyRing(settings.state_dir),
-        audit=Audit(AuditTable(database), settings.audit_keep_days, settings.audit_max_events),
+        audit=Audit(
+            AuditTable(database),
+            tail,
+            settings.audit_keep_days,
+            settings.audit_max_events,
+        ),
         webhooks=Webhooks(DeliveryQueue(database), settings.webhooks),
     )
     try:
@@ -182,6 +189,7 @@ async def _run(orders: Orders, listeners: Listeners) -> None:
                     await kept.webhooks.flush()
             nursery.cancel_scope.cancel()
     finally:
+        tail.close()
         kept.ledger.close()
         kept.keys.close()
         kept.durable.close()

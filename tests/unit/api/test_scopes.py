@@ -112,8 +112,7 @@ async def test_a_stream_that_was_forgotten_is_refused(monkeypatch: pytest.Monkey
         assert server.fakes.commands.specs == []
 
 
-#: Bodies that no route takes: one of a wrong type, one that says it is compressed, one that is no JSON, one of
-#: which the announcement is too much already.
+#: Bodies that no JSON route takes: of a wrong type, compressed, no JSON, bytes, announced as too much.
 BAD_BODIES: list[tuple[bytes, dict[str, str]]] = [
     (b"<x/>", {"Content-Type": "text/xml"}),
     (b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"}),

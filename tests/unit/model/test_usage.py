@@ -65,8 +65,8 @@ def test_what_runs_is_billed_up_to_now() -> None:
 
 
 def test_a_moment_before_the_beginning_takes_nothing_away() -> None:
-    """Moments are taken before rows are written, so a reading may be a little older than what it reads. Of a
-    pause that would be a negative run: it would make the next seconds free, and the seconds already used fewer."""
+    """Moments are taken before rows are written, so a reading may be a little older than what it reads. That
+    would be a negative run: seconds already used would be fewer, and the next ones free."""
     meter = Meter("us_1", "key_1", ran=3 * SECOND, since=Moment(BEGIN, "b", 10 * SECOND))
     before = Moment(BEGIN, "b", 10 * SECOND - 1)
     assert meter.until(before) == Run(3 * SECOND, BEGIN, 0)
