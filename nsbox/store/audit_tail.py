@@ -2,8 +2,8 @@
 
 A transaction for each request would cost 0.3 ms and a place in the queue that creates wait in; to append some
 200 bytes to a file costs some microseconds, and the kernel keeps them when this process dies. (Not when the
-host does: neither are the last commits to the record on disk then, see ``database``.) Each entry begins with a
-newline, so that one that was cut short by a full disk spoils no other.
+host does: neither are the last commits to the record on disk then, see ``database``.) Each entry begins with
+a newline, so that one that was cut short by a full disk spoils no other.
 """
 
 from __future__ import annotations

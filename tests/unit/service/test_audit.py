@@ -161,11 +161,7 @@ async def test_what_comes_while_it_is_written_stays_in_the_file(tail: AuditTail,
 
 
 async def test_a_full_disk_is_the_operators_to_know(
-    log: Audit,
-    table: FakeTable,
-    tail: AuditTail,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    log: Audit, table: FakeTable, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_tail.os, "write", lambda file, data: 3)
     log.note(event(0))
