@@ -159,6 +159,70 @@ def test_from_signing_in_to_killing(page: Page, daemon: Daemon, api: Api) -> Non
     assert page.run("sessionStorage.length") == 0
 
 
+def test_the_rest_of_the_seed_page(browser: Browser, daemon: Daemon, api: Api, gail: tuple[str, str]) -> None:
+    """What ``test_from_signing_in_to_killing`` leaves out of it, by a user who is no administrator, on a phone:
+    a key of her own making, every member of a create, of a command and of a background process."""
+    _, key = gail
+    page = browser.page(size=PHONE, dark=True)
+    page.open(daemon.url + "/")
+    sign_in(page, key)
+    visit(page, "#/keys")
+    page.press("New key")
+    page.fill("Name", "phone")
+    page.press("Make the key")
+    made = str(page.until("document.querySelector('.new-key')?.innerText"))
+    page.shot("phone-dark-real-key")
+    page.press("I have it")
+    with daemon.api(made) as hers:
+        assert hers.request("GET", "/me").json["key"]["scopes"] == ["sandboxes", "files"]
+        visit(page, "#/new")
+        page.fill("Processors", "2")
+        page.fill("Memory (MiB)", "1024")
+        page.fill("Disk (MiB)", "512")
+        page.fill("Time (minutes)", "20")
+        page.press("Environment")
+        page.fill("Variables for every command", "KEY=value")
+        page.shot("phone-dark-real-new")
+        page.press("Create sandbox")
+        page.until("location.hash.endsWith('/terminal')")
+        sandbox = Sandbox(hers, str(page.run("location.hash.split('/')[2]")))
+        record = hers.get(sandbox.id)
+        told = [record[name] for name in ("vcpus", "memoryMb", "storageMb", "timeoutMs")]
+        assert told == [2, 1024, 512, 1_200_000]
+
+        visit(page, f"#/sandbox/{sandbox.id}/processes")
+        page.press("Folder, variables, time")
+        page.fill("Command", "echo $KEY-$PORT in $PWD; echo bad >&2; exit 7")
+        page.fill("Folder", "/tmp")
+        page.fill("Variables", "PORT=8080")
+        page.press("Run")
+        page.see("exit 7")
+        page.see("value-8080 in /tmp")
+        page.see("bad")
+        page.shot("phone-dark-real-run")
+        page.fill("Command", "sleep 60")
+        page.fill("Time (seconds)", "1")
+        page.press("Run")
+        page.see("its time was over, 1 s")
+        page.fill("Variables", "8080")
+        page.press("Run")
+        page.see("is not of the form NAME=value")
+        page.fill("Variables", "PORT=9090")
+        page.fill("Command", "echo on $PORT; sleep 600")
+        page.press("Start in the background")
+        page.press("Output of echo on $PORT")
+        page.see("on 9090")
+        page.press("Close")
+        page.press("End all")
+        page.press("End them")
+        page.see("Nothing runs")
+        page.shot("phone-dark-real-processes")
+        wide = page.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
+    check(page, daemon.url)
+    page.close()
+
+
 def test_a_ports_link_leads_to_what_listens(
     browser: Browser, page: Page, daemon: Daemon, sandbox: Sandbox
 ) -> None:

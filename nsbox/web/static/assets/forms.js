@@ -106,3 +106,14 @@ export function numeric(input, factor = 1) {
   if (input.value.trim() === "") return input.validity?.badInput ? NaN : undefined;
   return Math.round(Number(input.value) * factor);
 }
+
+/** Lines of the form NAME=value; undefined where there is none. `member` is told of what is wrong. */
+export function variables(input, member) {
+  const found = {};
+  for (const line of input.value.split("\n").filter((one) => one.trim() !== "")) {
+    const at = line.indexOf("=");
+    if (at < 1) throw Object.assign(new Error(`“${line.trim()}” is not of the form NAME=value`), { field: member });
+    found[line.slice(0, at).trim()] = line.slice(at + 1);
+  }
+  return Object.keys(found).length > 0 ? found : undefined;
+}
