@@ -208,6 +208,7 @@ def test_the_rest_of_the_seed_page(browser: Browser, daemon: Daemon, api: Api, g
         page.press("Run")
         page.see("is not of the form NAME=value")
         page.fill("Variables", "PORT=9090")
+        page.until("!document.body.innerText.includes('is not of the form')")
         page.fill("Command", "echo on $PORT; sleep 600")
         page.press("Start in the background")
         page.press("Output of echo on $PORT")

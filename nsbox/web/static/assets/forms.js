@@ -62,15 +62,20 @@ export function form(children, label, submit, { kind = "primary", more = [] } = 
       whole.removeAttribute("aria-busy");
     }
   });
+  // What was wrong with a field is not told of what is typed since.
+  whole.addEventListener("input", ({ target }) => mended(target));
   return whole;
 }
 
 function clear(whole, told) {
   told.hidden = true;
-  for (const input of whole.querySelectorAll("[aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    set(document.getElementById(`${input.id}-wrong`));
-  }
+  for (const input of whole.querySelectorAll("[aria-invalid]")) mended(input);
+}
+
+function mended(input) {
+  if (!input.hasAttribute("aria-invalid")) return;
+  input.removeAttribute("aria-invalid");
+  set(document.getElementById(`${input.id}-wrong`));
 }
 
 /** At the field where there is one: `network.allow` is also shown at `network`, if that is all there is. */
