@@ -50,6 +50,7 @@ from nsbox.service.usage import Usage
 from nsbox.service.webhooks import Webhooks
 from nsbox.settings import Settings
 from nsbox.store.audit import AuditTable
+from nsbox.store.audit_tail import AuditTail
 from nsbox.store.database import Database, Synchronous
 from nsbox.store.deliveries import DeliveryQueue
 from nsbox.store.keyring import KeyRing
@@ -68,24 +69,27 @@ class Kept:
     durable: Database
     ledger: Ledger
     keys: KeyRing
+    tail: AuditTail
     audit: Audit
     webhooks: Webhooks
 
     @classmethod
     def open(cls, settings: Settings) -> Kept:
         """Raises ``HostProblem``."""
-        database = Database(settings.state_dir)
+        database, tail = Database(settings.state_dir), AuditTail(settings.state_dir)
         return cls(
             database=database,
             durable=Database(settings.state_dir, Synchronous.FULL),
             ledger=Ledger(database, settings.state_dir),
             keys=KeyRing(settings.state_dir),
-            audit=Audit(AuditTable(database), settings.audit_keep_days, settings.audit_max_events),
+            tail=tail,
+            audit=Audit(AuditTable(database), tail, settings.audit_keep_days, settings.audit_max_events),
             webhooks=Webhooks(DeliveryQueue(database), settings.webhooks),
         )
 
     def close(self) -> None:
         """In reverse."""
+        self.tail.close()
         self.ledger.close()
         self.keys.close()
         self.durable.close()

@@ -177,6 +177,7 @@ async def _serve(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as serving:
             app = create_app(services(living, front, watches, nursery), settings)
+            serving.start_soon(app.ongoing.watch)
             await serving.start(serve_previews, listeners.proxy, front.edge, front.connections)
             await serving.start(serve, app, listeners.api, settings)
             watches.health.ready = True

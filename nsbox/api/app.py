@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
-from quart import Response, request
+from quart import Response
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException
 
 from nsbox.api import (
     accounts,
@@ -30,7 +30,6 @@ from nsbox.api import (
     reference,
     sandboxes,
     saving,
-    scopes,
     snapshots,
     stdin,
     uploads,
@@ -40,7 +39,8 @@ from nsbox.api import (
 from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
-from nsbox.api.middleware import CALL, Call, Gate, RawRoute
+from nsbox.api.middleware import Gate, RawRoute
+from nsbox.api.ongoing import Ongoing
 from nsbox.api.operations import match
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
@@ -73,15 +73,27 @@ def create_app(services: Services, settings: Settings) -> Gate:
 
     tickets, saved = Tickets(), saving.Saving()
     recorder = audit.Recorder(services.audit, admission)
-    sockets = attach.Attach(services, admission, tickets, recorder)
+    ongoing = Ongoing(services.keys)
+    sockets = attach.Attach(services, admission, tickets, recorder, ongoing)
     routes = _routes(services, settings, tickets, saved)
-    outside = {
+    outside: dict[str, Callable[[Exchange], Awaitable[None]]] = {
         **(assets.routes() if settings.dashboard else {}),
         metrics.PATH: scrape,
         saving.PATH: partial(saved.serve, raw_routes, services.keys, admission),
         **reference.routes(settings),
     }
-    gate = Gate(routes, raw_routes, services, admission, recorder, bodies, sockets, outside)  # type: ignore[arg-type]
+    gate = Gate(
+        routes,  # type: ignore[arg-type]
+        _rule_of(routes),
+        raw_routes,
+        services,
+        admission,
+        recorder,
+        bodies,
+        sockets,
+        ongoing,
+        outside,
+    )
     gate.rules = frozenset(_rules(routes, raw_routes))
     return gate
 
@@ -116,17 +128,24 @@ def _routes(services: Services, settings: Settings, tickets: Tickets, saved: sav
     usage.add(app, services)
     accounts.add(app, services, settings.default_plan)
     audit.add(app, services)
-    app.before_request(_check_scope)
-    app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _error)
     return app
 
 
-async def _check_scope() -> None:
-    """Before each route. Without one there is a 404 or 405, for which nothing is needed."""
-    if request.url_rule is not None:
-        asking: Call = request.scope[CALL]  # type: ignore[literal-required]
-        scopes.check(asking.caller, request.method, request.url_rule.rule)
+def _rule_of(app: QuartTrio) -> Callable[[str, str], str]:
+    """What Quart would find, asked before it is: of a path without a route it then never hears. It knows a
+    part of the routes; which methods a path has, the registry knows."""
+    adapter = app.url_map.bind("")
+
+    def rule_of(method: str, path: str) -> str:
+        try:
+            rule, _ = adapter.match(path, method, return_rule=True)
+        except HTTPException as error:
+            match.check(method, path)
+            raise Problem(Code.ROUTE_NOT_FOUND, "there is no such route") from error
+        return rule.rule
+
+    return rule_of
 
 
 async def _error(error: Exception) -> Response:
@@ -135,15 +154,3 @@ async def _error(error: Exception) -> Response:
     for name, value in told.headers:
         response.headers[name.decode()] = value.decode("latin-1")
     return response
-
-
-async def _http_error(error: HTTPException) -> Response:
-    """Only routing makes these: no handler raises any. Quart knows a part of the routes; which methods a path
-    has, the registry knows."""
-    try:
-        match.check(request.method, request.path)
-    except Problem as problem:
-        return await _error(problem)
-    if isinstance(error, NotFound):
-        return await _error(Problem(Code.ROUTE_NOT_FOUND, "there is no such route"))
-    return await _error(error)

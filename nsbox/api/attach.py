@@ -19,6 +19,7 @@ from nsbox.api import leaving, parameters, query, schema, scopes, streaming, vie
 from nsbox.api.admission import Admission
 from nsbox.api.audit import Recorder
 from nsbox.api.exchange import Exchange, Receive, Scope, Send
+from nsbox.api.ongoing import ENDED, Ongoing
 from nsbox.api.problems import tell
 from nsbox.api.services import Services
 from nsbox.api.tickets import PROTOCOL, Tickets
@@ -61,10 +62,15 @@ class Attach:
     """The route, as ASGI."""
 
     def __init__(
-        self, services: Services, admission: Admission, tickets: Tickets, recorder: Recorder
+        self,
+        services: Services,
+        admission: Admission,
+        tickets: Tickets,
+        recorder: Recorder,
+        ongoing: Ongoing,
     ) -> None:
         self._services, self._admission, self._tickets = services, admission, tickets
-        self._recorder = recorder
+        self._recorder, self._ongoing = recorder, ongoing
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, from the handshake to its end. Raises nothing but cancellation."""
@@ -83,9 +89,14 @@ class Attach:
         offered = scope["subprotocols"]
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        leash = leaving.Leash(self._services.commands, place[0], kill=kill)
+        leash = leaving.Leash(self._services.commands, place[0], exchange, kill=kill)
         leash.hold(place[1])
-        await _Session(self._services, caller, place, receive, send, leash).run(follower)
+        session = _Session(self._services, self._ongoing, caller, place, receive, send, leash)
+        try:
+            with self._ongoing.hold(exchange):
+                await session.run(follower)
+        except Problem as ended:  # nothing but the end of the key
+            await session.cut_off(ended.detail)
 
     def _admit(self, exchange: Exchange) -> tuple[Caller, tuple[str, str], int, bool]:
         """Who it is, which process, from where, and whether that is to end when the client leaves. Raises
@@ -137,6 +148,7 @@ class _Session:
     def __init__(
         self,
         services: Services,
+        ongoing: Ongoing,
         caller: Caller,
         place: tuple[str, str],
         receive: Receive,
@@ -144,7 +156,7 @@ class _Session:
         leash: leaving.Leash,
     ) -> None:
         self._commands, self._leash = services.commands, leash
-        self._keys, self._key_id = services.keys, caller.key.id
+        self._ongoing, self._caller = ongoing, caller
         self._owner, self._place = caller.owner, place
         self._receive, self._send = receive, send
         self._typed = bytearray()
@@ -166,11 +178,15 @@ class _Session:
                 nursery.cancel_scope.cancel()
         except* _CutError as cut:
             first = cut.exceptions[0]
-            await self._leash.let_go()
-            await self._end(getattr(first, "code", _VIOLATION), str(first))
+            await self.cut_off(str(first), getattr(first, "code", _VIOLATION))
         except* Exception as error:
             await self._problem(error)
             await self._end(_FAILED, "")
+
+    async def cut_off(self, reason: str, code: int = _VIOLATION) -> None:
+        """The client has done what it must not, or may no more."""
+        await self._leash.let_go()
+        await self._end(code, reason)
 
     async def _show(self, follower: Any) -> None:
         while (found := await follower.next()) is not None:
@@ -182,9 +198,9 @@ class _Session:
                 await self._tell("dropped", offset=found.offset, until=found.until)
 
     def _check_key(self) -> None:
-        """A terminal may be open for days: a key that is revoked closes it with the next byte either way."""
-        if self._keys.caller(self._key_id) is None:
-            raise _CutError(_VIOLATION, "the key is in force no more")
+        """With a key that is revoked nothing more gets through, not even until ``Ongoing`` looks."""
+        if not self._ongoing.in_force(self._caller):
+            raise _CutError(_VIOLATION, ENDED)
 
     async def _tell(self, kind: str, **members: Any) -> None:
         text = _ENCODER.encode({"type": kind, **members}).decode()

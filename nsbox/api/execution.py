@@ -39,7 +39,7 @@ async def _handle(
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     spec = _RUN.read(await bodies.read(exchange)).spec(settings)
-    leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
+    leash = leaving.Leash(commands, match[1], exchange, kill=leaving.kills(asked))
     if parameters.STREAM.of(asked):
         begin = streaming.offset(exchange, asked)
         async with leash:

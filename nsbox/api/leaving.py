@@ -12,7 +12,7 @@ from typing import Self
 import trio
 
 from nsbox.api import parameters, query
-from nsbox.api.exchange import ClientLeftError
+from nsbox.api.exchange import ClientLeftError, Exchange
 from nsbox.api.services import CommandsService
 
 NAME = parameters.ON_DISCONNECT.name
@@ -24,11 +24,13 @@ def kills(asked: query.Query) -> bool:
 
 
 class Leash:
-    """Ends the command it ``holds`` when the block ends because the client has left; if ``kill``. Whatever
-    else ends the block, the end of this process for one, is no leaving."""
+    """Ends the command it ``holds`` when the block ends because the client of ``exchange`` has left, or was
+    cut off with its key; if ``kill``. Whatever else ends the block, the end of this process for one, is no
+    leaving."""
 
-    def __init__(self, commands: CommandsService, sandbox_id: str, *, kill: bool) -> None:
+    def __init__(self, commands: CommandsService, sandbox_id: str, exchange: Exchange, *, kill: bool) -> None:
         self._commands, self._sandbox_id, self._kill = commands, sandbox_id, kill
+        self._exchange = exchange
         self._key = ""
 
     def hold(self, key: str) -> None:
@@ -41,7 +43,7 @@ class Leash:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, ClientLeftError):
+        if isinstance(error, ClientLeftError) or (error is not None and self._exchange.cut):
             await self.let_go()
 
     async def let_go(self) -> None:

@@ -40,7 +40,7 @@ async def _handle(commands: CommandsService, exchange: Exchange, owner: str) -> 
     follow = follow or (events.wanted(exchange) and not raw)
     if leaving.kills(asked) and not follow:
         raise Problem(Code.INVALID_FIELD, f"{leaving.NAME} goes with follow=true", field=leaving.NAME)
-    leash = leaving.Leash(commands, match[1], kill=leaving.kills(asked))
+    leash = leaving.Leash(commands, match[1], exchange, kill=leaving.kills(asked))
     leash.hold(match[2])
     if not await _no_body(exchange):
         raise Problem(Code.INVALID_REQUEST, "the request has a body, and none is taken")

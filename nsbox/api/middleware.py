@@ -15,7 +15,7 @@ from nsbox.api import scopes
 from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import ClientLeftError, Exchange, Headers, Receive, Scope, Send
-from nsbox.api.operations import match
+from nsbox.api.ongoing import Ongoing
 from nsbox.api.services import Services
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
@@ -75,14 +75,19 @@ class Gate:
     def __init__(
         self,
         routes: Callable[[Scope, Receive, Send], Awaitable[None]],
+        rule_of: Callable[[str, str], str],
         raw_routes: list[RawRoute],
         services: Services,
         admission: Admission,
         recorder: Recorder,
         bodies: JsonBodies,
         sockets: Sockets,
+        ongoing: Ongoing,
         outside: dict[str, Callable[[Exchange], Awaitable[None]]] | None = None,
     ) -> None:
+        """``rule_of`` a method and a path: which of ``routes`` it is. Raises ``Problem`` where it is none."""
+        self._rule_of = rule_of
+        self.ongoing = ongoing
         self._sockets = sockets
         self._recorder = recorder
         self._routes = routes
@@ -107,7 +112,8 @@ class Gate:
     async def _http(self, exchange: Exchange) -> None:
         exchange.watch = partial(self._recorder.note, exchange)
         try:
-            await self._route(exchange)
+            with self.ongoing.hold(exchange):
+                await self._route(exchange)
         except* ClientLeftError:
             if not exchange.started:
                 self._recorder.note(exchange, 0, [])
@@ -143,13 +149,13 @@ class Gate:
 
     async def _through_quart(self, exchange: Exchange, caller: Caller) -> None:
         """Quart gets the request when its body is complete: given the connection, it would take in all that
-        comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
-        try:
-            body = await self._bodies.read(exchange)
-        except Problem:
-            # That the path has no such method comes before what is wrong with the body.
-            match.check(exchange.scope["method"], exchange.scope["path"])
-            raise
+        comes, whether or not anybody reads it, and count a chunked body only when it is awaited.
+
+        So what the key may is looked at here: who may not is not told what is wrong with the body, and sends
+        none in vain."""
+        method: str = exchange.scope["method"]
+        scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))
+        body = await self._bodies.read(exchange)
         exchange.scope[CALL] = Call(caller.owner, exchange.scope["query_string"], body, caller)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 

@@ -35,7 +35,12 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-_STANDSTILLS = {Action.PAUSE: "asked", Action.IDLE: "idle", Action.EXPIRE: "expired"}
+_STANDSTILLS = {
+    Action.PAUSE: "asked",
+    Action.IDLE: "idle",
+    Action.EXPIRE: "expired",
+    Action.EXHAUST: "quota",
+}
 _RESUMED = {Action.RESUME: "asked", Action.WAKE: "request"}
 
 

@@ -1,14 +1,15 @@
-"""The audit log: taken down while requests are answered, written behind their backs.
+"""The audit log: taken down before requests are answered, written to the record behind their backs.
 
-What is noted is in memory for a second at most, then in the record; when the daemon ends in order, all of
-it is. A crash loses that second. Keys that are not known are summed up by address and minute, and of no more
-than a few addresses, so that a guesser fills no disk."""
+What is noted goes to a file at once, which outlives a crash of this process, and within a second to the
+record, where it is looked for. Keys that are not known are summed up by address and minute, and of no more
+than a few addresses, so that a guesser fills no disk; those of the last minute a crash loses."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
@@ -16,10 +17,11 @@ import trio
 from nsbox.model.audit import Event, Outcome, Wish
 from nsbox.model.errors import HostProblem
 from nsbox.store.audit import AuditTable
+from nsbox.store.audit_tail import AuditTail
 
 _log = logging.getLogger(__name__)
 
-#: How long something may be in memory only.
+#: How long something may be in memory and the file only.
 FLUSH_S = 1.0
 _FORGET_S = 3600.0
 #: Guesses: one record for each of so many addresses in so many seconds, and one for all others.
@@ -40,8 +42,9 @@ class _Guesses(NamedTuple):
 class Audit:
     """Noted by the HTTP layer."""
 
-    def __init__(self, table: AuditTable, keep_days: int, most: int) -> None:
+    def __init__(self, table: AuditTable, tail: AuditTail, keep_days: int, most: int) -> None:
         self._table, self._keep_s, self._limit = table, keep_days * _DAY, most
+        self._tail, self._trouble = tail, ""
         self._waiting: deque[Event] = deque()
         self._guesses: dict[str, _Guesses] = {}
         self._burst_ends = 0.0
@@ -49,11 +52,21 @@ class Audit:
         self._flushing = trio.Lock()
 
     def note(self, event: Event) -> None:
-        """Take it down: no more than an append, since requests wait for it."""
+        """Take it down. Returning means that a crash does not lose it; requests wait for that, so it is no
+        more than an append."""
         if len(self._waiting) >= _MOST:
             self._waiting.popleft()
             self._lost += 1
+        else:  # the file is bounded by the same number
+            self._in_file(lambda: self._tail.add(event))
         self._waiting.append(event)
+
+    def _in_file(self, work: Callable[[], None]) -> None:
+        """What the file does not take is in memory still: for the operator to know, not for the client."""
+        try:
+            work()
+        except HostProblem as problem:
+            self._trouble = problem.detail
 
     def note_guess(self, client: str) -> None:
         """A key was shown that opens nothing."""
@@ -74,12 +87,15 @@ class Audit:
         async with self._flushing:
             if guesses or (self._guesses and time.monotonic() >= self._burst_ends):
                 self._end_burst()
+            if self._tail.left:
+                await self._table.restore(self._tail.left)
+                self._tail.left = []
             batch = list(self._waiting)
-            if not batch:
-                return
-            await self._table.append(batch)
+            if batch:
+                await self._table.append(batch)
             for _ in range(min(len(batch), len(self._waiting))):
                 self._waiting.popleft()
+            self._in_file(lambda: self._tail.keep(self._waiting))
 
     def _end_burst(self) -> None:
         for client, found in self._guesses.items():
@@ -115,6 +131,9 @@ class Audit:
             await self.flush(guesses=guesses)
         except HostProblem as problem:
             _log.error("the audit log cannot be written, and waits: %s", problem.detail)
+        if self._trouble:
+            _log.error("a crash would lose the last second of the audit log: %s", self._trouble)
+            self._trouble = ""
         if self._lost:
             _log.error("%d events of the audit log are lost: too many waited to be written", self._lost)
             self._lost = 0

@@ -24,6 +24,11 @@ class AuditTable:
         """Returning means that all are in the record."""
         await self._database.run(partial(_append, events))
 
+    async def restore(self, events: Sequence[Event]) -> None:
+        """Append those that are not there: what a process that died had noted, and perhaps written. It cannot
+        have written anything behind them, so only as many of the last rows are looked at."""
+        await self._database.run(partial(_restore, events))
+
     async def find(self, wish: Wish) -> list[Event]:
         """The newest first."""
         return await self._database.read(partial(_find, wish))
@@ -36,6 +41,12 @@ class AuditTable:
 
 def _append(events: Sequence[Event], connection: sqlite3.Connection) -> None:
     connection.executemany(_INSERT, [_row(one) for one in events])
+
+
+def _restore(events: Sequence[Event], connection: sqlite3.Connection) -> None:
+    last = connection.execute(f"SELECT {_COLUMNS} FROM audit ORDER BY id DESC LIMIT ?", [len(events)])  # noqa: S608
+    there = set(last)
+    _append([one for one in events if _row(one) not in there], connection)
 
 
 def _row(one: Event) -> tuple[object, ...]:

@@ -76,13 +76,16 @@ _USE = {
 _EVENT = {
     "id": 7,
     "at": _ago(1),
-    "action": "sandbox.create",
+    "action": "create_sandbox",
     "userId": "us_ann",
     "keyId": "key_1",
     "sandboxId": f"sb_{'a' * 32}",
+    "onBehalfOf": None,
+    "target": None,
     "from": "127.0.0.1",
-    "outcome": "ok",
+    "outcome": "done",
     "status": 201,
+    "count": 1,
 }
 
 

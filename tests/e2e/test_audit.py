@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
 
 from nsbox.store.database import FILE_NAME
 from tests.conftest import DaemonFactory
 from tests.e2e.client import Api
-from tests.e2e.daemon import Daemon, wait_until
+from tests.e2e.daemon import Daemon
 
 SECRET = "canary-of-the-audit-log"
 
@@ -91,18 +90,23 @@ def test_all_is_written_before_the_daemon_ends(daemon_factory: DaemonFactory) ->
         assert SECRET.encode() not in record.read()
 
 
-def test_what_was_written_outlives_a_killed_api(daemon_factory: DaemonFactory) -> None:
+def test_what_was_answered_outlives_a_killed_api(daemon_factory: DaemonFactory) -> None:
+    """Killed at once after each answer, again and again: every entry is there, once, and in order."""
     daemon = daemon_factory()
+    wanted = []
     with daemon.api() as api:
         sandbox = api.sandbox()
-        assert sandbox.exec("true").status == 200
-        wait_until(_written(daemon, 2), 10, "both are in the record")
-        daemon.kill(daemon.api_pid, signal.SIGKILL)
-        daemon.wait_ready()
-        assert api.kill(sandbox.id).status == 200
+        wanted.append("create_sandbox")
+        for name in ("exec_command", "write_file", "make_key"):
+            if name == "exec_command":
+                assert sandbox.exec("true").status == 200
+            elif name == "write_file":
+                assert sandbox.write("/tmp/x", "y").status == 200
+            else:
+                assert api.request("POST", "/keys", {"name": "x"}).status == 201
+            daemon.kill(daemon.api_pid, signal.SIGKILL)
+            wanted.append(name)
+            daemon.wait_ready()
         actions = [one["action"] for one in found(api)]
-        assert actions == ["kill_sandbox", "exec_command", "create_sandbox"]
-
-
-def _written(daemon: Daemon, number: int) -> Callable[[], bool]:
-    return lambda: len(stored(daemon)) == number
+        assert actions == wanted[::-1]
+        assert [action for action, *_ in stored(daemon)] == wanted

@@ -9,9 +9,11 @@ Whatever a test does, the page must ask nobody but its own origin, break no rule
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +21,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.browser import DESKTOP, PHONE, Browser, Page
+from tests.e2e.browser import DESKTOP, PATIENCE, PHONE, Browser, Page
 from tests.e2e.client import JSON, Api, Sandbox
 from tests.e2e.daemon import Daemon, wait_until
 from tests.e2e.dashboard_answers import answers, many
 from tests.e2e.visitor import start
+from tests.registries import tools
+from tests.registries.fake import Handler, serving
+from tests.registries.images import image, layer
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 HOSTILE = [
@@ -152,6 +157,71 @@ def test_from_signing_in_to_killing(page: Page, daemon: Daemon, api: Api) -> Non
     page.press("Sign out")
     page.see("Sign in to nsbox")
     assert page.run("sessionStorage.length") == 0
+
+
+def test_the_rest_of_the_seed_page(browser: Browser, daemon: Daemon, api: Api, gail: tuple[str, str]) -> None:
+    """What ``test_from_signing_in_to_killing`` leaves out of it, by a user who is no administrator, on a phone:
+    a key of her own making, every member of a create, of a command and of a background process."""
+    _, key = gail
+    page = browser.page(size=PHONE, dark=True)
+    page.open(daemon.url + "/")
+    sign_in(page, key)
+    visit(page, "#/keys")
+    page.press("New key")
+    page.fill("Name", "phone")
+    page.press("Make the key")
+    made = str(page.until("document.querySelector('.new-key')?.innerText"))
+    page.shot("phone-dark-real-key")
+    page.press("I have it")
+    with daemon.api(made) as hers:
+        assert hers.request("GET", "/me").json["key"]["scopes"] == ["sandboxes", "files"]
+        visit(page, "#/new")
+        page.fill("Processors", "2")
+        page.fill("Memory (MiB)", "1024")
+        page.fill("Disk (MiB)", "512")
+        page.fill("Time (minutes)", "20")
+        page.press("Environment")
+        page.fill("Variables for every command", "KEY=value")
+        page.shot("phone-dark-real-new")
+        page.press("Create sandbox")
+        page.until("location.hash.endsWith('/terminal')")
+        sandbox = Sandbox(hers, str(page.run("location.hash.split('/')[2]")))
+        record = hers.get(sandbox.id)
+        told = [record[name] for name in ("vcpus", "memoryMb", "storageMb", "timeoutMs")]
+        assert told == [2, 1024, 512, 1_200_000]
+
+        visit(page, f"#/sandbox/{sandbox.id}/processes")
+        page.press("Folder, variables, time")
+        page.fill("Command", "echo $KEY-$PORT in $PWD; echo bad >&2; exit 7")
+        page.fill("Folder", "/tmp")
+        page.fill("Variables", "PORT=8080")
+        page.press("Run")
+        page.see("exit 7")
+        page.see("value-8080 in /tmp")
+        page.see("bad")
+        page.shot("phone-dark-real-run")
+        page.fill("Command", "sleep 60")
+        page.fill("Time (seconds)", "1")
+        page.press("Run")
+        page.see("its time was over, 1 s")
+        page.fill("Variables", "8080")
+        page.press("Run")
+        page.see("is not of the form NAME=value")
+        page.fill("Variables", "PORT=9090")
+        page.until("!document.body.innerText.includes('is not of the form')")
+        page.fill("Command", "echo on $PORT; sleep 600")
+        page.press("Start in the background")
+        page.press("Output of echo on $PORT")
+        page.see("on 9090")
+        page.press("Close")
+        page.press("End all")
+        page.press("End them")
+        page.see("Nothing runs")
+        page.shot("phone-dark-real-processes")
+        wide = page.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0
+    check(page, daemon.url)
+    page.close()
 
 
 def test_a_ports_link_leads_to_what_listens(
@@ -583,6 +653,54 @@ def tenant(event: JSON) -> str | None:
     return headers.get("Nsbox-User")
 
 
+@pytest.fixture
+def gail(daemon: Daemon, api: Api) -> Iterator[tuple[str, str]]:
+    """Another user, and a key of hers."""
+    user = api.request("POST", "/users", {"name": "gail", "plan": "free"}).json["id"]
+    acting = {"Nsbox-User": user}
+    yield user, api.request("POST", "/keys", {"name": "hers"}, headers=acting).json["key"]
+    for one in api.request("GET", "/sandboxes", headers=acting).json:
+        assert api.request("DELETE", f"/sandboxes/{one['id']}", headers=acting).status == 200
+    assert api.request("DELETE", f"/users/{user}").status == 200
+
+
+def test_what_it_has_cost_and_who_did_it(page: Page, daemon: Daemon, api: Api, gail: tuple[str, str]) -> None:
+    """With the daemon's own answers."""
+    user, key = gail
+    with daemon.api(key) as hers:
+        sandbox = hers.sandbox()
+        assert sandbox.exec("sleep 1.2").status == 200
+        port = api.request(
+            "POST", f"/sandboxes/{sandbox.id}/ports", {"port": 8080}, headers={"Nsbox-User": user}
+        )
+        assert port.status == 201
+        assert sandbox.request("DELETE", "/ports/8080").status == 200
+        assert hers.kill(sandbox.id).status == 200
+        spent = hers.request("GET", "/usage?by=total").json["computeSeconds"]
+        events = hers.request("GET", f"/audit?sandboxId={sandbox.id}").json["events"]
+        sign_in(page, key)
+        page.press("Usage")
+        page.see("Plan: free")
+        page.see(f"{spent} s of 1 h")
+        page.see(f"{spent} s in all.")
+        rows = "[...document.querySelectorAll('tbody tr')].map(e => e.innerText.split(/\\s{1,}/).join(' ').trim())"
+        page.until(f"{rows}.includes({json.dumps(f'{sandbox.id[:11]}… {spent} s')})", "the sandbox's line")
+        assert any(line.startswith("key_") and line.endswith(f" {spent} s") for line in page.run(rows))
+        settled(page)
+        page.shot("desktop-real-usage")
+        page.press("Audit")
+        page.fill("Sandbox", sandbox.id)
+        page.press("Show")
+        page.until(f"document.querySelectorAll('tbody tr').length === {len(events)}")
+        lines = page.run(rows)
+        for line, event in zip(lines, events, strict=True):
+            assert event["action"] in line, lines
+            assert f"127.0.0.1 done {event['status']}" in line, lines
+        assert "remove_port 8080" in lines[1]
+        assert f"for {user[:11]}…" in lines[2]
+        page.shot("desktop-real-audit")
+
+
 def test_what_a_daemon_does_not_have_is_hidden(page: Page, daemon: Daemon) -> None:
     def none(method: str, path: str) -> tuple[int, JSON] | None:
         gone = ("/me", "/keys", "/users", "/usage", "/audit")
@@ -613,6 +731,48 @@ def test_a_pull_tells_how_far_it_is(page: Page, daemon: Daemon) -> None:
     page.see("25 B of 100 B")
     page.run("window.__end()")
     page.see("The image is here")
+
+
+def test_a_real_pull_from_a_registry(page: Page, daemon: Daemon, api: Api) -> None:
+    """The registry sends half of a layer and waits until it has been seen."""
+    made = image([layer({"f": os.urandom(4 << 20), "bin/sh": tools.busybox()})])
+    with serving() as registry:
+        seen = threading.Event()
+
+        def halting(handler: Handler) -> None:
+            data, kind = registry.documents[handler.path]
+            handler.reply(200, data[: len(data) // 2], kind, length=len(data))
+            handler.wfile.flush()
+            seen.wait(PATIENCE)
+            handler.wfile.write(data[len(data) // 2 :])
+
+        name = registry.push("team/slow", made)
+        big = max(made.blobs, key=lambda digest: len(made.blobs[digest]))
+        registry.lies[f"/v2/team/slow/blobs/{big}"] = halting
+        sign_in(page, daemon.key)
+        visit(page, "#/images")
+        page.fill("Image", name)
+        page.press("Pull")
+        try:
+            half = len(made.blobs[big]) // 2
+            page.until(f"document.querySelector('.pull progress')?.value >= {half // 2}", "half of it")
+            value, most = page.run(
+                "[...document.querySelectorAll('.pull progress')].map(e => [e.value, e.max])"
+            )[0]
+            assert (value <= half, most) == (True, len(made.blobs[big]))
+            page.shot("desktop-pull")
+        finally:
+            seen.set()
+        page.see("The image is here")
+        page.until(
+            f"[...document.querySelectorAll('td')].some(e => e.innerText.includes({json.dumps(name)}))"
+        )
+        page.press(f"Remove {name}")
+        page.press("Remove")
+        page.until(
+            f"![...document.querySelectorAll('td')].some(e => e.innerText.includes({json.dumps(name)}))"
+        )
+    assert name not in [one["image"] for one in api.request("GET", "/images").json["images"]]
 
 
 def test_a_pull_that_fails_says_why(page: Page, daemon: Daemon) -> None:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import DaemonFactory
-from tests.e2e.daemon import Daemon, wait_until
+from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
+from tests.e2e.test_usage import need_a_freezer, plans, status
 
 SECRET = "0123456789abcdef-of-the-webhook"
 
@@ -145,3 +146,32 @@ def test_redirects_are_not_followed_and_what_failed_comes_again(
     assert len({call.told["id"] for call in receiver.calls}) == 1
     for call in receiver.calls:
         check_signature(call)
+
+
+def test_who_runs_out_of_seconds_is_told_of(
+    daemon_factory: DaemonFactory, receiver: Receiver, secret_file: str
+) -> None:
+    """Once, whatever runs: the sandboxes stand still, and a new one is refused until the month is over."""
+    url = f"http://127.0.0.1:{receiver.port}/hook"
+    here = {"url": url, "secret_file": secret_file, "private": True, "events": ["quota", "paused"]}
+    daemon = daemon_factory(
+        settings={"webhooks": json.dumps({"here": here}), **plans(compute_seconds=int(12 * SLOWNESS))}
+    )
+    with daemon.api() as api:
+        me = api.request("GET", "/me").json
+        boxes = [api.sandbox(), api.sandbox()]
+        need_a_freezer(boxes[0])  # which is told, too
+        wait_until(lambda: {status(api, one) for one in boxes} == {"paused"}, 60, "both are paused")
+        wait_until(lambda: sorted(kinds(receiver)) == [*["paused"] * 3, "quota"], 60, "all is told")
+        refused = api.request("POST", "/sandboxes")
+        assert (refused.status, refused.code) == (402, "quota_exhausted")
+        assert refused.json["renewsAt"] == me["usage"]["periodEnd"]
+        assert [status(api, one) for one in boxes] == ["paused", "paused"]
+        for one in boxes:
+            assert api.kill(one.id).status == 200
+    for call in receiver.calls:
+        check_signature(call)
+    quota = next(call.told for call in receiver.calls if call.told["event"] == "quota")
+    assert (quota["userId"], quota.get("sandboxId")) == (me["user"]["id"], None)
+    paused = [call.told for call in receiver.calls if call.told["event"] == "paused"]
+    assert {told["sandboxId"] for told in paused if told["reason"] == "quota"} == {one.id for one in boxes}

@@ -284,9 +284,17 @@ DEFENCES: Final = (
         (f"{_SCOPES}::test_a_stream_that_was_forgotten_is_refused", _EVERY_KEY),
     ),
     Defence(
-        "scopes of all else", "nsbox/api/app.py",
-        "scopes.check(asking.caller, request.method, request.url_rule.rule)", "pass",
+        "scopes of all else", "nsbox/api/middleware.py",
+        'scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))', "pass",
         (f"{_SCOPES}::test_a_route_that_was_forgotten_is_refused", _EVERY_KEY),
+    ),
+    Defence(
+        "scopes before bodies", "nsbox/api/middleware.py",
+        '        scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))\n'
+        "        body = await self._bodies.read(exchange)\n",
+        "        body = await self._bodies.read(exchange)\n"
+        '        scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))\n',
+        (f"{_SCOPES}::test_who_may_not_is_told_so_whatever_the_body_is",),
     ),
     Defence(
         "scopes of WebSockets", "nsbox/api/attach.py", 'scopes.check(caller, "GET", RULE)', "pass",
@@ -310,9 +318,17 @@ DEFENCES: Final = (
         "user is not None", (f"{_KEYS}::test_keys_of_a_disabled_user_are_refused_at_once",),
     ),
     Defence(
-        "a revoked key ends its terminals", "nsbox/api/attach.py",
-        "if self._keys.caller(self._key_id) is None:", "if False:",
-        ("tests/e2e/test_accounts.py::test_a_revoked_key_ends_its_terminal",),
+        "what is under way ends with its key", "nsbox/api/ongoing.py",
+        "return now is not None and (", "return True or (",
+        (
+            "tests/unit/api/test_ongoing.py::test_only_what_the_key_has_begun_ends",
+            "tests/e2e/test_accounts.py::test_a_revoked_key_ends_its_terminal",
+        ),
+    ),
+    Defence(
+        "what is answered is in the audit log", "nsbox/service/audit.py",
+        "self._in_file(lambda: self._tail.add(event))", "pass",
+        ("tests/unit/service/test_audit.py::test_what_was_noted_outlives_a_crash_and_is_written_once",),
     ),
     Defence(
         "guesses are bounded", _ADMISSION,

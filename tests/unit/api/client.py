@@ -149,7 +149,9 @@ async def running(settings: Settings | None = None, fakes: Fakes | None = None) 
     async with trio.open_nursery() as nursery:
 
         async def run(task_status: Any) -> None:
-            await serve(create_app(fakes.services, settings), sock, settings, task_status=task_status)
+            app = create_app(fakes.services, settings)
+            nursery.start_soon(app.ongoing.watch)
+            await serve(app, sock, settings, task_status=task_status)
 
         await nursery.start(run)
         yield Server(port, fakes, nursery)

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbox.api.attach import WINDOW, _Session
+from nsbox.api.exchange import Exchange
 from nsbox.api.leaving import Leash
+from nsbox.api.ongoing import Ongoing
 from nsbox.host.logs import Piece, Stream
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import Process
@@ -121,19 +123,18 @@ class Wire:
 def session(wire: Wire, commands: Commands, follower: Follower, *, kill: bool = False) -> None:
     """One whole connection."""
 
-    caller = SimpleNamespace(owner="us_ann", key=SimpleNamespace(id="key_1"))
-    keys = SimpleNamespace(caller=lambda key_id: caller)
-    services: Any = SimpleNamespace(commands=commands, keys=keys)
-    leash = Leash(services.commands, PLACE[0], kill=kill)
+    caller = cast("Any", SimpleNamespace(owner="us_ann", key=SimpleNamespace(id="key_1"), acting_for=None))
+    keys = cast("Any", SimpleNamespace(caller=lambda key_id: caller))
+    services: Any = SimpleNamespace(commands=commands)
+    exchange = Exchange({}, wire.receive, wire.send)
+    leash = Leash(services.commands, PLACE[0], exchange, kill=kill)
     leash.hold(PLACE[1])
 
     async def run() -> None:
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(
-                    _Session(services, cast("Any", caller), PLACE, wire.receive, wire.send, leash).run,
-                    follower,
-                )
+                one = _Session(services, Ongoing(keys), caller, PLACE, wire.receive, wire.send, leash)
+                nursery.start_soon(one.run, follower)
                 await trio.testing.wait_all_tasks_blocked()
                 wire.stays.set()
 

@@ -17,7 +17,7 @@ from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.model.account import OWN_AREAS, Role, Scope, grants
 from nsbox.settings import Settings
-from tests.unit.api.client import Answer, running
+from tests.unit.api.client import Answer, head, running
 from tests.unit.api.fakes import Fakes
 
 RULES = sorted(create_app(Fakes().services, Settings()).rules)
@@ -110,6 +110,45 @@ async def test_a_stream_that_was_forgotten_is_refused(monkeypatch: pytest.Monkey
         sandbox = await server.sandbox()
         assert await refuses(await server.ask("POST", f"/sandboxes/{sandbox}/exec", {"command": "true"}))
         assert server.fakes.commands.specs == []
+
+
+#: Bodies that no JSON route takes: of a wrong type, compressed, no JSON, bytes, announced as too much.
+BAD_BODIES: list[tuple[bytes, dict[str, str]]] = [
+    (b"<x/>", {"Content-Type": "text/xml"}),
+    (b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"}),
+    (b"{", {"Content-Type": "application/json"}),
+    (b"x", {"Content-Type": "application/octet-stream"}),
+    (b"{}", {"Content-Type": "application/json", "Content-Length": str(1 << 50)}),
+]
+
+
+async def test_who_may_not_is_told_so_whatever_the_body_is() -> None:
+    """Every route: the scope is decided before the body is looked at, and without waiting for it."""
+    fakes = Fakes()
+    keys = {one: "nsbox_" + one.value[:1] * 43 for one in Scope}
+    callers = {one: fakes.keys.add(key, "carl", Role.ADMIN, (one,)) for one, key in keys.items()}
+    tried = 0
+    async with running(fakes=fakes) as server:
+        for method, rule in RULES:
+            if rule.endswith("/attach"):
+                continue  # it has none
+            scope = next(
+                (s for s in Scope if not scopes.allows(callers[s], scopes.TABLE[method, rule])), None
+            )
+            if scope is None:
+                continue  # every key may
+            target = re.sub(r"<[^>]*>", "1", rule.removeprefix(BASE))
+            for body, headers in BAD_BODIES:
+                async with await server.connect() as stream:
+                    sent = {"Content-Length": str(len(body)), **headers}
+                    await stream.send_all(head(method, target, sent, keys[scope]))
+                    # Not a byte of the body has come yet, and the head of the answer is there.
+                    with trio.fail_after(10):
+                        answer = bytes(await stream.receive_some(65536))
+                assert answer.startswith(b"HTTP/1.1 403 "), (method, rule, headers, answer)
+                tried += 1
+    print(f"{tried} requests")
+    assert tried > 150
 
 
 async def test_what_is_no_route_needs_nothing() -> None:

@@ -64,6 +64,27 @@ def test_what_runs_is_billed_up_to_now() -> None:
     assert cost(history((0, "running")), at=10.5, boot="another") == 0
 
 
+def test_a_moment_before_the_beginning_takes_nothing_away() -> None:
+    """Moments are taken before rows are written, so a reading may be a little older than what it reads. That
+    would be a negative run: seconds already used would be fewer, and the next ones free."""
+    meter = Meter("us_1", "key_1", ran=3 * SECOND, since=Moment(BEGIN, "b", 10 * SECOND))
+    before = Moment(BEGIN, "b", 10 * SECOND - 1)
+    assert meter.until(before) == Run(3 * SECOND, BEGIN, 0)
+    assert meter.until(before._replace(ticks=10 * SECOND + 1)) == Run(3 * SECOND, BEGIN, 1)
+    paused = Entry(2, "sb_1", "us_1", "key_1", "running", "paused", *before._replace(ticks=8 * SECOND))
+    assert meter.after(paused) == Meter("us_1", "key_1", ran=3 * SECOND)
+    steps = [
+        (0, "running"),
+        (0.5, "paused"),
+        (10, "running"),
+        (8, "paused"),
+        (20, "running"),
+        (20.6, "stopping"),
+    ]
+    assert cost(history(*steps)) == 2  # 0.5 s and 0.6 s
+    assert runs_out(3, [meter], 5, before) == before.ticks + 2 * SECOND
+
+
 def test_paused_time_is_free_and_pauses_round_nothing_up() -> None:
     steps: list[tuple[float, str]] = []
     for second in range(100):

@@ -100,6 +100,7 @@ async def until(condition: Callable[[], object]) -> None:
         (Action.READY, State.RUNNING, None, (Kind.CREATED, None)),
         (Action.PAUSE, State.PAUSED, None, (Kind.PAUSED, "asked")),
         (Action.IDLE, State.PAUSED, None, (Kind.PAUSED, "idle")),
+        (Action.EXHAUST, State.PAUSED, None, (Kind.PAUSED, "quota")),
         (Action.EXPIRE, State.PAUSED, None, (Kind.PAUSED, "expired")),
         (Action.RESUME, State.RUNNING, None, (Kind.RESUMED, "asked")),
         (Action.WAKE, State.RUNNING, None, (Kind.RESUMED, "request")),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 import time
+from contextlib import closing
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from nsbox.model.audit import Event, Outcome, Wish
 from nsbox.store.audit import AuditTable
+from nsbox.store.audit_tail import FILE_NAME, AuditTail
 from nsbox.store.database import Database
 
 EVENT = Event(
@@ -26,6 +30,32 @@ EVENT = Event(
 
 def event(**more: object) -> Event:
     return msgspec.structs.replace(EVENT, **more)
+
+
+async def test_what_a_crash_left_is_appended_once(database: Database) -> None:
+    table = AuditTable(database)
+    await table.append([event(at=float(n)) for n in range(5)])
+    await table.restore([event(at=float(n)) for n in range(3, 8)])
+    assert [one.at for one in await table.find(Wish(limit=20))] == [7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
+
+
+def test_the_file_takes_what_a_full_disk_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with closing(AuditTail(str(tmp_path))) as tail:
+        tail.add(event(at=0.1))
+        with open(path, "ab") as file:
+            file.write(b'\n{"at":1.0,"act')
+        tail.add(event(at=1e9 / 7))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with closing(AuditTail(str(tmp_path))) as tail:
+        assert tail.left == [event(at=0.1), event(at=1e9 / 7)]
+        tail.keep([event(at=5.0)])
+        tail.add(event(at=6.0))
+    with closing(AuditTail(str(tmp_path))) as tail:
+        assert tail.left == [event(at=5.0), event(at=6.0)]
+        tail.keep([])
+    assert path.stat().st_size == 0
+    assert [one.name for one in tmp_path.iterdir()] == [FILE_NAME]
 
 
 async def test_what_goes_in_comes_out_the_newest_first(database: Database) -> None:

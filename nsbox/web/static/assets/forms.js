@@ -62,15 +62,20 @@ export function form(children, label, submit, { kind = "primary", more = [] } = 
       whole.removeAttribute("aria-busy");
     }
   });
+  // What was wrong with a field is not told of what is typed since.
+  whole.addEventListener("input", ({ target }) => mended(target));
   return whole;
 }
 
 function clear(whole, told) {
   told.hidden = true;
-  for (const input of whole.querySelectorAll("[aria-invalid]")) {
-    input.removeAttribute("aria-invalid");
-    set(document.getElementById(`${input.id}-wrong`));
-  }
+  for (const input of whole.querySelectorAll("[aria-invalid]")) mended(input);
+}
+
+function mended(input) {
+  if (!input.hasAttribute("aria-invalid")) return;
+  input.removeAttribute("aria-invalid");
+  set(document.getElementById(`${input.id}-wrong`));
 }
 
 /** At the field where there is one: `network.allow` is also shown at `network`, if that is all there is. */
@@ -105,4 +110,15 @@ export function lines(input) {
 export function numeric(input, factor = 1) {
   if (input.value.trim() === "") return input.validity?.badInput ? NaN : undefined;
   return Math.round(Number(input.value) * factor);
+}
+
+/** Lines of the form NAME=value; undefined where there is none. `member` is told of what is wrong. */
+export function variables(input, member) {
+  const found = {};
+  for (const line of input.value.split("\n").filter((one) => one.trim() !== "")) {
+    const at = line.indexOf("=");
+    if (at < 1) throw Object.assign(new Error(`“${line.trim()}” is not of the form NAME=value`), { field: member });
+    found[line.slice(0, at).trim()] = line.slice(at + 1);
+  }
+  return Object.keys(found).length > 0 ? found : undefined;
 }

@@ -60,10 +60,16 @@ export function show({ place, signal }) {
 function row(one) {
   return [
     h("span", { class: "small" }, moment(one.at)),
-    h("span", { class: "mono" }, one.action),
+    h("div", {}, h("div", { class: "mono" }, one.action), one.target && h("div", { class: "muted small mono" }, short(visible(one.target)))),
     one.sandboxId ? h("a", { href: `#/sandbox/${one.sandboxId}`, class: "mono" }, short(one.sandboxId)) : "—",
-    h("span", { class: "mono small" }, [one.userId, one.keyId].filter(Boolean).map(short).join(" ") || "—"),
+    h("span", { class: "mono small" }, who(one)),
     h("span", { class: "mono" }, one.from ? visible(one.from) : "—"),
-    [one.outcome, one.status].filter(Boolean).join(" "),
+    [one.outcome, one.status, one.count > 1 && `× ${one.count}`].filter(Boolean).join(" "),
   ];
+}
+
+/** The user, for whom if that is somebody else, and the key. */
+function who({ userId, onBehalfOf, keyId }) {
+  const names = [userId && short(userId), onBehalfOf && `for ${short(onBehalfOf)}`, keyId && short(keyId)];
+  return names.filter(Boolean).join(" ") || "—";
 }

@@ -2,7 +2,7 @@
 
 import { get, once, post } from "../api.js";
 import { h, put, set } from "../dom.js";
-import { area, choice, field, form, number, numeric, text } from "../forms.js";
+import { area, choice, field, form, number, numeric, text, variables } from "../forms.js";
 import { ago, bytes } from "../format.js";
 import { policyFields } from "../network.js";
 import { go, heading, section, toast } from "../parts.js";
@@ -30,7 +30,7 @@ export async function show({ place, params, signal }) {
       storageMb: numeric(storage),
       timeoutMs: numeric(time, MINUTE),
       network: network.value(),
-      envVars: variables(env),
+      envVars: variables(env, "envVars"),
       ...changed(standby.value()),
     };
     // Pressed twice it is one sandbox; another wish is another request.
@@ -81,16 +81,6 @@ function changed(standby) {
     onExpiry: standby.onExpiry === "kill" ? undefined : standby.onExpiry,
     autoResume: standby.autoResume || undefined,
   };
-}
-
-function variables(input) {
-  const found = {};
-  for (const line of input.value.split("\n").filter((one) => one.trim() !== "")) {
-    const at = line.indexOf("=");
-    if (at < 1) throw Object.assign(new Error(`“${line.trim()}” is not of the form NAME=value`), { field: "envVars" });
-    found[line.slice(0, at).trim()] = line.slice(at + 1);
-  }
-  return Object.keys(found).length > 0 ? found : undefined;
 }
 
 /** What it is made from: a template, an image, or a snapshot. */

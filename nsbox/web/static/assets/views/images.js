@@ -96,10 +96,8 @@ class Progress {
   }
 
   tell({ stage, layer, current, total }) {
-    if (!layer) {
-      say(this.#stage, stage);
-      return;
-    }
+    say(this.#stage, stage);
+    if (!layer) return;
     if (!this.#layers.has(layer)) this.#layers.set(layer, this.#line(layer));
     const { bar, words } = this.#layers.get(layer);
     if (total) {

@@ -49,7 +49,10 @@ function row(one, again) {
 
 async function made() {
   const name = text({ placeholder: "laptop" });
-  const all = SCOPES.map(([scope, words]) => [scope, tick(words, { checked: scope !== "admin" && scope !== "read-only" })]);
+  // A key makes none that may more than itself: what would be refused is not ticked.
+  const own = (await get("/me")).key.scopes;
+  const usual = (scope) => scope !== "admin" && scope !== "read-only" && own.includes(scope);
+  const all = SCOPES.map(([scope, words]) => [scope, tick(words, { checked: usual(scope) })]);
   const until = choice([["", "for ever"], ["1", "1 day"], ["30", "30 days"], ["90", "90 days"], ["365", "1 year"]]);
   const scopes = h("fieldset", { class: "field" }, h("legend", {}, "It may"), all.map(([, one]) => one.element));
   const fields = [field("Name", name, { name: "name" }), scopes, field("It is good", until, { name: "expiresAt" })];

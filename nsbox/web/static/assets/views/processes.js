@@ -2,7 +2,7 @@
 
 import { events, get, post, remove } from "../api.js";
 import { h, keyed, put, say, set } from "../dom.js";
-import { area, field, form, text, tick } from "../forms.js";
+import { area, field, form, number, numeric, text, tick, variables } from "../forms.js";
 import { ago, duration, plain, visible } from "../format.js";
 import { attempt, badge, button, empty, section, toast, trouble } from "../parts.js";
 import { poll } from "../poll.js";
@@ -82,6 +82,12 @@ export function processes(place, box) {
 }
 
 const KEPT = 4000;
+const OUTCOMES = {
+  timedOut: "its time was over",
+  oom: "it ran out of memory",
+  storageFull: "its disk was full",
+  sandboxGone: "the sandbox has ended",
+};
 
 /** The newest lines of an output. */
 class Log {
@@ -127,7 +133,9 @@ function run(base, again) {
   const command = area({ rows: 2, placeholder: "python3 -c 'print(2+2)'" });
   const cwd = text({ placeholder: "/root" });
   const result = h("div", { "aria-live": "polite" });
-  const wish = () => ({ command: command.value, cwd: cwd.value.trim() || undefined });
+  const env = area({ rows: 2, placeholder: "NAME=value" });
+  const time = number({ min: 1, placeholder: "30" });
+  const wish = () => ({ command: command.value, cwd: cwd.value.trim() || undefined, env: variables(env, "env") });
   const background = button("Start in the background", () => attempt(async () => {
     await post(`${base}/processes`, wish());
     toast("It runs");
@@ -135,11 +143,25 @@ function run(base, again) {
   }));
   return [
     form(
-      [field("Command", command, { name: "command", hint: "For the sandbox's shell." }), field("Folder", cwd, { name: "cwd" })],
+      [
+        field("Command", command, { name: "command", hint: "For the sandbox's shell." }),
+        h(
+          "details",
+          {},
+          h("summary", {}, "Folder, variables, time"),
+          h(
+            "div",
+            { class: "stack" },
+            field("Folder", cwd, { name: "cwd" }),
+            field("Variables", env, { name: "env", hint: "One a line." }),
+            field("Time (seconds)", time, { name: "timeoutMs", hint: "Then it is killed. What runs in the background has no end." }),
+          ),
+        ),
+      ],
       "Run",
       async () => {
-        const done = await post(`${base}/exec`, wish());
-        const how = done.outcome === "exited" ? `exit ${done.exitCode}` : done.outcome;
+        const done = await post(`${base}/exec`, { ...wish(), timeoutMs: numeric(time, 1000) });
+        const how = OUTCOMES[done.outcome] ?? (done.signal ? `ended by ${done.signal}` : `exit ${done.exitCode}`);
         const log = new Log();
         if (done.stdout) log.add(done.stdout, "stdout");
         if (done.stderr) log.add(done.stderr, "stderr");
