@@ -175,6 +175,7 @@ class _Supervisor:
             "settings": msgspec.to_builtins(self._settings),
             "bootstrap_key": self._bootstrap_key,
             "heartbeat": beat,
+            "cgroup": self._delegation.cgroup.path if self._delegation.cgroup is not None else "",
         }
         assert self._api.stdin is not None
         try:
