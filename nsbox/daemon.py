@@ -168,8 +168,6 @@ def _put_up_walls(orders: Orders) -> None:
     if settings.api_walls is Walls.OFF:
         _log.warning("around api: nothing, since api_walls is off")
         return
-    # Where SQLite sorts what is large and Python puts what is temporary: nowhere else can be written.
-    os.environ["SQLITE_TMPDIR"] = os.environ["TMPDIR"] = settings.state_dir
     named = [settings.templates_dir, templatefile.shipped_folder(), *settings.registry_auth_files]
     for registry in settings.registries.values():
         named += [registry.ca_file, registry.password_file]

@@ -220,7 +220,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # processes
     hang_timeout_s: Positive = 60
     api_walls: Walls = Walls.ON
-    api_memory_mb: Annotated[int, Meta(ge=512)] = 2_048
+    api_memory_mb: Annotated[int, Meta(ge=512)] = 4_096
     metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
     # the audit log
