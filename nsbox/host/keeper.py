@@ -144,7 +144,13 @@ class KeeperLink:
         slot = self._slots.get((kind, name))
         if slot is None:
             slot = self._slots[kind, name] = Slot()
-            await self._endpoint.send(message, descriptors)
+            try:
+                await self._endpoint.send(message, descriptors)
+            except BaseException:
+                # It was not asked: whoever asks next must not wait for this one's answer.
+                self._slots.pop((kind, name), None)
+                slot.fail()
+                raise
         return slot
 
     async def create(self, order: Create) -> Created:
@@ -154,6 +160,7 @@ class KeeperLink:
             with trio.fail_after(_PATIENCE):
                 answer, _ = await slot.wait()
         except (Closed, trio.TooSlowError) as error:
+            self._slots.pop(("create", order.id), None)
             raise Problem(
                 Code.CREATE_FAILED, f"keeper did not answer: {error}", remedy="try again"
             ) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,18 +21,19 @@ import pytest
 from nsbox.host import walls
 from nsbox.kernel import landlock
 from tests.e2e.account import CHECKOUT, Runner, runner
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import Daemon, descendants
 
 #: argv: the state folder, a folder outside, the cgroup's stand-in, a pid to signal, and whether behind walls.
 _PROBE = r"""
-import ctypes, json, os, signal, socket, subprocess, sys, threading
+import ctypes, json, mmap, os, resource, signal, socket, subprocess, sys, threading
 sys.path.insert(0, sys.argv[1])
 state, outside, cgroup, other, on = sys.argv[2:7]
-import trio, sqlite3, prctl
+import prctl, sqlite3, trio
 from nsbox.host import walls
 prctl.set_no_new_privs(1)
 if on == "on":
-    places = walls.Places(state_dir=state, cgroup=cgroup, reading=(outside + "/named/file",), ports=range(40_000, 40_002))
+    named = outside + "/named/file"
+    places = walls.Places(state_dir=state, cgroup=cgroup, reading=(named,), ports=range(40_000, 40_002))
     walls.put_up(places, 1024, {})
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -95,7 +97,7 @@ tries = {
     "run a program": lambda: subprocess.run(["/bin/true"], check=True),
     "fork": lambda: os.waitpid(os.fork() or os._exit(0), 0),
     "signal another": lambda: os.kill(int(other), 0),
-    "another's limits": lambda: __import__("resource").prlimit(int(other), __import__("resource").RLIMIT_CORE),
+    "another's limits": lambda: resource.prlimit(int(other), resource.RLIMIT_CORE),
     "another's environment": lambda: read("/proc/" + other + "/environ"),
     "abstract socket": abstract,
     "listen elsewhere": lambda: listen(40_010),
@@ -105,7 +107,7 @@ tries = {
     "keyring": lambda: call(250, 0, -3, 0),
     "perf": lambda: call(298, 0, 0, -1, -1, 0),
     "AF_ALG": lambda: socket.socket(38, socket.SOCK_SEQPACKET),
-    "memory to be written and run": lambda: __import__("mmap").mmap(-1, 4096, prot=7),
+    "memory to be written and run": lambda: mmap.mmap(-1, 4096, prot=7),
     "more memory": lambda: bytearray(2 << 30) and None,
     "dumpable again": lambda: call(157, 4, 1, 0, 0, 0),
 }
@@ -153,7 +155,7 @@ def who() -> Runner:
 @pytest.fixture
 def folders(who: Runner) -> Iterator[dict[str, Path]]:
     """Three folders of the account's, with things in them."""
-    top = Path(tempfile.mkdtemp(prefix="nsbox-walls-", dir="/var/tmp"))  # noqa: S108 - where accounts can walk
+    top = Path(tempfile.mkdtemp(prefix="nsbox-walls-", dir="/var/tmp"))
     made = {name: top / name for name in ("state", "outside", "outside/named", "cgroup")}
     for folder in made.values():
         folder.mkdir(exist_ok=True)
@@ -167,8 +169,6 @@ def folders(who: Runner) -> Iterator[dict[str, Path]]:
 
 def probe(who: Runner, folders: dict[str, Path], mode: str) -> dict[str, str]:
     """What became of each attempt: nothing, or the error."""
-    import socket
-
     other = subprocess.Popen(["sleep", "60"], **who.identity)
     name = "\0outside"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -213,8 +213,6 @@ def _status(pid: int) -> dict[str, str]:
 
 
 def test_the_real_api_stands_behind_them(daemon: Daemon) -> None:
-    from tests.e2e.daemon import descendants
-
     (api,) = [one for one in descendants(daemon.pid) if one.name == "nsbox-api"]
     told: dict[str, Any] = _status(api.pid)
     assert told["NoNewPrivs"].strip() == "1"
