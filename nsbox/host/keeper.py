@@ -66,6 +66,7 @@ class KeeperLink:
             raise HostProblem(f"keeper does not answer: {error}", remedy="restart nsbox") from error
         self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
+        self._lost = False
         self.enforced: tuple[str, ...] = ()
         self.blanks = 0
         self.sandboxes: tuple[str, ...] = ()
@@ -99,6 +100,7 @@ class KeeperLink:
                 close_all(descriptors)
                 self._dispatch(message)
         finally:
+            self._lost = True
             for slot in self._slots.values():
                 slot.fail()
 
@@ -141,6 +143,8 @@ class KeeperLink:
 
     async def _ask(self, kind: str, name: str, message: Message, descriptors: Sequence[int] = ()) -> Slot:
         # Two who ask for the same thing, as two DELETEs of one sandbox do, share the answer.
+        if self._lost:
+            raise Closed("keeper has hung up")
         slot = self._slots.get((kind, name))
         if slot is None:
             slot = self._slots[kind, name] = Slot()

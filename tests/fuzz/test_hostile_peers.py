@@ -65,9 +65,9 @@ from tests.unit.wire.shapes import any_message, messages
 
 _TIMES = int(os.environ.get("NSBOX_FUZZ") or 1)
 _RARE = settings(
-    max_examples=60 * _TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40 * _TIMES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-_OFTEN = settings(_RARE, max_examples=300 * _TIMES)
+_OFTEN = settings(_RARE, max_examples=150 * _TIMES)
 
 #: Numbers that are something to somebody: the kernel, C, JSON.
 _numbers = st.sampled_from([0, 1, -1, 9, 255, 65_535, 65_536, 1 << 31, 1 << 32, (1 << 63) - 1, -(1 << 63)])
@@ -277,8 +277,8 @@ def test_api_hears_keeper(
         run_dir.close()
 
     with none_leaked(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeper_module, "_PATIENCE", 5.0)
-        trio.run(main)
+        patch.setattr(keeper_module, "_PATIENCE", 0.5)
+        trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.005))
     os.unlink(folder / "keeper.sock")
 
 
