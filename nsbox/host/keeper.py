@@ -171,7 +171,7 @@ class KeeperLink:
         if isinstance(answer, Created):
             return answer
         assert isinstance(answer, Failed)
-        why = os.strerror(answer.errno) if answer.errno else answer.detail
+        why = _reason(answer.errno) if answer.errno else answer.detail
         raise Problem(
             Code.CREATE_FAILED,
             f"the sandbox could not be made: {answer.stage}: {why}",
@@ -265,6 +265,14 @@ class KeeperLink:
         self._endpoint.close()
 
 
+def _reason(number: int) -> str:
+    """The wire's numbers are wider than those of C."""
+    try:
+        return os.strerror(number)
+    except OverflowError:
+        return f"error {number}"
+
+
 def _cannot_freeze(number: int) -> Problem:
     match number:
         case errno.EOPNOTSUPP:
@@ -283,5 +291,5 @@ def _cannot_freeze(number: int) -> Problem:
             return Problem(Code.SANDBOX_GONE, "the sandbox ended meanwhile", remedy="create a new sandbox")
         case _:
             return Problem(
-                Code.HOST_LACKS, f"the freezer does not work: {os.strerror(number)}", remedy="nsbox doctor"
+                Code.HOST_LACKS, f"the freezer does not work: {_reason(number)}", remedy="nsbox doctor"
             )

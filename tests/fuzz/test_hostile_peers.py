@@ -279,7 +279,6 @@ def test_api_hears_keeper(
     with none_leaked(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(keeper_module, "_PATIENCE", 0.5)
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.005))
-    os.unlink(folder / "keeper.sock")
 
 
 async def _until_closed(link: KeeperLink) -> None:
