@@ -54,7 +54,7 @@ class Defence(NamedTuple):
 
 DEFENCES: Final = (
     Defence(
-        "api: its walls", "nsbox/daemon.py", "    _put_up_walls(orders)\n", "",
+        "api: its walls", "nsbox/daemon.py", "    _put_up_walls(orders)\n", "    pass\n",
         (f"{_WALLS}::test_the_real_api_stands_behind_them",),
     ),
     Defence(
@@ -63,11 +63,11 @@ DEFENCES: Final = (
     ),
     Defence(
         "api: its system calls", "nsbox/host/walls.py",
-        "    libc.seccomp_filter(apicalls.program(os.uname().machine, os.getpid()))\n", "",
+        "    libc.seccomp_filter(apicalls.program(os.uname().machine, os.getpid()))\n", "    pass\n",
         (f"{_WALLS}::test_behind_the_walls", f"{_WALLS}::test_the_real_api_stands_behind_them"),
     ),
     Defence(
-        "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "",
+        "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "    pass\n",
         (f"{_WALLS}::test_behind_the_walls", f"{_WALLS}::test_the_real_api_stands_behind_them"),
     ),
     Defence(
