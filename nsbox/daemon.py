@@ -22,15 +22,17 @@ import trio
 from nsbox.api.app import create_app
 from nsbox.api.server import serve
 from nsbox.assembly import Front, Kept, Living, Watches, services
-from nsbox.host import heartbeat, systemd
+from nsbox.host import heartbeat, systemd, walls
 from nsbox.host.endpoint import Closed
 from nsbox.host.keeper import KeeperLink
 from nsbox.kernel import journal
 from nsbox.model.errors import HostProblem
+from nsbox.oci import templatefile
+from nsbox.plan import edge as edge_settings
 from nsbox.proxy.server import serve as serve_previews
 from nsbox.service.embedding import default_template, remove_unused
 from nsbox.service.pulse import Pulse
-from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings
+from nsbox.settings import ADDRESS_FILE, BOOTSTRAP_KEY_VARIABLE, Settings, Walls
 from nsbox.store.database import Database
 from nsbox.store.keyring import KeyRing
 from nsbox.store.keys import KeyTable
@@ -50,6 +52,8 @@ class Orders(msgspec.Struct, frozen=True):
     bootstrap_key: str | None = None
     #: A pipe to the supervisor: a byte each time keeper has answered. -1: nobody listens.
     heartbeat: int = -1
+    #: The delegated one, below which memory of paused sandboxes is reclaimed. Empty: there is none.
+    cgroup: str = ""
 
 
 class Listeners(NamedTuple):
@@ -71,6 +75,7 @@ def main(arguments: list[str]) -> int:
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     _raise_descriptor_limit()
     listeners = Listeners(*(socket.socket(fileno=int(one)) for one in arguments[0].split(",")))
+    _put_up_walls(orders)
     status = 0
     try:
         trio.run(_run, orders, listeners)
@@ -113,6 +118,26 @@ def _raise_descriptor_limit() -> None:
     """Each sandbox takes two descriptors and each command three; the soft limit of 1024 is for select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _put_up_walls(orders: Orders) -> None:
+    """Before anything that comes from outside is opened or read, and before there are threads."""
+    settings = orders.settings
+    if settings.api_walls is Walls.OFF:
+        _log.warning("around api: nothing, since api_walls is off")
+        return
+    named = [settings.templates_dir, templatefile.shipped_folder(), *settings.registry_auth_files]
+    for registry in settings.registries.values():
+        named += [registry.ca_file, registry.password_file]
+    named += [hook.secret_file for hook in settings.webhooks.values()]
+    places = walls.Places(
+        state_dir=settings.state_dir,
+        cgroup=orders.cgroup,
+        reading=tuple(path for path in named if path),
+        ports=edge_settings.host_ports(settings.tcp_ports),
+    )
+    standing = walls.put_up(places, settings.api_memory_mb, os.environ)
+    _log.log(logging.INFO if standing.all else logging.WARNING, "around api: %s", standing)
 
 
 async def _run(orders: Orders, listeners: Listeners) -> None:

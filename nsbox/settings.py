@@ -57,6 +57,13 @@ class StorageMode(StrEnum):
     WATCHED = "watched"
 
 
+class Walls(StrEnum):
+    """Whether api takes away from itself what it does not need."""
+
+    ON = "on"
+    OFF = "off"
+
+
 class Bound(msgspec.Struct, frozen=True):
     """Smallest, largest and default value of a number that a client may choose."""
 
@@ -213,6 +220,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tcp_ports: str = ""
     # processes
     hang_timeout_s: Positive = 60
+    api_walls: Walls = Walls.ON
+    api_memory_mb: Annotated[int, Meta(ge=512)] = 4_096
     metrics_readers: tuple[str, ...] = ()
     sweep_s: Positive = 60
     # the audit log

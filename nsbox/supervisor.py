@@ -169,6 +169,8 @@ class _Supervisor:
             python.command("nsbox.daemon", ",".join(str(descriptor) for descriptor in descriptors)),
             stdin=subprocess.PIPE,
             pass_fds=(*descriptors, beat),
+            # Nowhere else may api write. SQLite looks when it is loaded, so api itself would be too late.
+            env={**os.environ, "SQLITE_TMPDIR": self._settings.state_dir, "TMPDIR": self._settings.state_dir},
         )
         os.close(beat)
         self._api_since = self._last_beat = time.monotonic()
@@ -176,6 +178,7 @@ class _Supervisor:
             "settings": msgspec.to_builtins(self._settings),
             "bootstrap_key": self._bootstrap_key,
             "heartbeat": beat,
+            "cgroup": self._delegation.cgroup.path if self._delegation.cgroup is not None else "",
         }
         assert self._api.stdin is not None
         try:

@@ -17,9 +17,9 @@ import msgspec
 
 from nsbox import settings
 from nsbox.cli.output import paint
-from nsbox.host import account, facts
+from nsbox.host import account, facts, walls
 from nsbox.host.facts import FREE_NEEDED, IDS_NEEDED, Attempt, HostFacts, IdRange, Mapper, widest
-from nsbox.settings import StorageMode
+from nsbox.settings import StorageMode, Walls
 
 #: cgroup.kill came with 5.14, the last of what nsbox needs; clone into a cgroup with 5.7, overlay mounts in a
 #: user namespace with 5.11, the mount calls by descriptor with 5.2.
@@ -373,7 +373,21 @@ def _extras(host: HostFacts) -> Iterator[Finding]:
         need=Need.OPTIONAL,
         ok=host.landlock,
         found="active" if host.landlock else "not active",
-        why="one wall more around the daemon's own helpers",
+        why="one of the walls around api: with it, it writes in the state folder only",
+    )
+
+
+def _walls(chosen: settings.Settings) -> Finding:
+    """What an api that is started here and now gets."""
+    on = chosen.api_walls is Walls.ON
+    expected = walls.expected(chosen.api_memory_mb) if on else walls.InForce()
+    return Finding(
+        feature="walls around api",
+        need=Need.OPTIONAL,
+        ok=expected.all,
+        found=str(expected),
+        why="whoever takes api over gets no further than api must",
+        remedy=None if on else 'api_walls = "on" in the settings',
     )
 
 
@@ -413,7 +427,7 @@ def doctor(as_json: bool, state_dir: str | None) -> None:
     """
     chosen = settings.load(os.environ, {"state_dir": state_dir})
     host = facts.gather(account.current_name(), os.geteuid(), chosen.state_dir, os.environ)
-    findings = assess(host, chosen.storage)
+    findings = [*assess(host, chosen.storage), _walls(chosen)]
     status = verdict(findings)
     if as_json:
         document = {"status": status, "findings": findings}

@@ -66,6 +66,7 @@ class KeeperLink:
             raise HostProblem(f"keeper does not answer: {error}", remedy="restart nsbox") from error
         self._on_gone, self._on_storage = on_gone, on_storage
         self._slots: dict[tuple[str, str], Slot] = {}
+        self._lost = False
         self.enforced: tuple[str, ...] = ()
         self.blanks = 0
         self.sandboxes: tuple[str, ...] = ()
@@ -99,6 +100,7 @@ class KeeperLink:
                 close_all(descriptors)
                 self._dispatch(message)
         finally:
+            self._lost = True
             for slot in self._slots.values():
                 slot.fail()
 
@@ -141,10 +143,18 @@ class KeeperLink:
 
     async def _ask(self, kind: str, name: str, message: Message, descriptors: Sequence[int] = ()) -> Slot:
         # Two who ask for the same thing, as two DELETEs of one sandbox do, share the answer.
+        if self._lost:
+            raise Closed("keeper has hung up")
         slot = self._slots.get((kind, name))
         if slot is None:
             slot = self._slots[kind, name] = Slot()
-            await self._endpoint.send(message, descriptors)
+            try:
+                await self._endpoint.send(message, descriptors)
+            except BaseException:
+                # It was not asked: whoever asks next must not wait for this one's answer.
+                self._slots.pop((kind, name), None)
+                slot.fail()
+                raise
         return slot
 
     async def create(self, order: Create) -> Created:
@@ -154,13 +164,14 @@ class KeeperLink:
             with trio.fail_after(_PATIENCE):
                 answer, _ = await slot.wait()
         except (Closed, trio.TooSlowError) as error:
+            self._slots.pop(("create", order.id), None)
             raise Problem(
                 Code.CREATE_FAILED, f"keeper did not answer: {error}", remedy="try again"
             ) from error
         if isinstance(answer, Created):
             return answer
         assert isinstance(answer, Failed)
-        why = os.strerror(answer.errno) if answer.errno else answer.detail
+        why = _reason(answer.errno) if answer.errno else answer.detail
         raise Problem(
             Code.CREATE_FAILED,
             f"the sandbox could not be made: {answer.stage}: {why}",
@@ -254,6 +265,14 @@ class KeeperLink:
         self._endpoint.close()
 
 
+def _reason(number: int) -> str:
+    """The wire's numbers are wider than those of C."""
+    try:
+        return os.strerror(number)
+    except OverflowError:
+        return f"error {number}"
+
+
 def _cannot_freeze(number: int) -> Problem:
     match number:
         case errno.EOPNOTSUPP:
@@ -272,5 +291,5 @@ def _cannot_freeze(number: int) -> Problem:
             return Problem(Code.SANDBOX_GONE, "the sandbox ended meanwhile", remedy="create a new sandbox")
         case _:
             return Problem(
-                Code.HOST_LACKS, f"the freezer does not work: {os.strerror(number)}", remedy="nsbox doctor"
+                Code.HOST_LACKS, f"the freezer does not work: {_reason(number)}", remedy="nsbox doctor"
             )

@@ -23,7 +23,7 @@ from nsbox.inside.leaves import Leaves
 from nsbox.kernel import capabilities, libc, rawsocket
 from nsbox.kernel.namespaces import become_root
 from nsbox.kernel.rawsocket import RawSocket
-from nsbox.wire.framing import WireError, encode
+from nsbox.wire.framing import PacketTooLarge, WireError, encode
 from nsbox.wire.messages import (
     PROTOCOL_VERSION,
     TO_BLANK,
@@ -316,7 +316,10 @@ class Init:
 
     def _greet(self, connection: RawSocket) -> None:
         if self.commands.none:
-            connection.send(_NOTHING_RUNS)  # ready-made: most sandboxes are only ever greeted like this
+            try:
+                connection.send(_NOTHING_RUNS)  # ready-made: most sandboxes are only ever greeted like this
+            except OSError:
+                self._hang_up()  # it was gone before its turn came
             return
         running, ended = self.commands.running(), self.commands.ended()
         self._send(Attached(PROTOCOL_VERSION, len(running) + 2 * len(ended)))
@@ -368,5 +371,5 @@ class Init:
             return
         try:
             channel.send(self._api, message, descriptors)
-        except OSError:
+        except (OSError, PacketTooLarge):
             self._hang_up()

@@ -11,6 +11,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable
 
@@ -27,7 +28,7 @@ from nsbox.keeper.pool import Pool
 from nsbox.keeper.zygote import Zygote
 from nsbox.kernel import capabilities, journal, libc, mounts, seccomp
 from nsbox.kernel.cgroup import Cgroup
-from nsbox.wire.framing import WireError
+from nsbox.wire.framing import PacketTooLarge, WireError
 from nsbox.wire.messages import TO_KEEPER, Message
 
 #: How often what could not be done at once is tried again, in seconds.
@@ -38,6 +39,8 @@ _SLOW_TICK = 1.0
 _QUIET = 0.1
 #: How long the end of all boxes may take before keeper leaves the rest to the kernel.
 _END_PATIENCE = 5.0
+#: How long api may leave its socket full, in seconds and microseconds, before keeper hangs up.
+_API_READS = (2, 0)
 #: So many blanks failing in a row at the start mean that this host cannot make any.
 _HOPELESS = 3
 
@@ -95,7 +98,7 @@ class Loop:
             return
         try:
             channel.send(self._api, message)
-        except OSError:
+        except (OSError, PacketTooLarge):  # it is gone, does not read, or gave a name that fills a packet
             self._hang_up()
 
     def start_zygote(self) -> None:
@@ -161,8 +164,12 @@ class Loop:
                 return
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # out of descriptors, for now: every sandbox hangs on this process
         channel.prepare(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_API_READS))
         self._hang_up()
         self._api = connection
         self.add(connection.fileno(), self._receive)

@@ -42,6 +42,9 @@ _UNIFIED = {
     "openat2": 437,
     "mount_setattr": 442,
     "quotactl_fd": 443,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
 }
 _NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {**_UNIFIED, "pivot_root": 155, "waitid": 247, "seccomp": 317},
@@ -345,6 +348,22 @@ def seccomp_filter(program: Filter | bytes) -> None:
     """Install a filter for this process and all that it will start."""
     ready = program if isinstance(program, Filter) else Filter(program)
     _call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ready.reference)
+
+
+def landlock_create_ruleset(attributes: bytes | None, flags: int = 0) -> int:
+    """landlock_create_ruleset(2): a new set of rules as a descriptor; with flags, what the kernel knows."""
+    size = ctypes.c_size_t(len(attributes or b""))
+    return _call("landlock_create_ruleset", attributes, size, ctypes.c_uint(flags), about=(flags,))
+
+
+def landlock_add_rule(ruleset: int, kind: int, rule: bytes) -> None:
+    """landlock_add_rule(2)."""
+    _call("landlock_add_rule", ruleset, ctypes.c_int(kind), rule, ctypes.c_uint(0), about=(ruleset, kind))
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """landlock_restrict_self(2): this thread, and all that it will start."""
+    _call("landlock_restrict_self", ruleset, ctypes.c_uint(0), about=(ruleset,))
 
 
 def set_command_line(title: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 #: FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR of linux/fs.h, with their struct fsxattr: flags, extent size,
 #: number of extents, project, extent size for copy-on-write.
-_GET, _SET = 0x801C_581F, 0x401C_5820
+GET, SET = 0x801C_581F, 0x401C_5820
 _FSXATTR = struct.Struct("5I8x")
 #: What is made below inherits project and flag; a rename or link into another project is EXDEV.
 _INHERIT = 0x200
@@ -27,7 +27,7 @@ class Shown(NamedTuple):
 
 def get(directory: int) -> tuple[int, bool]:
     """The project of an open file or directory, and whether what is made in it inherits that."""
-    flags, _, _, project, _ = _FSXATTR.unpack(fcntl.ioctl(directory, _GET, bytes(_FSXATTR.size)))
+    flags, _, _, project, _ = _FSXATTR.unpack(fcntl.ioctl(directory, GET, bytes(_FSXATTR.size)))
     return project, bool(flags & _INHERIT)
 
 
@@ -37,8 +37,8 @@ def give(directory: int, project: int) -> None:
     Raises ``OSError``: ENOTTY or EOPNOTSUPP where the file system has no projects, EDQUOT where the project
     is full.
     """
-    flags, extent, extents, _, cow = _FSXATTR.unpack(fcntl.ioctl(directory, _GET, bytes(_FSXATTR.size)))
-    fcntl.ioctl(directory, _SET, _FSXATTR.pack(flags | _INHERIT, extent, extents, project, cow))
+    flags, extent, extents, _, cow = _FSXATTR.unpack(fcntl.ioctl(directory, GET, bytes(_FSXATTR.size)))
+    fcntl.ioctl(directory, SET, _FSXATTR.pack(flags | _INHERIT, extent, extents, project, cow))
 
 
 def shown(directory: int) -> Shown:

@@ -276,22 +276,33 @@ def clone3_guard(machine: str) -> bytes:
 _EXECUTABLE: Final = 0x4  # PROT_EXEC
 
 
+#: Memory that no code can be put into.
+_DATA_ONLY: Final[Rule] = AnyBit(2, _EXECUTABLE, Verdict.EPERM, Verdict.ALLOW)
+
+
+def only_ioctls(numbers: Set[int]) -> Rule:
+    """The kernel takes the number of an ioctl as 32 bits wide."""
+    cases: dict[int, Rule] = dict.fromkeys(numbers, Verdict.ALLOW)
+    return Switch(1, cases, Verdict.EPERM)
+
+
 def allow_list(machine: str, names: Set[str], ioctls: Set[int] = frozenset()) -> bytes:
     """A filter for a process that needs little: ``names``, ``ioctls`` by their numbers, and memory that no
-    code can be put into.
+    code can be put into."""
+    checked = {"mmap": _DATA_ONLY, "mprotect": _DATA_ONLY}
+    return allow_only(machine, names, {**checked, "ioctl": only_ioctls(ioctls)} if ioctls else checked)
+
+
+def allow_only(machine: str, names: Set[str], checked: Mapping[str, Rule]) -> bytes:
+    """A filter that lets ``names`` through, and of ``checked`` what each one's rule does.
 
     All else is EPERM, or ENOSYS where nsbox does not know the number. A name that this machine has no call
     for is skipped, as aarch64 has none of the older file calls.
     """
-    numbers = syscalls.numbers(machine)
     rules: dict[int, Rule] = {
-        number: Verdict.ALLOW if name in names else Verdict.EPERM for name, number in numbers.items()
+        number: checked.get(name, Verdict.ALLOW if name in names else Verdict.EPERM)
+        for name, number in syscalls.numbers(machine).items()
     }
-    for name in ("mmap", "mprotect"):
-        rules[numbers[name]] = AnyBit(2, _EXECUTABLE, Verdict.EPERM, Verdict.ALLOW)
-    if ioctls:  # the kernel takes the number as 32 bits wide
-        cases: dict[int, Rule] = dict.fromkeys(ioctls, Verdict.ALLOW)
-        rules[numbers["ioctl"]] = Switch(1, cases, Verdict.EPERM)
     rules[0xFFFF_FFFF] = Verdict.EPERM  # so that what lies between is a gap like others
     program = [*_refuse_other_than(_AUDIT_ARCH[machine]), _load(_NUMBER_OFFSET), *_tree(_intervals(rules))]
     return _packed(program)

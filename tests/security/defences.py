@@ -34,6 +34,8 @@ _NAMED: Final = "nsbox/host/network/named.py"
 _ACCOUNTS: Final = "nsbox/service/accounts.py"
 _ADMISSION: Final = "nsbox/api/admission.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
+_WALLS: Final = "tests/security/test_api_walls.py"
+_PEERS: Final = "tests/fuzz/test_hostile_peers.py"
 _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
 _SCOPES: Final = "tests/unit/api/test_scopes.py"
@@ -51,6 +53,28 @@ class Defence(NamedTuple):
 
 
 DEFENCES: Final = (
+    Defence(
+        "api: its walls", "nsbox/daemon.py", "    _put_up_walls(orders)\n", "    pass\n",
+        (f"{_WALLS}::test_the_real_api_stands_behind_them",),
+    ),
+    Defence(
+        "api: its files", "nsbox/host/walls.py", "    if found.landlock:\n", "    if False:\n",
+        (f"{_WALLS}::test_behind_the_walls",),
+    ),
+    Defence(
+        "api: its system calls", "nsbox/host/walls.py",
+        "    libc.seccomp_filter(apicalls.program(os.uname().machine, os.getpid()))\n", "    pass\n",
+        (f"{_WALLS}::test_behind_the_walls", f"{_WALLS}::test_the_real_api_stands_behind_them"),
+    ),
+    Defence(
+        "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "    pass\n",
+        (f"{_WALLS}::test_behind_the_walls", f"{_WALLS}::test_the_real_api_stands_behind_them"),
+    ),
+    Defence(
+        "keeper: answers that do not fit", "nsbox/keeper/main.py",
+        "except (OSError, PacketTooLarge):", "except OSError:",
+        (f"{_PEERS}::test_an_answer_that_is_too_long_costs_api_its_connection_only",),
+    ),
     Defence(
         "client: what may have arrived is not sent again", _RETRIES,
         "if error.sent and not safe:", "if False:",

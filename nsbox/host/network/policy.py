@@ -2,7 +2,7 @@
 
 import json
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from nsbox.host.network import links, nft, ruleset
 from nsbox.host.network.netlink import Request
@@ -42,8 +42,14 @@ OFF = Policy(ruleset.OFF)
 
 
 def parse(text: str) -> Policy:
-    """From JSON of plan/network.py. Raises ``ValueError`` and its kin."""
-    told = json.loads(text)
+    """From JSON of plan/network.py. Raises ``ValueError``."""
+    try:
+        return _parsed(json.loads(text))
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"no policy: {type(error).__name__}: {error}") from error
+
+
+def _parsed(told: Any) -> Policy:
     networks = {
         name: tuple(ip_network(one) for one in told.pop(name, ())) for name in ("allow", "granted", "deny")
     }
