@@ -342,6 +342,7 @@ def _edge(settings: Settings, ports: Ports, form: Form, keys: KeyRing) -> Edge:
         connections=settings.proxy_max_connections,
         sandbox_connections=settings.proxy_sandbox_connections,
         grace_s=settings.shutdown_grace_s,
+        address_connections=settings.address_connections,
     )
 
     return Edge(ports, form, edge_settings.trusted(settings.trusted_proxies), keys.is_key, bounds)

@@ -49,6 +49,8 @@ class Exchange:
         self.common = _COMMON
         #: Who asks, once that is known.
         self.caller: Caller | None = None
+        #: Whose requests at once this one is counted among.
+        self.counted: str | None = None
         #: Hears the status and the headers of the answer as it begins.
         self.watch: Callable[[int, Headers], None] | None = None
         #: What the answer tells besides, whatever it is.

@@ -113,6 +113,8 @@ class Gate:
                 self._recorder.note(exchange, 0, [])
         except* Exception as errors:
             await exchange.fail(errors)
+        finally:
+            self._admission.leave(exchange)
 
     async def _route(self, exchange: Exchange) -> None:
         path = exchange.scope["raw_path"].decode("ascii")
@@ -145,7 +147,8 @@ class Gate:
         """Quart gets the request when its body is complete: given the connection, it would take in all that
         comes, whether or not anybody reads it, and count a chunked body only when it is awaited."""
         try:
-            body = await self._bodies.read(exchange)
+            operation = match.name(exchange.scope["method"], exchange.scope["path"])
+            body = await self._bodies.read(exchange, operation)
         except Problem:
             # That the path has no such method comes before what is wrong with the body.
             match.check(exchange.scope["method"], exchange.scope["path"])
