@@ -61,6 +61,10 @@ class Stream(WSStream):
 
     _frames = 0
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._over = trio.Event()
+
     async def handle(self, event: Any) -> None:
         """What the connection has read."""
         if isinstance(event, (Body, Data)) and not self.closed and not self.handshake.accepted:
@@ -69,6 +73,8 @@ class Stream(WSStream):
             await self._leave()
             return
         await super().handle(event)
+        if isinstance(event, StreamClosed):
+            self._over.set()
         if isinstance(event, Request) and self.closed:
             await self._leave()  # the upgrade was refused, and nothing watches a connection that is none
 
@@ -105,6 +111,13 @@ class Stream(WSStream):
         elif self._frames >= MAX_FRAMES:
             return CloseReason.POLICY_VIOLATION
         return None
+
+    async def _send_pings(self) -> None:
+        """hypercorn's, which sleeps on, and keeps a connection that has ended until the next ping."""
+        while not self._over.is_set():
+            await self._send_wsproto_event(Ping())
+            with trio.move_on_after(PING_S):
+                await self._over.wait()
 
     async def _leave(self) -> None:
         await self.send(StreamClosed(stream_id=STREAM_ID))
