@@ -194,7 +194,9 @@ async def test_an_application_whose_client_talks_too_early_is_told() -> None:
 
 async def test_pieces_are_one_message_and_pings_are_answered() -> None:
     async with sink() as (app, port), await opened(port) as stream:
-        pieces = frame(TEXT, b"a", last=False) + frame(PING, b"p") + frame(0, b"b", last=False) + frame(0, b"c")
+        pieces = (
+            frame(TEXT, b"a", last=False) + frame(PING, b"p") + frame(0, b"b", last=False) + frame(0, b"c")
+        )
         await stream.send_all(pieces * 3 + frame(BINARY) + closed_with(1001))
         received = await read_to_end(stream)
         assert received.count(b"\x8a\x01p") == 3
@@ -247,3 +249,14 @@ async def test_a_client_that_leaves_without_a_word_leaves_nothing_behind() -> No
             await stream.send_eof()
             assert b"\x88" not in await read_to_end(stream)
         assert app.entered == app.left == 1
+
+
+async def test_compression_is_not_taken_up() -> None:
+    """Sixty bytes may unpack to any size."""
+    async with sink() as (_, port), await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(handshake(**{"Sec-WebSocket-Extensions": "permessage-deflate"}))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += await stream.receive_some(1)
+        assert received.startswith(b"HTTP/1.1 101")
+        assert b"extensions" not in received.lower()

@@ -57,7 +57,9 @@ def test_every_operation_has_a_cap_and_most_a_small_one() -> None:
         *("build_template", "write_stdin", "import_image", caps.RAW_FILE),
     }
     assert table["write_file"] == 16 * MIB
-    assert max(caps.table(Settings(max_json_bytes=1000, max_upload_bytes=1, max_image_bytes=1)).values()) == 1000
+    assert (
+        max(caps.table(Settings(max_json_bytes=1000, max_upload_bytes=1, max_image_bytes=1)).values()) == 1000
+    )
 
 
 @pytest.mark.parametrize("chunked", [False, True])
