@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import NamedTuple
@@ -15,9 +16,10 @@ from tests.security.crowd import Address, Crowd, Others, Slow, descriptors_for
 
 COUNT = 1_000
 #: How long the others are watched, with the crowd there.
-WATCHED_S = 4.0
+WATCHED_S = 3.0
 #: What one slow client may cost in api, in KiB: its connection, its task, what it was sent or sent.
 EACH_KIB = 150
+_LONG = ("body without a key", "head to previews")
 
 
 class World(NamedTuple):
@@ -72,13 +74,15 @@ def slow(world: World, kind: str) -> Slow:
 )
 def test_the_others_are_served(world: World, kind: str) -> None:
     """Within a second; where a machine is too busy for that even without a crowd, not much later than so."""
+    if kind in _LONG and "NSBOX_SOAK" not in os.environ:
+        pytest.skip("only with NSBOX_SOAK")
     daemon = world.daemon
     before = daemon.residue().api_fds
     start = daemon.rss_kib()
     path = f"{BASE}/sandboxes/{world.sandbox}"
     alone, others = Others(world.address, world.key, path), Others(world.address, world.key, path)
     with alone.at_work():
-        time.sleep(1)
+        time.sleep(0.7)
     address = world.previews if kind == "head to previews" else world.address
     with descriptors_for(COUNT) as count:
         crowd = Crowd(address, slow(world, kind), count)
