@@ -205,6 +205,7 @@ def _bounds(settings: Settings) -> Bounds:
         keep_alive_s=settings.keep_alive_s,
         idle_s=settings.proxy_idle_s,
         connections=settings.proxy_max_connections,
+        address_connections=settings.address_connections,
         sandbox_connections=settings.proxy_sandbox_connections,
         grace_s=settings.shutdown_grace_s,
     )

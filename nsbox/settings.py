@@ -200,6 +200,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_json_file_bytes: Positive = 10 * MIB
     max_upload_bytes: Positive = 10_240 * MIB
     max_connections: Positive = 2_000
+    address_connections: Positive = 1_000
+    user_requests: Positive = 1_000
     rate_limit: Amount = 1_000
     rate_burst: Positive = 5_000
     auth_failures: Amount = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from math import ceil
 
 import msgspec
@@ -15,6 +16,7 @@ from nsbox.api.services import Keys
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
 from nsbox.plan import edge
+from nsbox.plan.addresses import neighbourhood
 from nsbox.settings import Settings
 from nsbox.store.keys import can_be_guessed
 
@@ -37,6 +39,8 @@ class Admission:
             self._failures = Buckets(rate, settings.auth_failures, _MOST_ADDRESSES)
         self._rates: Buckets | None = None
         self._policy = b""
+        self._most_at_once = settings.user_requests
+        self._working: Counter[str] = Counter()
         if settings.rate_limit:
             self._rates = Buckets(settings.rate_limit, settings.rate_burst, _MOST_KEYS)
             self._policy = b'"key";q=%d;w=%d' % (settings.rate_burst, self._rates.window)
@@ -46,8 +50,31 @@ class Admission:
         the key may still do."""
         known = exchange.caller = self._known(exchange)
         self._count(exchange, known)
+        self.enter(exchange, known)
         caller = exchange.caller = self._act_for(exchange, known)
         return caller
+
+    def enter(self, exchange: Exchange, caller: Caller) -> None:
+        """Count a request that begins: a stream, or a terminal, is one for as long as it is open. Who acts
+        for others is counted himself. Raises ``TOO_MANY_REQUESTS``."""
+        user = caller.user.id
+        if self._working[user] >= self._most_at_once:
+            raise Problem(
+                Code.TOO_MANY_REQUESTS,
+                f"the user may have {self._most_at_once} requests at once, and has them",
+                remedy="close streams and terminals that nobody reads, and send the request again",
+                retryAfterS=1,
+            )
+        self._working[user] += 1
+        exchange.counted = user
+
+    def leave(self, exchange: Exchange) -> None:
+        """The request is over, however it went. Idempotent."""
+        user, exchange.counted = exchange.counted, None
+        if user is not None:
+            self._working[user] -= 1
+            if not self._working[user]:
+                del self._working[user]
 
     def client(self, exchange: Exchange) -> str:
         """The address that it came from."""
@@ -60,7 +87,7 @@ class Admission:
         headers = exchange.scope["headers"]
         # Without buckets, nobody has failed: nothing is worked out.
         if self._failures and can_be_guessed(presented_key(headers)):
-            self._check(self._failures, origin.neighbourhood(self.client(exchange)))
+            self._check(self._failures, neighbourhood(self.client(exchange)))
         try:
             return authenticate(headers, self._keys)
         except Problem as problem:
@@ -71,7 +98,7 @@ class Admission:
     def failed(self, exchange: Exchange) -> None:
         """Somebody has shown what opens nothing. Raises ``TOO_MANY_FAILURES`` for one too many."""
         if self._failures is not None:
-            name = origin.neighbourhood(self.client(exchange))
+            name = neighbourhood(self.client(exchange))
             self._check(self._failures, name)
             self._failures.take(name, time.monotonic())
 

@@ -14,6 +14,7 @@ from nsbox.api import (
     assets,
     attach,
     audit,
+    caps,
     commands,
     downloads,
     execution,
@@ -52,16 +53,17 @@ from nsbox.settings import Settings
 def create_app(services: Services, settings: Settings) -> Gate:
     """The ASGI application for ``api.server.serve``."""
     admission = Admission(services.keys, settings)
-    bodies = JsonBodies(settings.max_json_bytes)
+    limits = caps.table(settings)
+    bodies = JsonBodies(limits)
     raw_routes = [
         execution.route(services.commands, bodies, settings),
         logs.route(services.commands),
-        stdin.route(services.commands, settings),
-        uploads.route(services.files, settings),
+        stdin.route(services.commands, limits["write_stdin"]),
+        uploads.route(services.files, limits[caps.RAW_FILE]),
         downloads.route(services.files),
         pulling.images_route(services, bodies),
         pulling.templates_route(services, bodies),
-        imports.route(services, settings),
+        imports.route(services, limits["import_image"]),
         pushing.images_route(services, bodies),
         pushing.snapshots_route(services, bodies),
         exports.snapshots_route(services),

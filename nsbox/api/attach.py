@@ -76,6 +76,12 @@ class Attach:
         """One connection, from the handshake to its end. Raises nothing but cancellation."""
         exchange = Exchange(scope, receive, send)
         try:
+            await self._serve(exchange, receive, send)
+        finally:
+            self._admission.leave(exchange)
+
+    async def _serve(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        try:
             caller, place, begin, kill = self._admit(exchange)
             exchange.caller = caller
             follower = await self._services.commands.follow(caller.owner, *place, begin, text=False)
@@ -86,7 +92,7 @@ class Attach:
             await send({"type": "websocket.http.response.body", "body": told.body})
             return
         self._recorder.note_socket(exchange)
-        offered = scope["subprotocols"]
+        offered = exchange.scope["subprotocols"]
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
         leash = leaving.Leash(self._services.commands, place[0], exchange, kill=kill)
@@ -139,6 +145,7 @@ class Attach:
             raise
         if self._services.keys.caller(caller.key.id) is None:
             raise Problem(Code.INVALID_KEY, "the key that the ticket was made with is in force no more")
+        self._admission.enter(exchange, caller)
         return caller
 
 

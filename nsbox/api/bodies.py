@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import re
+from contextlib import AsyncExitStack
 
-import trio
-
+from nsbox.api import caps
 from nsbox.api.exchange import Exchange
+from nsbox.api.turns import Turns
 from nsbox.model.errors import Code, Problem
 
-# Bodies above the first size are read by so many requests at a time: with 16 MiB each, thousands of
-# slow senders would otherwise own the memory.
-_LARGE = 256 * 1024
+# Bodies above the first size are read by so many requests at a time, and by so many of one user: with 16 MiB
+# each, thousands of slow senders would otherwise own the memory, and sixteen of one tenant everybody's turn.
+_LARGE = 64 * 1024
 _LARGE_AT_ONCE = 16
+_LARGE_OF_ONE = 4
 _JSON_TYPE = re.compile(rb"application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
 
 class JsonBodies:
-    """Reads bodies of up to ``limit`` bytes, which are counted as they come, announced or chunked."""
+    """Reads bodies of up to as many bytes as the table has, which are counted as they come, announced or
+    chunked."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._large = trio.Semaphore(_LARGE_AT_ONCE)
+    def __init__(self, limits: dict[str, int]) -> None:
+        self._limits = limits
+        self._large = Turns(_LARGE_AT_ONCE, _LARGE_OF_ONE)
 
-    async def read(self, exchange: Exchange) -> bytes:
+    async def read(self, exchange: Exchange, operation: str) -> bytes:
         """The whole body; empty where there is none, and then its type does not matter."""
+        limit = self._limits.get(operation, caps.SMALL)
         body = bytearray()
-        queued = False
-        try:
-            while chunk := await exchange.read(self._limit):
+        async with AsyncExitStack() as stack:
+            while chunk := await exchange.read(limit):
                 if not body:
                     _check_type(exchange)
-                if not queued and len(body) + len(chunk) > _LARGE:
-                    await self._large.acquire()
-                    queued = True
+                if len(body) <= _LARGE < len(body) + len(chunk):
+                    user = exchange.caller.user.id if exchange.caller is not None else ""
+                    await stack.enter_async_context(self._large.turn(user))
                 body += chunk
-        finally:
-            if queued:
-                self._large.release()
         return bytes(body)
 
 

@@ -25,6 +25,7 @@ from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, Life
 from hypercorn.utils import parse_socket_addr
 
 from nsbox.api import websocket
+from nsbox.api.heads import StrictConnection
 
 _logger = logging.getLogger(__name__)
 
@@ -83,10 +84,20 @@ class Http1(H11Protocol):
 
     _held = b""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = StrictConnection(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """Hold the head of an answer of known length back until something follows it: one write, and one
         wake-up of the client, instead of two. What streams may be silent for long, and whoever asked for it
         wants to know that it was found."""
+        if self._refuses(event):
+            # What is left to do is to take in some of a body that nobody wants: whoever sends it has no claim
+            # to a place that somebody else needs.
+            await self.send(Updated(idle=True))
         try:
             data = self.connection.send(event)
         except h11.LocalProtocolError:
@@ -97,6 +108,14 @@ class Http1(H11Protocol):
         if not (isinstance(event, h11.Response) and _length_known(event)):
             held, self._held = self._held, b""
             await self.send(RawData(data=held))
+
+    def _refuses(self, event: H11SendableEvent) -> bool:
+        """Whether this is an error that is told before the request is complete."""
+        return (
+            isinstance(event, h11.Response)
+            and event.status_code >= 400
+            and self.connection.their_state is h11.SEND_BODY
+        )
 
     async def _check_protocol(self, event: h11.Request) -> None:
         pass
@@ -281,8 +300,8 @@ class Connection:
                         break
                 else:
                     return
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
+            except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+                pass  # it is gone, or is being closed
         await self._protocol.handle(Closed())
 
     async def _close(self) -> None:

@@ -14,6 +14,8 @@ from nsbox.api.uploads import OCTETS, RULE, files_of
 from nsbox.model.errors import Code, Problem
 
 CHUNK = 256 * 1024
+#: Until a client has shown that it reads: thousands that never do hold a piece each.
+_FIRST_CHUNK, _SHOWN = 32 * 1024, 1024 * 1024
 _KNOWN = parameters.names(parameters.DOWNLOAD)
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 _RAW = re.compile(rb"(?:^|&)raw=true(?:&|$)")
@@ -92,7 +94,8 @@ async def _stream(
 ) -> None:
     length = (b"content-length", b"%d" % (end - start))
     # The first piece is read before the head goes out, so that an error of it can still be told.
-    piece = await file.read_at(start, min(CHUNK, end - start))
+    begin = start
+    piece = await file.read_at(start, min(_FIRST_CHUNK, end - start))
     await exchange.send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     if exchange.scope["method"] == "HEAD":
         await exchange.send({"type": "http.response.body", "body": b""})
@@ -102,7 +105,8 @@ async def _stream(
         await exchange.send({"type": "http.response.body", "body": piece, "more_body": start < end})
         if start == end:
             return
-        piece = await file.read_at(start, min(CHUNK, end - start))
+        most = CHUNK if start - begin >= _SHOWN else _FIRST_CHUNK
+        piece = await file.read_at(start, min(most, end - start))
     # The file became shorter meanwhile. The answer stays unfinished, which closes the connection: a client
     # must not take the part for the whole.
 

@@ -51,6 +51,8 @@ class Exchange:
         self.caller: Caller | None = None
         #: Whether it was ended because the key has (``ongoing``).
         self.cut = False
+        #: Whose requests at once this one is counted among.
+        self.counted: str | None = None
         #: Hears the status and the headers of the answer as it begins.
         self.watch: Callable[[int, Headers], None] | None = None
         #: What the answer tells besides, whatever it is.

@@ -38,7 +38,7 @@ async def _handle(
     match = _EXEC.fullmatch(exchange.scope["path"])
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
-    spec = _RUN.read(await bodies.read(exchange)).spec(settings)
+    spec = _RUN.read(await bodies.read(exchange, "exec_command")).spec(settings)
     leash = leaving.Leash(commands, match[1], exchange, kill=leaving.kills(asked))
     if parameters.STREAM.of(asked):
         begin = streaming.offset(exchange, asked)

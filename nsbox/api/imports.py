@@ -13,26 +13,24 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import Services
 from nsbox.model.errors import Code, HostProblem, Problem
-from nsbox.settings import Settings
 
 _PATH = f"{BASE}/images/import"
 _KNOWN = parameters.names((parameters.NAME,))
 _PORTION = 1 << 20
 
 
-def route(services: Services, settings: Settings) -> RawRoute:
+def route(services: Services, most: int) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_PATH, ("POST",), _takes, partial(_handle, services, settings))
+    return RawRoute(_PATH, ("POST",), _takes, partial(_handle, services, most))
 
 
 def _takes(exchange: Exchange) -> bool:
     return bool(exchange.scope["method"] == "POST" and exchange.scope["path"] == _PATH)
 
 
-async def _handle(services: Services, settings: Settings, exchange: Exchange, owner: str) -> None:
+async def _handle(services: Services, limit: int, exchange: Exchange, owner: str) -> None:
     check_not_compressed(exchange)
     name = parameters.NAME.of(query.parse(exchange.scope["query_string"], _KNOWN))
-    limit = settings.max_image_bytes
     if exchange.announced_length() > limit:
         raise Problem(Code.BODY_TOO_LARGE, f"an archive may have up to {limit} bytes", limit=limit)
     spool = services.images.spool()  # without a name: it goes with the descriptor, however this ends

@@ -16,6 +16,7 @@ from nsbox.api.admission import Admission
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import ClientLeftError, Exchange, Headers, Receive, Scope, Send
 from nsbox.api.ongoing import Ongoing
+from nsbox.api.operations import match
 from nsbox.api.services import Services
 from nsbox.model.account import Caller
 from nsbox.model.errors import Code, Problem
@@ -119,6 +120,8 @@ class Gate:
                 self._recorder.note(exchange, 0, [])
         except* Exception as errors:
             await exchange.fail(errors)
+        finally:
+            self._admission.leave(exchange)
 
     async def _route(self, exchange: Exchange) -> None:
         path = exchange.scope["raw_path"].decode("ascii")
@@ -155,7 +158,12 @@ class Gate:
         none in vain."""
         method: str = exchange.scope["method"]
         scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))
-        body = await self._bodies.read(exchange)
+        try:
+            body = await self._bodies.read(exchange, match.name(method, exchange.scope["path"]))
+        except Problem:
+            # That the path has no such method comes before what is wrong with the body.
+            match.check(method, exchange.scope["path"])
+            raise
         exchange.scope[CALL] = Call(caller.owner, exchange.scope["query_string"], body, caller)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 

@@ -42,7 +42,7 @@ def _is_post(path: str, exchange: Exchange) -> bool:
 
 async def _pull(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
-    wish = _PULL.read(await bodies.read(exchange))
+    wish = _PULL.read(await bodies.read(exchange, "pull_image"))
     pull = services.images.pull(registries.read(wish.image))
     async with exchange.while_client_waits():
         if not events.wanted(exchange):
@@ -63,7 +63,7 @@ async def _follow(pull: PullService, send: Callable[[str, Any], Any]) -> None:
 
 async def _build(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
-    file = _BUILD.read(await bodies.read(exchange)).file()
+    file = _BUILD.read(await bodies.read(exchange, "build_template")).file()
     async with exchange.while_client_waits():
         if not events.wanted(exchange):
             template = await services.building.build(file, lambda _: None)

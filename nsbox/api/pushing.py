@@ -42,7 +42,7 @@ def _is_post(path: re.Pattern[str]) -> Callable[[Exchange], bool]:
 
 async def _image(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
-    wish = _OF_IMAGE.read(await bodies.read(exchange))
+    wish = _OF_IMAGE.read(await bodies.read(exchange, "push_image"))
     await _answer(exchange, services.pushes.image(wish.image, wish.to))
 
 
@@ -50,7 +50,7 @@ async def _snapshot(services: Services, bodies: JsonBodies, exchange: Exchange, 
     query.parse(exchange.scope["query_string"], _NONE)
     found = _SNAPSHOT.fullmatch(exchange.scope["path"])
     assert found is not None
-    wish = _OF_SNAPSHOT.read(await bodies.read(exchange))
+    wish = _OF_SNAPSHOT.read(await bodies.read(exchange, "push_snapshot"))
     await _answer(exchange, services.pushes.snapshot(services.snapshots.get(owner, found[1]), wish.to))
 
 

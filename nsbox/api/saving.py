@@ -74,6 +74,7 @@ class Saving:
             raise
         if keys.caller(found.caller.key.id) is None:
             raise Problem(Code.INVALID_KEY, "the key that the ticket was made with is in force no more")
+        admission.enter(exchange, found.caller)
         exchange.caller = found.caller
         exchange.scope |= {
             "path": found.path,

@@ -13,6 +13,8 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from nsbox.api import websocket
 from nsbox.api.connection import Connection, IdleTimer
+from nsbox.plan import edge
+from nsbox.plan.shares import Shares
 from nsbox.settings import Settings
 
 _MAX_HEAD_BYTES = 32 * 1024  # a path of 4,095 bytes, percent-encoded, is 12 KiB
@@ -55,12 +57,15 @@ class _Connections:
         self._context = WorkerContext(None)
         self._stopping = trio.Event()
         self._changed = trio.Event()
-        self._live: set[Connection] = set()
+        self._shares = Shares(settings.address_connections, edge.trusted(settings.trusted_proxies))
+        #: Each with the share that it is counted in.
+        self._live: dict[Connection, str | None] = {}
         self._idle: dict[Connection, None] = {}
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close."""
-        if not self._make_room() or self._stopping.is_set():
+        share = self._shares.name(_peer(stream))
+        if not self._make_room(share) or self._stopping.is_set():
             await _refuse(stream)
             return
         timer = IdleTimer(
@@ -69,30 +74,39 @@ class _Connections:
             lambda idle: self._note(connection, idle),
         )
         connection = Connection(self._app, self._config, self._context, stream, timer)
-        self._live.add(connection)
+        self._live[connection] = share
+        self._shares.enter(share)
         try:
             await connection.run()
         finally:
-            self._live.discard(connection)
-            self._idle.pop(connection, None)
+            self._forget(connection)
             self._changed.set()
 
     def _note(self, connection: Connection, idle: bool) -> None:
         self._idle.pop(connection, None)
-        if idle:
+        if idle and connection in self._live:
             self._idle[connection] = None
 
-    def _make_room(self) -> bool:
-        """At the cap the longest idle connection goes: a crowd that sends no requests keeps nobody out."""
-        if len(self._live) < self._settings.max_connections:
+    def _make_room(self, share: str | None) -> bool:
+        """At the cap the longest idle connection goes: a crowd that sends no requests keeps nobody out. Where
+        it is the share of one client that is full, it goes of that client's."""
+        if self._shares.full(share):
+            oldest = next((one for one in self._idle if self._live.get(one) == share), None)
+        elif len(self._live) < self._settings.max_connections:
             return True
-        oldest = next(iter(self._idle), None)
+        else:
+            oldest = next(iter(self._idle), None)
         if oldest is None:
             return False
-        self._live.discard(oldest)
-        del self._idle[oldest]
+        self._forget(oldest)
         oldest.abort()
         return True
+
+    def _forget(self, connection: Connection) -> None:
+        """It is over, or as good as that. Idempotent."""
+        self._idle.pop(connection, None)
+        if connection in self._live:
+            self._shares.leave(self._live.pop(connection))
 
     def stop(self) -> None:
         """Begin the end. Synchronous, so that it works in a cancelled task."""
@@ -119,6 +133,13 @@ class _Connections:
         while self._live:
             self._changed = trio.Event()
             await self._changed.wait()
+
+
+def _peer(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return ""  # it has left already
 
 
 async def _refuse(stream: trio.SocketStream) -> None:

@@ -11,19 +11,16 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
-from nsbox.settings import Settings
 
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/stdin"
 _STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
 _KNOWN = parameters.names(parameters.STDIN)
 _WRITE = schema.Reader(schema.WriteStdin)
-#: A piece may be so large; more of them may follow.
-_MOST = 1 << 20
 
 
-def route(commands: CommandsService, settings: Settings) -> RawRoute:
-    """The route, ready for the gate."""
-    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, min(_MOST, settings.max_json_bytes)))
+def route(commands: CommandsService, most: int) -> RawRoute:
+    """The route, ready for the gate. ``most``: so large may a piece be; more of them may follow."""
+    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, most))
 
 
 def _takes(exchange: Exchange) -> bool:

@@ -13,7 +13,6 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import FilesService
 from nsbox.model.errors import Code, Problem
-from nsbox.settings import Settings
 
 OCTETS = b"application/octet-stream"
 RULE = f"{BASE}/sandboxes/<sandbox_id>/files"
@@ -27,9 +26,9 @@ def files_of(exchange: Exchange) -> str | None:
     return match[1] if match else None
 
 
-def route(files: FilesService, settings: Settings) -> RawRoute:
+def route(files: FilesService, most: int) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(RULE, ("PUT",), _takes, partial(_handle, files, settings.max_upload_bytes))
+    return RawRoute(RULE, ("PUT",), _takes, partial(_handle, files, most))
 
 
 def _takes(exchange: Exchange) -> bool:

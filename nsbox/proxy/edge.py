@@ -12,6 +12,7 @@ import trio
 from nsbox.model.ports import Port
 from nsbox.plan.edge import Network
 from nsbox.plan.previews import Form
+from nsbox.plan.shares import Shares
 from nsbox.proxy.relay import Held
 from nsbox.service.ports import Found
 
@@ -42,6 +43,8 @@ class Bounds(NamedTuple):
     #: How long a reader may take for what is held for it (256 KiB at most), and a client for hanging up.
     stall_s: float = 60
     linger_s: float = 2
+    #: Of one client, by its address.
+    address_connections: int = 1_000
 
 
 class Edge:
@@ -60,6 +63,7 @@ class Edge:
         self.is_key, self.bounds = is_key, bounds
         self.held = Held()
         self.now = trio.current_time()
+        self.shares = Shares(bounds.address_connections, trusted)
         #: Connections by sandbox.
         self.counts: Counter[str] = Counter()
 

@@ -51,29 +51,42 @@ class Connections:
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
-        self._live: set[Watched] = set()
+        #: Each with the share that it is counted in.
+        self._live: dict[Watched, str | None] = {}
         self._changed = trio.Event()
 
-    def make_room(self) -> bool:
-        """At the cap the longest idle connection goes: a crowd that asks for nothing keeps nobody out."""
-        if len(self._live) < self.edge.bounds.connections:
+    def make_room(self, address: str) -> bool:
+        """At the cap the longest idle connection goes: a crowd that asks for nothing keeps nobody out. Where
+        it is the share of one client that is full, it goes of that client's."""
+        shares = self.edge.shares
+        share = shares.name(address)
+        if shares.full(share):
+            idle = [one for one, its in self._live.items() if its == share and not one.busy]
+        elif len(self._live) < self.edge.bounds.connections:
             return True
-        idle = [one for one in self._live if not one.busy]
+        else:
+            idle = [one for one in self._live if not one.busy]
         if not idle:
             return False
         oldest = min(idle, key=lambda one: one.since)
-        self._live.discard(oldest)
+        self._forget(oldest)
         oldest.abort()
         return True
 
-    async def serve(self, one: Watched) -> None:
+    async def serve(self, one: Watched, address: str) -> None:
         """Run a connection, known to those who may cut it."""
-        self._live.add(one)
+        share = self._live[one] = self.edge.shares.name(address)
+        self.edge.shares.enter(share)
         try:
             await one.run()
         finally:
-            self._live.discard(one)
+            self._forget(one)
             self._changed.set()
+
+    def _forget(self, one: Watched) -> None:
+        """It is over, or as good as that. Idempotent."""
+        if one in self._live:
+            self.edge.shares.leave(self._live.pop(one))
 
     async def look_after(self) -> None:
         """Cut what has taken too long, or leads where nobody may go any more. For ever."""
@@ -140,10 +153,10 @@ async def serve(
     """Serve previews on a socket that listens already, until cancelled. It is closed when this returns."""
 
     async def handle(sock: socket.socket, address: str) -> None:
-        if not connections.make_room():
+        if not connections.make_room(address):
             _refuse(sock)
             return
-        await connections.serve(Connection(sock, address, edge))
+        await connections.serve(Connection(sock, address, edge), address)
 
     async with trio.open_nursery() as outer:
         handlers = await outer.start(_hold, connections)

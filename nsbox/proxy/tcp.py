@@ -121,8 +121,8 @@ class Publisher:
         assert connections is not None
 
         async def handle(sock: socket.socket, address: str) -> None:
-            if connections.make_room():
-                await connections.serve(Tunnel(sock, place, connections.edge))
+            if connections.make_room(address):
+                await connections.serve(Tunnel(sock, place, connections.edge), address)
             else:
                 dialled.close(sock)
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-
 from nsbox.cli.websocket import Lost, Socket
+
 from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
 

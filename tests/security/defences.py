@@ -32,6 +32,10 @@ _PLANS: Final = "tests/unit/service/test_plans.py"
 _LEDGER: Final = "tests/unit/store/test_ledger.py"
 _NAMED: Final = "nsbox/host/network/named.py"
 _ACCOUNTS: Final = "nsbox/service/accounts.py"
+_WEBSOCKET: Final = "nsbox/api/websocket.py"
+_FRAMES: Final = "tests/unit/api/test_frames.py"
+_HEADS_FILE: Final = "nsbox/api/heads.py"
+_HEADS: Final = "tests/unit/api/test_heads.py"
 _ADMISSION: Final = "nsbox/api/admission.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
 _WALLS: Final = "tests/security/test_api_walls.py"
@@ -74,6 +78,88 @@ DEFENCES: Final = (
         "keeper: answers that do not fit", "nsbox/keeper/main.py",
         "except (OSError, PacketTooLarge):", "except OSError:",
         (f"{_PEERS}::test_an_answer_that_is_too_long_costs_api_its_connection_only",),
+    ),
+    Defence(
+        "http: a message that was too large ends its connection", _WEBSOCKET,
+        "                    await self._send_wsproto_event(CloseConnection(code=code))\n"
+        "                    await self._leave()\n",
+        "                    await self._send_wsproto_event(CloseConnection(code=code))\n",
+        (f"{_FRAMES}::test_a_message_that_was_too_large_is_not_collected",),
+    ),
+    Defence(
+        "http: messages are bounded", _WEBSOCKET, "> MAX_MESSAGE:", "> 1 << 62:",
+        (f"{_FRAMES}::test_a_violation_ends_the_connection_with_its_code[too large]",),
+    ),
+    Defence(
+        "http: empty frames are counted", _WEBSOCKET, "elif self._frames >= MAX_FRAMES:", "elif False:",
+        (f"{_FRAMES}::test_a_violation_ends_the_connection_with_its_code[endless empty pieces]",),
+    ),
+    Defence(
+        "http: what is no frame is told with its code", _WEBSOCKET,
+        "                await self._send_wsproto_event(event.response())\n"
+        "                await self._leave()\n",
+        "                await self._leave()\n",
+        (f"{_FRAMES}::test_a_violation_ends_the_connection_with_its_code[not masked]",),
+    ),
+    Defence(
+        "http: no compression of WebSockets", _WEBSOCKET,
+        'if pair[0] != b"sec-websocket-extensions"', "if True",
+        (f"{_FRAMES}::test_compression_is_not_taken_up",),
+    ),
+    Defence(
+        "http: a refused upgrade ends the connection", _WEBSOCKET,
+        "if isinstance(event, Request) and self.closed:", "if False:",
+        (f"{_FRAMES}::test_a_refused_upgrade_ends_the_connection[version]",),
+    ),
+    Defence(
+        "http: a WebSocket ends when its client leaves", _WEBSOCKET,
+        "            self._over.set()\n", "            pass\n",
+        (f"{_FRAMES}::test_a_client_that_leaves_without_a_word_leaves_nothing_behind",),
+    ),
+    Defence(
+        "http: a head has so many fields", _HEADS_FILE, "if lines > MAX_FIELDS:", "if False:",
+        (f"{_HEADS}::test_a_flood_of_fields_is_not_parsed",),
+    ),
+    Defence(
+        "http: lines end with CRLF", _HEADS_FILE, 'if head.count(b"\\n") != lines:', "if False:",
+        (f"{_HEADS}::test_what_is_read_in_two_ways_is_refused[bare LF]",),
+    ),
+    Defence(
+        "http: one length", _HEADS_FILE, 'if b"transfer-encoding" in names and', "if False and",
+        (f"{_HEADS}::test_what_is_read_in_two_ways_is_refused[length and chunks]",),
+    ),
+    Defence(
+        "http: methods as they are written", _HEADS_FILE, "if not request.method.isupper():", "if False:",
+        (f"{_HEADS}::test_what_is_read_in_two_ways_is_refused[a method in lower case]",),
+    ),
+    Defence(
+        "http: the share of an address", "nsbox/api/server.py", "if self._shares.full(share):", "if False:",
+        ("tests/unit/api/test_server.py::test_a_client_has_its_share_of_the_places",),
+    ),
+    Defence(
+        "http: the share of a visitor", "nsbox/proxy/server.py", "if shares.full(share):", "if False:",
+        ("tests/unit/proxy/test_server.py::test_a_visitor_has_a_share_of_the_places",),
+    ),
+    Defence(
+        "http: who was refused is idle", "nsbox/api/connection.py", "if self._refuses(event):", "if False:",
+        ("tests/unit/api/test_server.py::test_who_was_refused_has_no_claim_to_a_place",),
+    ),
+    Defence(
+        "http: requests of a user", _ADMISSION, "if self._working[user] >= self._most_at_once:", "if False:",
+        (
+            "tests/unit/api/test_admission.py::test_a_user_has_so_many_requests_at_once",
+            "tests/security/test_slow_clients.py::test_a_slow_tenant_has_so_many_requests_and_no_more",
+        ),
+    ),
+    Defence(
+        "http: turns of a user", "nsbox/api/turns.py",
+        "async with one.turn, self._all:", "async with self._all:",
+        ("tests/unit/api/test_turns.py::test_one_user_leaves_turns_for_others",),
+    ),
+    Defence(
+        "http: bodies by operation", "nsbox/api/bodies.py", "self._limits.get(operation, caps.SMALL)",
+        "max(self._limits.values())",
+        ("tests/unit/api/test_turns.py::test_a_route_takes_no_more_than_it_has_a_use_for[True]",),
     ),
     Defence(
         "client: what may have arrived is not sent again", _RETRIES,

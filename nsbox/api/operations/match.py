@@ -53,6 +53,13 @@ def place(method: str, path: str) -> Place | None:
     return None
 
 
+def name(method: str, path: str) -> str:
+    """The operation's name; empty where there is none, or where it changes nothing and so takes no body."""
+    if method in ("GET", "HEAD"):
+        return ""
+    return next((one.name for pattern, one in _by_method().get(method, ()) if pattern.fullmatch(path)), "")
+
+
 @cache
 def _by_method() -> dict[str, list[tuple[re.Pattern[str], Operation]]]:
     """The most literal paths first."""

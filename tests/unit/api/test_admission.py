@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from nsbox.api import admission
 from nsbox.model.account import Role, Scope
 from nsbox.settings import Settings
-from tests.unit.api.client import Answer, Server, running
+from tests.unit.api.client import Answer, Server, head, running
 from tests.unit.api.fakes import KEY, OTHER_KEY, Fakes
 
 PRESET = "a preset word"
@@ -214,3 +215,32 @@ async def test_a_header_that_is_given_twice_is_refused() -> None:
     async with running() as server:
         answer = await server.ask("GET", "/sandboxes", headers={"Nsbox-User": "bob\r\nNsbox-User: ann"})
         assert (answer.status, answer.code) == (400, "invalid_request")
+
+
+# ---- requests at once
+
+
+async def test_a_user_has_so_many_requests_at_once() -> None:
+    """All keys of the user together; they come back, however a request ended."""
+    async with running(Settings(user_requests=2)) as server:
+        target = f"/sandboxes/{await server.sandbox()}/exec"
+        server.fakes.commands.hang = True
+        streams = []
+        for _ in range(2):
+            server.fakes.commands.running = trio.Event()
+            streams.append(await server.connect())
+            sent = head("POST", target, {"Content-Length": "15"}) + b'{"command":"a"}'
+            await streams[-1].send_all(sent)
+            await server.fakes.commands.running.wait()
+        answer = await server.ask("GET", "/templates")
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "too_many_requests", "1")
+        assert (await server.ask("GET", "/templates", key=OTHER_KEY)).status == 200
+        for stream in streams:
+            await stream.aclose()
+        with trio.fail_after(10):
+            while (await server.ask("GET", "/templates")).status == 429:
+                await trio.sleep(0.01)
+        for _ in range(5):
+            assert (await server.ask("GET", "/nope")).status == 404
+            assert (await server.ask("POST", "/sandboxes", b"{")).status == 400
+        assert (await server.ask("GET", "/templates")).status == 200

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsbox.api.origin import UNKNOWN, address, neighbourhood
+from nsbox.api.origin import UNKNOWN, address
+from nsbox.plan.addresses import neighbourhood
 from nsbox.plan.edge import trusted
 
 TRUSTED = trusted("127.0.0.1, 10.0.0.0/8, fd00::/8")

@@ -18,6 +18,7 @@ from hypercorn.utils import wrap_app
 
 from nsbox.api import connection, exchange
 from nsbox.api.server import serve
+from nsbox.plan import shares
 from nsbox.settings import Settings
 from tests.unit.api.client import Server, ask, head, listening_socket, read_answer, running
 from tests.unit.api.fakes import KEY, EndlessFile, FakeFile
@@ -561,3 +562,66 @@ async def test_an_error_of_the_application_itself_costs_one_connection(
                     assert (await read_answer(stream)).status == status
         nursery.cancel_scope.cancel()
     assert "a bug" in caplog.text
+
+
+async def test_a_client_has_its_share_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One address takes no more of them, working or idle; another still comes in."""
+    monkeypatch.setattr(shares, "LOOPBACK", ())
+    settings = Settings(state_dir="/x", address_connections=2, header_timeout_s=60, keep_alive_s=60)
+    async with running(settings) as server:
+
+        async def connect(address: str) -> trio.SocketStream:
+            return await trio.open_tcp_stream("127.0.0.1", server.port, local_address=address)
+
+        async with await connect("127.0.0.2") as other:
+            await ask(other, "GET", "/sandboxes")
+            target = f"/sandboxes/{await server.sandbox()}/exec"
+            await no_connections_from(server, "127.0.0.1")
+            async with await connect("127.0.0.1") as first, await connect("127.0.0.1") as second:
+                await ask(first, "GET", "/sandboxes")
+                await ask(second, "GET", "/sandboxes")
+                async with await connect("127.0.0.1") as third:
+                    await ask(third, "GET", "/sandboxes")
+                    assert await read_to_end(first) == b"", "its own that was idle longest goes"
+                    server.fakes.commands.hang = True
+                    for stream in (second, third):
+                        server.fakes.commands.running = trio.Event()
+                        sent = head("POST", target, {"Content-Length": "15"}) + b'{"command":"a"}'
+                        await stream.send_all(sent)
+                        await server.fakes.commands.running.wait()
+                    async with await connect("127.0.0.1") as fourth:
+                        assert b"503" in (await read_to_end(fourth))[:15]
+                    await ask(other, "GET", "/sandboxes")
+                    async with await connect("127.0.0.2") as another:
+                        await ask(another, "GET", "/sandboxes")
+
+
+async def no_connections_from(server: Server, address: str) -> None:
+    """Waits until no connection of the address is left on the server's side."""
+    with trio.fail_after(10):
+        while any(_is_from(fd, server.port, address) for fd in os.listdir("/proc/self/fd")):
+            await trio.sleep(0.01)
+
+
+def _is_from(fd: str, port: int, address: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.stat(f"/proc/self/fd/{fd}").st_mode):
+            return False
+        with socket.socket(fileno=os.dup(int(fd))) as sock:
+            return bool(sock.getsockname()[1:2] == (port,) and sock.getpeername()[0] == address)
+    except OSError:
+        return False
+
+
+async def test_who_was_refused_has_no_claim_to_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a body that nobody wants is taken in for a while; at the cap, others come first."""
+    monkeypatch.setattr(exchange, "DRAIN_S", 60)
+    settings = Settings(state_dir="/x", max_connections=2, header_timeout_s=60, keep_alive_s=60)
+    async with running(settings) as server:
+        await no_connections(server)
+        sent = head("POST", "/sandboxes", {"Content-Length": "1000"}, key="wrong")
+        async with hang_up_after(server, sent) as first, hang_up_after(server, sent) as second:
+            for stream in (first, second):
+                assert b"401" in (await stream.receive_some(100))[:15]
+            for _ in range(3):
+                assert (await server.ask("GET", "/sandboxes")).status == 200

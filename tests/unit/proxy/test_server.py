@@ -13,6 +13,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nsbox.plan import shares
 from nsbox.service.ports import Reach
 from tests.unit.proxy.origins import HOST_A, HOST_B, KEY, A, B, Origin, Proxy, Visitor, ok
 from tests.unit.proxy.test_head import REFUSED
@@ -524,6 +525,34 @@ async def test_at_the_cap_the_longest_idle_goes(nursery: trio.Nursery) -> None:
             await third.until(b"hello")
             gone = await first.all() == b""
             assert gone
+
+
+async def test_a_visitor_has_a_share_of_the_places(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "LOOPBACK", ())
+    proxy = await bounded(nursery, address_connections=2)
+    proxy.ports.behaviour[A] = Origin(lambda head: ok())
+
+    async def connect(address: str) -> Visitor:
+        return Visitor(await trio.open_tcp_stream(*proxy.address, local_address=address))
+
+    async with await connect("127.0.0.2") as other, await connect("127.0.0.1") as first:
+        for visitor in (other, first):
+            await visitor.get()
+            await visitor.until(b"hello")
+        async with await connect("127.0.0.1") as second, await connect("127.0.0.1") as third:
+            await third.get()
+            await third.until(b"hello")
+            assert await first.all() == b"" or await second.all() == b""
+            await other.get()
+            await other.until(b"hello")
+            async with await connect("127.0.0.2") as another:
+                await another.get()
+                await another.until(b"hello")
+    with trio.fail_after(10):
+        while len(proxy.edge.shares):
+            await trio.sleep(0.01)
 
 
 async def test_a_port_that_is_taken_away_loses_its_connections(nursery: trio.Nursery) -> None:

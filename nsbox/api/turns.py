@@ -1,0 +1,40 @@
+"""So many at a time, and of one user fewer: whoever takes long over it keeps nobody else waiting."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+
+class _User:
+    def __init__(self, each: int) -> None:
+        self.turn = trio.Semaphore(each)
+        self.here = 0
+
+
+class Turns:
+    """``most`` at a time, ``each`` of one user. Who has none at work and none waiting is not remembered."""
+
+    def __init__(self, most: int, each: int) -> None:
+        self._all = trio.Semaphore(most)
+        self._each = each
+        self._users: dict[str, _User] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    @asynccontextmanager
+    async def turn(self, user: str) -> AsyncIterator[None]:
+        """Wait for a turn, and have it for the block. The user's own comes first: who waits for that must not
+        hold one that others could have."""
+        one = self._users.setdefault(user, _User(self._each))
+        one.here += 1
+        try:
+            async with one.turn, self._all:
+                yield
+        finally:
+            one.here -= 1
+            if not one.here:
+                del self._users[user]
