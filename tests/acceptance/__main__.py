@@ -1,0 +1,23 @@
+"""The tests of the acceptance list, and no others; arguments go to pytest. ``--list`` prints what would run."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.acceptance.rows import ROWS, tests
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--list"]:
+        for row in ROWS:
+            for part in row.parts:
+                print(f"{row.number:3}  {row.name}{f': {part.name}' if part.name else ''}")
+                print("\n".join(f"       {one}" for one in part.tests))
+        return 0
+    return int(pytest.main([*tests(), *arguments]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
