@@ -1,4 +1,4 @@
-"""The tests of the acceptance list, and no others; arguments go to pytest. ``--list`` prints what would run."""
+"""The tests of the acceptance list, and no others; arguments go to pytest. ``--list`` prints them instead."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.acceptance.rows import ROWS, tests
+from tests.acceptance.rows import ROWS, named
 
 
 def main(arguments: list[str]) -> int:
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
                 print(f"{row.number:3}  {row.name}{f': {part.name}' if part.name else ''}")
                 print("\n".join(f"       {one}" for one in part.tests))
         return 0
-    return int(pytest.main([*tests(), *arguments]))
+    return int(pytest.main([*named(), *arguments]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The acceptance list: what is tried, which tests try it, and which defences they must miss.
 
-Each test that is named here says a figure of its part by the fixture ``figure``; one that says none fails. What
-a row's figure counts is named by ``tried`` and ``bad``, and what is bad must be 0. ``defences`` are names of
-``tests/security/defences.py``, and with ``host:`` before them of ``tests/host/defences.py``: each is taken out by
-a command, and a test of the row fails then. ``tests/unit/test_acceptance.py`` holds all of it to reality.
+Each test that is named here says a figure of its part by the fixture ``figure``; one that says none fails.
+What a row's figure counts is named by ``tried`` and ``bad``, and what is bad must be 0. ``defences`` are
+names of ``tests/security/defences.py``, and with ``host:`` before them of ``tests/host/defences.py``: each is
+taken out by a command, and a test of the row fails then. ``tests/unit/test_acceptance.py`` holds it so.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ ROWS: Final = (
             "tests/security/test_hostile_layers.py::test_nothing_outside_changes",
             "tests/security/test_hostile_layers.py::test_fuzzed_archives",
         ),
+        "layers: names that lead out of their folder",
     ),
     _row(
         2, "file API against a racer", "operations", "hits",
@@ -57,6 +58,7 @@ ROWS: Final = (
             "tests/security/test_file_races.py::test_a_racer_leads_nobody_out",
             "tests/security/test_file_races.py::test_a_parent_that_is_swapped_while_an_upload_runs",
         ),
+        "files: an upload lands in the folder that it began in",
     ),
     _row(
         3, "what a command sees of the host", "places", "leaks",
@@ -66,6 +68,7 @@ ROWS: Final = (
             f"{_WALLS}::test_nsboxs_own_processes_show_nothing",
             f"{_WALLS}::test_nothing_of_the_host_is_there",
         ),
+        "init shows nothing of its own",
     ),
     Row(
         4, "kill -9 of api",
@@ -79,7 +82,7 @@ ROWS: Final = (
                 (f"{_LIFE}::test_api_killed_at_random_under_load", f"{_LIFE}::test_sandboxes_outlive_api"),
             ),
         ),
-        (),
+        ("sandboxes are adopted by the next api",),
     ),
     _row(
         5, "kill -9 of keeper", "processes", "survivors",
@@ -87,6 +90,7 @@ ROWS: Final = (
             f"{_LIFE}::test_when_keeper_goes_everything_goes",
             "tests/kernel/test_keeper.py::test_when_keeper_ends_everything_ends",
         ),
+        "keeper ends with its lifeline",
     ),
     _row(
         6, "another tenant's ids", "pairs of route and id", "crossings",
@@ -105,6 +109,7 @@ ROWS: Final = (
             f"{_SECCOMP}::test_terminal_tricks_are_refused_whatever_the_upper_half_says",
             f"{_WALLS}::test_ways_out_are_refused",
         ),
+        "seccomp: pairs of sockets of other families",
     ),
     _row(
         8, "egress to what is inside", "attempts", "reached",
@@ -117,6 +122,7 @@ ROWS: Final = (
     _row(
         9, "create, exec, delete, many times", "rounds", "left over",
         ("tests/e2e/test_soak.py::test_nothing_is_left_of_many",),
+        "logs go with their sandbox",
     ),
     Row(
         10, "exhaustion",
@@ -128,7 +134,8 @@ ROWS: Final = (
             ),
             Part(
                 "memory bomb", "commands", "beyond its limit",
-                (f"{_MEMORY}::test_the_command_that_overran_is_ended", f"{_MEMORY}::test_init_outlives_a_swarm"),
+                (f"{_MEMORY}::test_the_command_that_overran_is_ended",
+                 f"{_MEMORY}::test_init_outlives_a_swarm"),
             ),
             Part(
                 "disk fill", "sandboxes", "beyond their limit",
@@ -156,19 +163,23 @@ ROWS: Final = (
             f"{_SERVER}::test_slow_heads_are_cut", f"{_SERVER}::test_slow_bodies_are_cut",
             f"{_SERVER}::test_readers_that_stall_are_cut",
         ),
+        "slow heads are cut",
     ),
     _row(
         12, "schemathesis on the OpenAPI document", "requests", "faults or untrue answers",
         ("tests/e2e/test_schemathesis.py"
          "::test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise",),
+        "a path has no NUL",
     ),
     _row(
         13, "a daemon and its model", "steps", "mismatches",
         ("tests/e2e/test_model.py::test_a_daemon_and_its_model",),
+        "processes that ended leave the list",
     ),
     _row(
         14, "system calls that fail", "injections", "left over",
         ("tests/e2e/test_injected_errors.py::test_a_call_that_fails",),
+        "a host that runs short is told as such",
     ),
     Row(
         15, "rollback, duplicates",
@@ -184,7 +195,7 @@ ROWS: Final = (
                  "tests/e2e/test_duplicates.py::test_pauses_and_resumes_at_once"),
             ),
         ),
-        (),
+        ("one Idempotency-Key makes one sandbox",),
     ),
     _row(
         16, "bombs", "archives", "beyond the caps",
@@ -192,6 +203,7 @@ ROWS: Final = (
             "tests/security/test_unpack_bombs.py::test_within_the_caps",
             "tests/security/test_unpack_bombs.py::test_a_blob_that_never_comes",
         ),
+        "layers: what comes out of a blob is bounded by what went in",
     ),
     _row(
         17, "clocks that are set, sleep, another boot", "sandboxes", "ended early or late",
@@ -199,6 +211,8 @@ ROWS: Final = (
             f"{_TIME}::test_a_clock_that_is_set_ends_nothing_early_or_late", f"{_TIME}::test_sleep_counts",
             f"{_TIME}::test_another_boot",
         ),
+        "time: deadlines are looked at after sleep",
+        "time: deadlines are of a clock that nobody sets",
     ),
     _row(
         18, "malformed HTTP, JSON, paths", "inputs", "not answered with 4xx",
@@ -206,11 +220,12 @@ ROWS: Final = (
             f"{_SERVER}::test_malformed_requests",
             "tests/e2e/test_ports.py::test_malformed_requests_do_no_harm",
         ),
+        "one connection's error is its own",
     ),
 )  # fmt: skip
 
 
-def tests() -> tuple[str, ...]:
+def named() -> tuple[str, ...]:
     """Every test of the list, once, in its order."""
     return tuple(dict.fromkeys(one for row in ROWS for part in row.parts for one in part.tests))
 

@@ -1,4 +1,4 @@
-"""What came of the acceptance list, as a table. Standard library only: the rig of ``tests/host`` prints it too."""
+"""What came of the acceptance list, as a table. Standard library only: ``tests/host`` prints it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROPERTY: Final = "acceptance"
 
 
 class Verdict(StrEnum):
-    """What is known of a part of the list. ``PARTLY``: what ran held, and the rest was skipped or left out."""
+    """What is known of a part of the list. ``PARTLY``: what ran held; the rest was skipped or left out."""
 
     HELD = "held"
     PARTLY = "held in part"

@@ -65,10 +65,5 @@ def test_nothing_is_left_of_many(daemon_factory: DaemonFactory, figure: Say) -> 
         assert api_grown <= _KIB_ALL + _KIB_EACH * COUNT
         assert keeper_grown <= _KIB_ALL / 4 + _KIB_EACH / 4 * COUNT
         assert api.request("GET", "/sandboxes").json == []
-        figure(
-            9,
-            tried=COUNT,
-            bad=sum(one for one in delta[2:] if one > 0),
-            api_KiB=api_grown,
-            keeper_KiB=keeper_grown,
-        )
+        left = sum(one for one in delta[2:] if one > 0)
+        figure(9, tried=COUNT, bad=left, api_KiB=api_grown, keeper_KiB=keeper_grown)

@@ -126,8 +126,8 @@ async def test_fuzzed_archives(place: Lab, canary: str, tally: dict[str, int], f
             tally["escapes"] += 1
             figure(1, tried=tally["fuzzed"], bad=1)
         assert place.left() == others
-    figure(1, tried=tally["fuzzed"])
         assert made.reason not in ("internal", "host"), (seed, made.refusal)
+    figure(1, tried=tally["fuzzed"])
 
 
 # with walls taken away

@@ -1,7 +1,7 @@
 """A sandbox has the time it was given, whatever becomes of the host's clocks: row 17 of the acceptance list.
 
-The clocks are the test's own. What the real ones are is held by ``test_clock.py``: CLOCK_BOOTTIME, which nobody
-can set and which counts sleep.
+The clocks are the test's own. What the real one is ``test_clock.py`` holds: CLOCK_BOOTTIME, which nobody can
+set and which counts sleep.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ async def test_sleep_counts(service: Service, clocks: Clocks, figure: Say) -> No
 
 
 async def test_another_boot(service: Service, clocks: Clocks, figure: Say) -> None:
-    """CLOCK_BOOTTIME begins anew, so that deadlines of the boot before are far ahead, or long gone. Nothing of
-    that boot runs: all of it is lost, none is ended on time, and what is made now has its whole time."""
+    """CLOCK_BOOTTIME begins anew, so that deadlines of the boot before are far ahead, or long gone. Nothing
+    of that boot runs: all of it is lost, none is ended on time, and what is made now has its whole time."""
     before = [msgspec.structs.replace(await put(service, State.RUNNING), boot_id="another") for _ in range(3)]
     for one in before:
         await service.store.update(one)
