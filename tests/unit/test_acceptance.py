@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.page import PAGE, PROMISES, written
 from tests.acceptance.rows import ROWS, Row, named
 from tests.acceptance.table import Figure, Outcome, Verdict, lines, table
 from tests.host.defences import DEFENCES as OF_MACHINE
@@ -82,3 +83,17 @@ def test_figures_of_several_tests_are_summed_and_the_worst_measure_counts() -> N
     ]
     told = next(one for one in table(found) if one.startswith(" 16"))
     assert "3 archives, beyond the caps = 0, peak MiB 90" in told
+
+
+def test_the_page_of_promises_is_what_the_list_says() -> None:
+    assert set(PROMISES) == {row.number for row in ROWS}
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page), "remedy: sh scripts/acceptance --page"
+
+
+@pytest.mark.parametrize("page", ["docs/promises.md", "docs/security.md"])
+def test_each_test_that_a_page_names_is_there(page: str) -> None:
+    named_there = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", _text(page))
+    assert len(named_there) > 30
+    for file, name in named_there:
+        assert not name or re.search(rf"^(?:async )?def {name}\(", _text(file), re.MULTILINE), (file, name)
