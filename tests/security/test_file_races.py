@@ -172,9 +172,9 @@ def test_a_parent_that_is_swapped_while_an_upload_runs(
 
     def pieces() -> Iterator[bytes]:
         yield b"a" * 100_000
-        sandbox.api.request(
-            "POST", f"/sandboxes/{sandbox.id}/exec", {"command": f"mv /up /moved; ln -s {folder} /up"}
-        )
+        # Not before the folder is open: bytes that were sent are not bytes that somebody has read.
+        swap = f"until ls -A /up | grep -q nsbox; do sleep 0.05; done; mv /up /moved; ln -s {folder} /up"
+        assert sandbox.run(swap, timeoutMs=60_000)["exitCode"] == 0
         yield b"b" * 100_000
 
     import http.client
