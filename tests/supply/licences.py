@@ -18,8 +18,8 @@ _HEAD: Final = """\
 
 nsbox itself is GPL-3.0-or-later ([LICENSE](LICENSE)); what of others is part of its own files is in
 [NOTICE](NOTICE). The packages below are not part of it: pip installs them beside it, each with its own
-licence. Made by `sh scripts/lock` from what they say of themselves; a test holds that each is known and goes together
-with nsbox's.
+licence. Made by `sh scripts/lock` from what they say of themselves; a test holds that each is known and
+goes together with nsbox's.
 
 | package | version | licence |
 |---|---|---|
@@ -50,7 +50,8 @@ _READ: Final = {"python-prctl": "GPL-3.0-or-later"}  # its sources; its metadata
 COMPATIBLE: Final = frozenset(
     {
         "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "PSF-2.0", "ISC", "0BSD", "Zlib",
-        "Unlicense", "MPL-2.0", "LGPL-2.1-or-later", "LGPL-3.0-or-later", "GPL-2.0-or-later", "GPL-3.0-or-later",
+        "Unlicense", "MPL-2.0", "LGPL-2.1-or-later", "LGPL-3.0-or-later", "GPL-2.0-or-later",
+        "GPL-3.0-or-later",
     }
 )  # fmt: skip
 
