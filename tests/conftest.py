@@ -9,8 +9,11 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
+from tests.acceptance.plugin import figure, pytest_runtest_makereport, pytest_terminal_summary
 from tests.e2e.client import Api, Sandbox
 from tests.e2e.daemon import Daemon
+
+__all__ = ["figure", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
 # No database of examples: the checkout may not be writable, and a run must not depend on the one before.
 # No deadline for an example: on a busy host that would measure the host.

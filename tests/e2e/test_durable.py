@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.conftest import DaemonFactory
 from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
@@ -411,7 +412,7 @@ def states(sandbox: Sandbox) -> set[str]:
     return set(sandbox.run(["sh", "-c", script])["stdout"].split())
 
 
-def test_a_flood_is_bounded_and_every_byte_accounted_for(daemon_factory: DaemonFactory) -> None:
+def test_a_flood_is_bounded_and_every_byte_accounted_for(daemon_factory: DaemonFactory, figure: Say) -> None:
     """1 GB of numbered lines in the background, while a client comes and goes: what it is not given is declared
     dropped, and neither the daemon's memory nor its disk grows with it."""
     daemon = daemon_factory()
@@ -450,6 +451,7 @@ def test_a_flood_is_bounded_and_every_byte_accounted_for(daemon_factory: DaemonF
         )
         assert blocks < 64 << 20
         assert rss < 300 * 1024
+        figure(10, "output flood", tried=megabytes, api_MiB=rss / 1024, disk_MB=blocks / 1e6, seconds=took)
 
 
 def _check_lines(offset: int, data: bytes) -> None:

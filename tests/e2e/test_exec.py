@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import JSON, Api, Sandbox
 from tests.e2e.daemon import Daemon, descendants, wait_until
 
@@ -394,7 +395,7 @@ def test_a_sandbox_that_stops_itself_can_still_be_used(sandbox: Sandbox) -> None
 
 
 def test_a_fork_bomb_is_bounded(
-    daemon: Daemon, make_sandbox: Callable[..., Sandbox], sandbox: Sandbox
+    daemon: Daemon, make_sandbox: Callable[..., Sandbox], sandbox: Sandbox, figure: Say
 ) -> None:
     """Where pids are limited, at the limit; elsewhere by killing the sandbox. The neighbour keeps working."""
     bombed = make_sandbox()
@@ -427,6 +428,7 @@ print(made, flush=True)
     wait_until(lambda: all(one.name != "python3" for one in descendants(daemon.pid)), 5, "the bomb is gone")
     print(f"fork bomb: {made} processes (pids limited: {limited}), ended in {took * 1000:.0f} ms")
     assert took < 5
+    figure(10, "fork bomb", tried=made, ended_in_s=took)
 
 
 def test_a_self_replicating_bomb_ends_with_its_sandbox(

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.conftest import DaemonFactory
 from tests.e2e.client import Answer, Api, Sandbox
 from tests.e2e.daemon import Daemon, settle, wait_until
@@ -379,7 +380,7 @@ _KINDS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", _KINDS)
-def test_api_killed_at_every_step(daemon_factory: DaemonFactory, kind: type[Case]) -> None:
+def test_api_killed_at_every_step(daemon_factory: DaemonFactory, kind: type[Case], figure: Say) -> None:
     tools.need("strace")
     if os.geteuid() != 0:
         pytest.skip("api is not dumpable: only root may trace it")
@@ -402,7 +403,7 @@ def test_api_killed_at_every_step(daemon_factory: DaemonFactory, kind: type[Case
         api.close()
         wait_until(lambda: daemon.residue() == before, 20, "nothing is left")
     print(f"{kind.__name__}: {count} steps, api killed at {killed} of those tried: lost 0, doubled 0, left 0")
-    assert killed
+    figure(4, "at its steps", tried=killed)
 
 
 def _killed_at(daemon: Daemon, case: Case, number: int) -> bool:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import Answer, Api
 from tests.e2e.daemon import Daemon, Residue, descendants, settle, wait_until
 
@@ -76,7 +77,7 @@ def back_to(daemon: Daemon, api: Api, before: Residue, *, ignoring_sockets: bool
 
 
 @pytest.mark.parametrize("step", ["layer", "layers", "sandboxes", "run"])
-def test_a_create_that_fails_leaves_nothing(own_daemon: Daemon, step: str) -> None:
+def test_a_create_that_fails_leaves_nothing(own_daemon: Daemon, step: str, figure: Say) -> None:
     """Without its layer or all layers the overlay fails; without ``sandboxes`` the folder; without ``run``
     the socket. Ten times one by one, then ten at once."""
     name = layer(own_daemon) if step == "layer" else step
@@ -98,6 +99,7 @@ def test_a_create_that_fails_leaves_nothing(own_daemon: Daemon, step: str) -> No
         wait_until(lambda: works(api), 10, "creating works again")
         back_to(own_daemon, api, before, ignoring_sockets=step == "run")
     print(f"create without {step}: 20 failures in {took * 1000:.0f} ms; nothing left of them: {before}")
+    figure(15, "failing creates", tried=len(answers))
 
 
 def test_blanks_that_are_killed_are_replaced(own_daemon: Daemon) -> None:

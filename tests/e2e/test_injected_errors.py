@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.conftest import DaemonFactory
 from tests.e2e.client import Answer, Api, Sandbox
 from tests.e2e.daemon import Daemon, Residue, settle, wait_until
@@ -183,7 +184,7 @@ def chosen(found: list[Injection]) -> list[Injection]:
         (Create, "keeper"), (Pause, "keeper"), (Snapshot, "keeper"),
     ],
 )  # fmt: skip
-def test_a_call_that_fails(daemon_factory: DaemonFactory, kind: type[Case], whose: str) -> None:
+def test_a_call_that_fails(daemon_factory: DaemonFactory, kind: type[Case], whose: str, figure: Say) -> None:
     tools.need("strace")
     if os.geteuid() != 0:
         pytest.skip("neither is dumpable: only root may trace them")
@@ -209,6 +210,7 @@ def test_a_call_that_fails(daemon_factory: DaemonFactory, kind: type[Case], whos
         case.finish()
         _nothing_is_left(daemon, api, before)
     print(f"{kind.__name__}, in {whose}: {len(tried)} errors, answers {dict(told)}: left 0")
+    figure(14, tried=len(tried))
 
 
 def _asked(daemon: Daemon, case: Case, whose: str, injection: Injection) -> str:

@@ -16,6 +16,7 @@ from functools import partial
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.conftest import DaemonFactory
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Api, Sandbox
@@ -110,7 +111,7 @@ def test_sigterm_while_sandboxes_are_being_made(daemon_factory: DaemonFactory) -
 
 
 @pytest.mark.parametrize("victim", ["keeper", "supervisor"])
-def test_when_keeper_goes_everything_goes(daemon_factory: DaemonFactory, victim: str) -> None:
+def test_when_keeper_goes_everything_goes(daemon_factory: DaemonFactory, victim: str, figure: Say) -> None:
     """Whichever is killed: no process of a sandbox is left to run without anybody who knows of it."""
     daemon = daemon_factory()
     with daemon.api() as api:
@@ -143,6 +144,7 @@ def test_when_keeper_goes_everything_goes(daemon_factory: DaemonFactory, victim:
             record = api.get(one.id)
             assert (record["status"], record["endReason"]) == ("lost", "lost")
         assert api.sandbox().out("echo works") == "works\n"
+    figure(5, tried=len(before), seconds=took)
 
 
 # ---- api
@@ -164,7 +166,7 @@ def _ticked_since(sandbox: Sandbox, before: str) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGHUP], ids=lambda one: one.name)
-def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Signals) -> None:
+def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Signals, figure: Say) -> None:
     """Twice: the second api must be as fit to be adopted from as the first."""
     daemon = daemon_factory()
     with daemon.api() as api:
@@ -178,9 +180,11 @@ def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Sig
         wait_until(lambda: one.read("/tmp/tick").status == 200, what="the process works")
         inits = sandbox_processes(daemon)
         api.kill(other.id)
+        slowest = 0.0
         for round_ in range(2):
             target = daemon.pid if number is signal.SIGHUP else daemon.api_pid
             took = replaced_by(daemon, target, number)
+            slowest = max(slowest, took)
             print(f"api {number.name}, round {round_}: another was ready after {took * 1000:.0f} ms")
             assert took < 3 * SLOWNESS
             api.close()
@@ -195,6 +199,7 @@ def test_sandboxes_outlive_api(daemon_factory: DaemonFactory, number: signal.Sig
             assert new.out("echo new") == "new\n"
             api.kill(new.id)
         assert daemon.keeper_pid in inits
+        figure(4, "at any time", tried=2, slowest_recovery_s=slowest)
         assert api.get(other.id)["status"] == "stopped"
         assert api.kill(one.id).json["status"] == "stopped"
 
@@ -261,7 +266,7 @@ def test_a_reload_fails_no_request(own_daemon: Daemon) -> None:
     assert failures == []
 
 
-def test_api_killed_at_random_under_load(daemon_factory: DaemonFactory) -> None:
+def test_api_killed_at_random_under_load(daemon_factory: DaemonFactory, figure: Say) -> None:
     """Creates, commands and deletes in flight each time; afterwards nothing is left that nobody knows of."""
     daemon = daemon_factory()
     done = threading.Event()
@@ -298,6 +303,7 @@ def test_api_killed_at_random_under_load(daemon_factory: DaemonFactory) -> None:
     print(f"api killed {len(times)} times under load ({made[0]} rounds went through): ready again after "
           f"{[f'{one * 1000:.0f} ms' for one in times]}, orphans = 0")  # fmt: skip
     assert max(times) < 4 * SLOWNESS
+    figure(4, "at any time", tried=len(times), slowest_recovery_s=max(times))
 
 
 # ---- one daemon for a folder

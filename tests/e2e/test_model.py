@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import Answer, Api, Sandbox
 from tests.e2e.daemon import Daemon
 
@@ -181,7 +182,7 @@ class Lives(RuleBasedStateMachine):
         self.api.close()
 
 
-def test_a_daemon_and_its_model(own_daemon: Daemon) -> None:
+def test_a_daemon_and_its_model(own_daemon: Daemon, figure: Say) -> None:
     machine = type("OwnLives", (Lives,), {"daemon": own_daemon})
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
@@ -193,4 +194,4 @@ def test_a_daemon_and_its_model(own_daemon: Daemon) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    print(f"{machine.steps} steps")  # type: ignore[attr-defined]
+    figure(13, tried=machine.steps)  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ import pytest
 import trio
 import trio_websocket
 
+from tests.acceptance.plugin import Say
 from tests.conftest import DaemonFactory
 from tests.e2e import servers
 from tests.e2e.client import Api, Sandbox
@@ -389,7 +390,7 @@ def _proxy(daemon: Daemon) -> int:
 # ---- what is malformed
 
 
-def test_malformed_requests_do_no_harm(sandbox: Sandbox, daemon: Daemon) -> None:
+def test_malformed_requests_do_no_harm(sandbox: Sandbox, daemon: Daemon, figure: Say) -> None:
     start(sandbox, "python3 -m http.server 8080")
     preview = expose(sandbox, 8080)
     pid = daemon.api_pid
@@ -406,6 +407,7 @@ def test_malformed_requests_do_no_harm(sandbox: Sandbox, daemon: Daemon) -> None
             assert not answer or int(answer.split()[1]) in (*range(400, 500), 501), (name, answer)
     assert preview.ask().status == 200
     assert daemon.api_pid == pid
+    figure(18, tried=len(REFUSED))
 
 
 def test_the_api_is_not_on_the_proxys_listener_nor_the_other_way_round(

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests import conformance
+from tests.acceptance.plugin import Say
 from tests.e2e.daemon import SLOWNESS, Daemon
 
 pytest.importorskip("schemathesis")
@@ -92,7 +93,7 @@ def fitted(document: JSON, ids: dict[str, str], spare: str) -> JSON:
 
 @pytest.mark.slow
 def test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise(
-    small_daemon: Daemon, tmp_path: Any
+    small_daemon: Daemon, tmp_path: Any, figure: Say
 ) -> None:
     with small_daemon.api() as api:
         home = api.sandbox(timeoutMs=120_000)
@@ -127,6 +128,9 @@ def test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise(
     print(told[told.rfind("SUMMARY") :])
     with small_daemon.api(key) as api:  # nothing was asked in vain
         assert api.request("GET", f"/sandboxes/{home.id}").json["status"] == "running"
+    generated = re.search(r"(\d+) generated", told)
+    assert generated, told[-2_000:]
     assert "Rate limited" not in told
     assert "Traceback" not in small_daemon.log()
     assert "incident" not in re.sub(r"incident \w+: HostProblem.*", "", small_daemon.log())
+    figure(12, tried=int(generated[1]))

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.acceptance.table import PROPERTY, Figure, Outcome, table
 from tests.host import install, qemu
 from tests.host.login import TIMED_OUT
 from tests.host.machine import Machine
@@ -108,6 +109,7 @@ class Verdict(NamedTuple):
     failures: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()  # of its tests, for the acceptance list
     flaked: tuple[str, ...] = ()  # failed, and passed when they were tried once more
 
 
@@ -157,6 +159,7 @@ def retry(machine: Machine, suite: Suite, found: Verdict, results: Path, *, limi
     if len(found.failures) != second.passed + second.failed:
         return found  # not all of them told anything
     return found._replace(
+        outcomes=(*(one for one in found.outcomes if one.result != "failed"), *second.outcomes),
         passed=found.passed + len(flaked),
         failed=found.failed - len(flaked),
         failures=tuple(name for name in found.failures if name in still),
@@ -202,6 +205,7 @@ def _with(so_far: Verdict, case: ET.Element) -> Verdict:
     name = f"{case.get('classname')}::{case.get('name')}"
     so_far = so_far._replace(seconds=so_far.seconds + float(case.get("time") or 0))
     skip = case.find("skipped")
+    so_far = so_far._replace(outcomes=(*so_far.outcomes, _outcome(case, name)))
     if case.find("failure") is not None or case.find("error") is not None:
         return so_far._replace(failed=so_far.failed + 1, failures=(*so_far.failures, name))
     if skip is not None:
@@ -209,6 +213,16 @@ def _with(so_far: Verdict, case: ET.Element) -> Verdict:
             skipped=so_far.skipped + 1, skips=(*so_far.skips, f"{name}: {skip.get('message')}")
         )
     return so_far._replace(passed=so_far.passed + 1)
+
+
+def _outcome(case: ET.Element, name: str) -> Outcome:
+    said = [one.get("value", "") for one in case.iter("property") if one.get("name") == PROPERTY]
+    skip = case.find("skipped")
+    result = "skipped" if skip is not None else "passed"
+    if case.find("failure") is not None or case.find("error") is not None:
+        result = "failed"
+    why = "" if skip is None else (skip.get("message") or "").removeprefix("Skipped: ")
+    return Outcome(_id(name).partition("[")[0], result, why, tuple(map(Figure.of_text, said)))
 
 
 def summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -220,6 +234,7 @@ def summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
         )
         yield from (f"  skipped {reason}" for reason in one.skips)
         yield from (f"  figure {line}" for line in one.figures)
+    yield from table(outcome for one in verdicts for outcome in one.outcomes)
     for one in verdicts:
         yield from (f"flaked {name}: failed, and passed when it was tried again" for name in one.flaked)
     for one in verdicts:

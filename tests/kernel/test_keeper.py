@@ -32,6 +32,7 @@ from nsbox.wire.messages import (
     Refused,
     Welcome,
 )  # fmt: skip
+from tests.acceptance.plugin import Say
 from tests.e2e.account import CHECKOUT, runner
 from tests.kernel.test_outer import descendants
 
@@ -208,7 +209,7 @@ def init_is_gone(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("how", ["kill -9", "lifeline"])
-def test_when_keeper_ends_everything_ends(keeper: Keeper, how: str) -> None:
+def test_when_keeper_ends_everything_ends(keeper: Keeper, how: str, figure: Say) -> None:
     for name in ("sb_1", "sb_2"):
         assert keeper.ask(order(name)) == Created(name, ())
     family = [keeper.pid, *descendants(keeper.pid)]
@@ -223,3 +224,4 @@ def test_when_keeper_ends_everything_ends(keeper: Keeper, how: str) -> None:
         ready, _, _ = select.select([pidfd], [], [], 10)
         os.close(pidfd)
         assert ready, "somebody outlived keeper"
+    figure(5, tried=len(family))

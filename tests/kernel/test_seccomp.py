@@ -21,6 +21,7 @@ import prctl
 import pytest
 
 from nsbox.kernel import libc, seccomp, syscalls
+from tests.acceptance.plugin import Say
 
 MACHINE = os.uname().machine
 try:
@@ -92,9 +93,10 @@ def errors(*attempts: tuple[str | int, *tuple[int, ...]]) -> Callable[[], list[i
 # ------------------------------------------------------------------------------------- refused outright
 
 
-def test_every_refused_call_says_eperm() -> None:
+def test_every_refused_call_says_eperm(figure: Say) -> None:
     answers = in_child(lambda: {name: errno_of(name, *NONSENSE) for name in REFUSED}, policy())
-    assert {name: number for name, number in answers.items() if number != errno.EPERM} == {}
+    other = {name: number for name, number in answers.items() if number != errno.EPERM}
+    figure(7, tried=len(answers), bad=len(other))
     assert len(answers) > 60
 
 
@@ -110,10 +112,11 @@ def test_each_refusal_bites() -> None:
         assert telling >= {"mount", "bpf", "pivot_root", "init_module", "kexec_load", "reboot", "fsopen"}
 
 
-def test_calls_that_do_not_exist() -> None:
+def test_calls_that_do_not_exist(figure: Say) -> None:
     newest = max(NUMBERS.values())
     numbers = ["clone3", newest + 1, 500, 600, 0x4000_0000 | 39, 0x7FFF_FFFF]
     assert in_child(errors(*((number,) for number in numbers)), policy()) == [errno.ENOSYS] * len(numbers)
+    figure(7, tried=len(numbers))
 
 
 def test_clone3_is_there_without_the_rule() -> None:
@@ -140,12 +143,13 @@ def test_commands_lose_the_clone3_that_init_has() -> None:
 FAMILIES = {"AF_ALG": 38, "AF_VSOCK": 40, "AF_PACKET": 17, "AF_KEY": 15, "AF_TIPC": 30, "AF_BLUETOOTH": 31}
 
 
-def test_socket_families() -> None:
+def test_socket_families(figure: Say) -> None:
     attempts = [("socket", family, kind, 0) for family in FAMILIES.values() for kind in (1, 2, 3, 5)]
     wide = [("socket", family | 0x7_0000_0000, 1, 0) for family in FAMILIES.values()]
     pairs = [("socketpair", family, 1, 0, 0) for family in (*FAMILIES.values(), 2, 10)]
     answers = in_child(errors(*attempts, *wide, *pairs), policy())
     assert answers == [errno.EAFNOSUPPORT] * (len(attempts) + len(wide) + len(pairs))
+    figure(7, tried=len(answers))
 
 
 def test_socket_families_bite() -> None:
@@ -158,12 +162,13 @@ def test_socket_families_bite() -> None:
     assert answers == [unfiltered[name] for name in present]
 
 
-def test_socket_protocols() -> None:
+def test_socket_protocols(figure: Say) -> None:
     """SCTP, DCCP, UDP-Lite, MPTCP and the raw ones; netlink's crypto, audit, netfilter, generic and xfrm."""
     internet = [("socket", family, kind, number) for family in (2, 10) for kind, number in PROTOCOLS]
     netlink = [("socket", 16, 3, number) for number in (21, 9, 12, 16, 6)]
     answers = in_child(errors(*internet, *netlink), policy())
     assert answers == [errno.EPROTONOSUPPORT] * (len(internet) + len(netlink))
+    figure(7, tried=len(answers))
 
 
 PROTOCOLS = [(1, 132), (6, 33), (2, 136), (1, 262), (3, 255), (2, 115)]
@@ -200,8 +205,9 @@ def terminal_tricks(terminal: int) -> list[int]:
     ]
 
 
-def test_terminal_tricks_are_refused_whatever_the_upper_half_says() -> None:
+def test_terminal_tricks_are_refused_whatever_the_upper_half_says(figure: Say) -> None:
     assert in_child(on_a_terminal(terminal_tricks), policy()) == [errno.EPERM] * 12
+    figure(7, tried=12)
 
 
 def test_terminal_tricks_bite() -> None:
@@ -237,12 +243,13 @@ def clone(flags: int) -> int:
     return number
 
 
-def test_no_new_namespaces() -> None:
+def test_no_new_namespaces(figure: Say) -> None:
     def attempt() -> list[int]:
         flags = [*NEW_NAMESPACES.values(), sum(NEW_NAMESPACES.values())]
         return [clone(flag) for flag in flags] + [errno_of("unshare", flag) for flag in (*flags, 0x80)]
 
     assert in_child(attempt, policy()) == [errno.EPERM] * 17
+    figure(7, tried=17)
 
 
 def test_no_new_namespaces_bites() -> None:
@@ -285,7 +292,7 @@ def i386_getpid() -> int:
 
 
 @pytest.mark.skipif(MACHINE != "x86_64", reason="the 32-bit entry of x86")
-def test_the_32_bit_entry_kills_and_bites() -> None:
+def test_the_32_bit_entry_kills_and_bites(figure: Say) -> None:
     try:
         assert in_child(lambda: i386_getpid() == os.getpid())
     except (Died, AssertionError) as without_emulation:
@@ -294,6 +301,7 @@ def test_the_32_bit_entry_kills_and_bites() -> None:
         in_child(i386_getpid, policy())
     assert death.value.args == (signal.SIGSYS,)
     assert in_child(lambda: i386_getpid() == os.getpid(), policy(seccomp.FOREIGN))
+    figure(7, tried=1)
 
 
 # -------------------------------------------------------------------------------------- what goes on working

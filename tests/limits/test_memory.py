@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.e2e.account import runner
 from tests.limits.conftest import Make, as_root, needs
 
@@ -29,7 +30,7 @@ time.sleep(30)
 """
 
 
-def test_the_command_that_overran_is_ended(make: Make) -> None:
+def test_the_command_that_overran_is_ended(make: Make, figure: Say) -> None:
     sandbox = make(memoryMb=64)
     needs(sandbox, "memoryMb")
     result = sandbox.run(["python3", "-c", HOG])
@@ -39,6 +40,7 @@ def test_the_command_that_overran_is_ended(make: Make) -> None:
     assert told["status"] == "running"
     assert told["oom"]["kills"] >= 1
     assert told["oom"]["lastAt"] is not None
+    figure(10, "memory bomb", tried=1)
 
 
 def test_it_is_told_of_a_child_as_well(make: Make) -> None:
@@ -63,13 +65,14 @@ def test_the_neighbours_in_the_sandbox_live_on(make: Make) -> None:
     assert killed["outcome"] == "signaled", "somebody else's lack of memory is not this command's"
 
 
-def test_init_outlives_a_swarm(make: Make) -> None:
+def test_init_outlives_a_swarm(make: Make, figure: Say) -> None:
     """None of these processes is as large as init, which the kernel would take for the culprit."""
     sandbox = make(memoryMb=96)
     needs(sandbox, "memoryMb")
     result = sandbox.run(["python3", "-c", SWARM])
     assert result["outcome"] == "oom", result
     assert sandbox.out("echo on") == "on\n"
+    figure(10, "memory bomb", tried=1)
     assert sandbox.api.get(sandbox.id)["status"] == "running"
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import Sandbox
 from tests.limits.conftest import Make, needs
 
@@ -61,7 +62,7 @@ def waits(sandbox: Sandbox) -> list[float]:
     return sorted(found)
 
 
-def test_another_waits_no_more_than_twice_as_long(make: Make) -> None:
+def test_another_waits_no_more_than_twice_as_long(make: Make, figure: Say) -> None:
     """p99 beside a spinning sandbox, against p99 alone.
 
     Both by turns, and the median of each: the host has others too, and what they do in one round or two shall
@@ -83,7 +84,7 @@ def test_another_waits_no_more_than_twice_as_long(make: Make) -> None:
         print(f"alone {described(alone[-1])}; beside a spinning one {described(beside[-1])}")
     ratio = middle_p99(beside) / middle_p99(alone)
     print(f"p99 beside it is {ratio:.2f} times p99 alone, medians of {ROUNDS} rounds")
-    assert ratio <= 2
+    figure(10, "neighbours", tried=ROUNDS, bad=ratio > 2, p99_times=ratio)
 
 
 def described(waited: list[float]) -> str:

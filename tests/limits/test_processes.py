@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.acceptance.plugin import Say
 from tests.limits.conftest import Make, needs
 
 FORKS = """
@@ -19,13 +20,14 @@ except OSError as error:
 """
 
 
-def test_processes_end_at_the_limit(make: Make) -> None:
+def test_processes_end_at_the_limit(make: Make, figure: Say) -> None:
     sandbox = make(memoryMb=1024)  # so that memory does not end it first
     needs(sandbox, "pids")
     made, why = sandbox.out(["python3", "-c", FORKS]).split()
     print(f"processes made before {why}: {made}")
     assert why == "11"  # EAGAIN
     assert 450 <= int(made) <= 512  # nsbox's own are among the 512
+    figure(10, "fork bomb", tried=int(made))
     assert sandbox.request("DELETE", "/processes").status == 200
     assert sandbox.out("echo on") == "on\n"
 

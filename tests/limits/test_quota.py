@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.conftest import new_key
 from tests.e2e.client import Sandbox
 from tests.e2e.daemon import Daemon, settle, wait_until
@@ -83,7 +84,7 @@ def storage(sandbox: Sandbox) -> dict[str, object]:
     return dict(told["storage"])
 
 
-def test_bytes_end_at_the_limit_and_df_says_so(make: Make) -> None:
+def test_bytes_end_at_the_limit_and_df_says_so(make: Make, figure: Say) -> None:
     sandbox = make(storageMb=64)
     assert storage(sandbox) == {"backend": "quota", "storageMb": 64.0, "inodes": 16384, "full": False}
     size = int(sandbox.out("df -B1 --output=size / | tail -1"))
@@ -92,6 +93,7 @@ def test_bytes_end_at_the_limit_and_df_says_so(make: Make) -> None:
     assert size == 64 * MIB
     assert why in (28, 122)
     assert 0.95 * 64 * MIB <= written <= 1.05 * 64 * MIB
+    figure(10, "disk fill", tried=1, percent_of_quota=written / (64 * MIB) * 100)
     assert sandbox.run("echo more > /more")["exitCode"] != 0
     assert sandbox.out("rm /fill; echo more > /more; cat /more") == "more\n"
 
@@ -106,12 +108,13 @@ def test_any_size_is_met_within_a_twentieth(make: Make, asked: int) -> None:
     assert 0.95 * asked * MIB <= size <= 1.05 * asked * MIB
 
 
-def test_inodes_end_too(make: Make) -> None:
+def test_inodes_end_too(make: Make, figure: Say) -> None:
     sandbox = make(storageMb=64)
     made, why = (int(number) for number in sandbox.out(["python3", "-c", FILES], timeoutMs=600_000).split())
     print(f"files made before errno {why}: {made}")
     assert why in (28, 122)
     assert 0.95 * 16_384 <= made <= 16_384
+    figure(10, "inode fill", tried=1, percent_of_quota=made / 163.84)
 
 
 def test_an_upload_ends_there_as_well(make: Make) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import Sandbox
 from tests.e2e.daemon import Daemon, descendants, wait_until
 from tests.limits.conftest import Make, makers
@@ -34,7 +35,7 @@ def full(sandbox: Sandbox) -> bool:
     return bool(sandbox.api.get(sandbox.id)["limits"]["storage"]["full"])
 
 
-def test_what_writes_beyond_it_is_ended_and_told(watched: Make) -> None:
+def test_what_writes_beyond_it_is_ended_and_told(watched: Make, figure: Say) -> None:
     sandbox, other = watched(storageMb=32), watched(storageMb=32)
     told = sandbox.api.get(sandbox.id)["limits"]
     assert told["storage"] == {"backend": "watched", "storageMb": 32.0, "inodes": 16384, "full": False}
@@ -47,6 +48,7 @@ def test_what_writes_beyond_it_is_ended_and_told(watched: Make) -> None:
     wait_until(lambda: full(sandbox), 10, "the record says so")
     assert other.out("echo on") == "on\n"
     assert not full(other)
+    figure(10, "disk fill", tried=1, watched_MiB_of_32=size / MIB)
 
 
 def test_it_is_usable_again_once_something_is_removed(watched: Make) -> None:
@@ -74,11 +76,11 @@ def test_a_fast_one_passes_it_by_a_bounded_amount(watched: Make) -> None:
     assert took < 30
 
 
-def test_inodes_too(watched: Make) -> None:
+def test_inodes_too(watched: Make, figure: Say) -> None:
     sandbox = watched(storageMb=16, memoryMb=512)
     result = sandbox.run(FILES, timeoutMs=600_000)
     assert result["outcome"] == "storageFull", result
-    print(f"inodes made before it was ended, of 16384: {sandbox.out('ls -f /many | wc -l').strip()}")
+    figure(10, "inode fill", tried=1, watched_inodes_of_16384=int(sandbox.out("ls -f /many | wc -l")))
 
 
 def test_an_upload_ends_there_as_well(watched: Make) -> None:

@@ -2,6 +2,8 @@
 
     sh scripts/defences                  all of them, about ten seconds each
     sh scripts/defences conntrack names  those whose names contain one of these words
+    sh scripts/defences row:8            those of a row of the acceptance list
+    sh scripts/defences --list           rows, their defences, and the tests that notice
 
 Each is a piece of the product's text, and what stands there instead. The product has no switch for any of
 this. A test of the units sees to it that the pieces are still there (``tests/unit/test_defences.py``).
@@ -11,12 +13,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from tests.acceptance.rows import ROWS
+from tests.host import defences as machine
 
 _RETRIES: Final = "nsbox/client/retries.py"
 _UNPACKING: Final = "nsbox/cli/unpacking.py"
@@ -43,6 +50,9 @@ _PEERS: Final = "tests/fuzz/test_hostile_peers.py"
 _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
 _SCOPES: Final = "tests/unit/api/test_scopes.py"
+_LAYERS: Final = "tests/security/test_hostile_layers.py"
+_WALLS: Final = "tests/security/test_walls.py"
+_TIME: Final = "tests/unit/service/test_time_is_kept.py"
 _EVERY_KEY: Final = f"{_SCOPES}::test_every_route_with_every_kind_of_key[read-only-user]"
 
 
@@ -459,6 +469,103 @@ DEFENCES: Final = (
         "if before and not keys.administrators(connection):", "if False:",
         (f"{_REST}::test_the_last_administrator_stays",),
     ),
+    Defence(
+        "layers: names that lead out of their folder", "nsbox/oci/unpacking/tree.py",
+        'if not name or b".." in parts:', "if not name:",
+        (
+            f"{_LAYERS}::test_nothing_outside_changes[dot-dot-that-stays-inside]",
+            f"{_LAYERS}::test_nothing_outside_changes[dot-dot]",
+        ),
+    ),
+    Defence(
+        "layers: what comes out of a blob is bounded by what went in", "nsbox/oci/unpacking/stream.py",
+        "if total > RATIO_FLOOR and total >", "if False and total >",
+        ("tests/security/test_unpack_bombs.py::test_within_the_caps[gzip:-4-GiB-of-zeros]",),
+    ),
+    # As a rename by the path that was asked for would do, which somebody may have changed since.
+    Defence(
+        "files: an upload lands in the folder that it began in", "nsbox/inside/files.py",
+        "os.rename(replacement.temporary, replacement.name, src_dir_fd=where, dst_dir_fd=where)",
+        'os.rename(replacement.temporary, f"/up/{replacement.name}", src_dir_fd=where)',
+        ("tests/security/test_file_races.py::test_a_parent_that_is_swapped_while_an_upload_runs",),
+    ),
+    Defence(
+        "init shows nothing of its own", "nsbox/keeper/main.py",
+        "prctl.set_dumpable(0)\n    for descriptor", "pass\n    for descriptor",
+        (f"{_WALLS}::test_process_1_shows_nothing", f"{_WALLS}::test_nsboxs_own_processes_show_nothing"),
+    ),
+    Defence(
+        "sandboxes are adopted by the next api", "nsbox/service/sandboxes.py",
+        "elif record.state is State.CREATING or not await self._reattach(live):", "else:",
+        ("tests/e2e/test_life.py::test_sandboxes_outlive_api[SIGKILL]",),
+    ),
+    Defence(
+        "keeper ends with its lifeline", "nsbox/keeper/main.py",
+        "self.add(self._config.lifeline, self._end)", "pass",
+        ("tests/kernel/test_keeper.py::test_when_keeper_ends_everything_ends[lifeline]",),
+    ),
+    Defence(
+        "seccomp: pairs of sockets of other families", "nsbox/kernel/seccomp.py",
+        '"socketpair": Switch(0, {_AF_UNIX: Verdict.ALLOW}, Verdict.EAFNOSUPPORT)',
+        '"socketpair": Verdict.ALLOW',
+        ("tests/kernel/test_seccomp.py::test_socket_families",),
+    ),
+    Defence(
+        "logs go with their sandbox", "nsbox/service/commands.py",
+        "self._nursery.start_soon(trio.to_thread.run_sync, jobs.shelf.clear)", "pass",
+        ("tests/e2e/test_soak.py::test_nothing_is_left_of_many",),
+    ),
+    Defence(
+        "slow heads are cut", "nsbox/api/server.py",
+        "self._settings.header_timeout_s,\n            self._settings.keep_alive_s,",
+        "60.0,\n            self._settings.keep_alive_s,",
+        ("tests/unit/api/test_server.py::test_slow_heads_are_cut",),
+    ),
+    Defence(
+        "previews: a body has one length", "nsbox/proxy/head.py",
+        "chunked = _is_chunked(framing[b\"transfer-encoding\"], minor)\n"
+        "    length = _length(framing[b\"content-length\"])\n    if chunked and length is not None:",
+        "chunked = _is_chunked(framing[b\"transfer-encoding\"], minor)\n"
+        "    length = _length(framing[b\"content-length\"])\n    if False:",
+        ("tests/unit/proxy/test_head.py::test_what_could_be_read_in_two_ways_is_refused[both]",),
+    ),
+    Defence(
+        "a path has no NUL", "nsbox/api/query.py", 'if b"\\0" in path:', "if False:",
+        (
+            "tests/e2e/test_schemathesis.py"
+            "::test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise",
+        ),
+    ),
+    Defence(
+        "processes that ended leave the list", "nsbox/service/commands.py",
+        "if everything or _in_the_list(job)]", "if True]",
+        ("tests/e2e/test_model.py::test_a_daemon_and_its_model",),
+    ),
+    Defence(
+        "a host that runs short is told as such", "nsbox/api/problems.py",
+        "*{errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN},\n"
+        "        *{errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS},", "0,",
+        ("tests/e2e/test_injected_errors.py::test_a_call_that_fails[Create-api]",),
+    ),
+    Defence(
+        "one Idempotency-Key makes one sandbox", "nsbox/service/creations.py",
+        "return await self._once.do(owner, request, earlier, work)", "return await work()",
+        (
+            "tests/e2e/test_duplicates.py::test_one_idempotency_key_many_times_at_once",
+            "tests/unit/service/test_creations.py::test_asked_for_twice_at_once_and_later",
+        ),
+    ),
+    Defence(
+        "time: deadlines are looked at after sleep", "nsbox/service/sandboxes.py",
+        "trio.move_on_after(min([1.0, *(deadline - now for deadline in later)]))",
+        "trio.move_on_after(min([3600.0, *(deadline - now for deadline in later)]))",
+        (f"{_TIME}::test_sleep_counts",),
+    ),
+    Defence(
+        "time: deadlines are of a clock that nobody sets", "nsbox/service/sandboxes.py",
+        "live.record.deadline <= now\n", "live.record.expires_at <= clock.wall()\n",
+        (f"{_TIME}::test_a_clock_that_is_set_ends_nothing_early_or_late[86400.0]", f"{_TIME}::test_another_boot"),
+    ),
 )  # fmt: skip
 
 
@@ -511,11 +618,37 @@ def _run(copy: str, tests: tuple[str, ...]) -> Verdict:
     return Verdict(failed, found.get("passed", 0), told)
 
 
+def listed() -> Iterator[str]:
+    """Row, defence, tests; and at the end the defences that belong to no row."""
+    named = {one.name: one for one in DEFENCES}
+    on_machine = {f"host:{one.name}": one for one in machine.DEFENCES}
+    for row in ROWS:
+        yield f"row {row.number}: {row.name}"
+        for name in row.defences:
+            known = named.get(name) or on_machine[name]
+            where = "sh scripts/test-host --defence-off" if name in on_machine else "sh scripts/defences"
+            yield f"    {where} {shlex.quote(name.removeprefix('host:'))}"
+            yield from (f"        {test}" for test in known.tests)
+    yield "of no row:"
+    of_rows = {name for row in ROWS for name in row.defences}
+    yield from (f"    {one.name}" for one in DEFENCES if one.name not in of_rows)
+
+
+def _is_meant(defence: Defence, words: list[str]) -> bool:
+    of_rows = {f"row:{row.number}" for row in ROWS if defence.name in row.defences}
+    return not words or any(word in of_rows or word in defence.name for word in words)
+
+
 def main(words: list[str]) -> int:
     """1 when a test did not notice."""
+    if words == ["--list"]:
+        print("\n".join(listed()))
+        return 0
     if os.geteuid() != 0:
         raise SystemExit("the tests' hosts are made by root")
-    chosen = [one for one in DEFENCES if not words or any(word in one.name for word in words)]
+    chosen = [one for one in DEFENCES if _is_meant(one, words)]
+    if not chosen:
+        raise SystemExit(f"no defence is called so: {words}; --list has them")
     unnoticed = 0
     for defence in chosen:
         begun = time.monotonic()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import Answer, Sandbox
 from tests.e2e.daemon import Daemon
 
@@ -114,7 +115,9 @@ def operations(sandbox: Sandbox) -> list[Callable[[str], Answer]]:
     ]  # fmt: skip
 
 
-def test_a_racer_leads_nobody_out(daemon: Daemon, sandbox: Sandbox, canaries: list[Canary]) -> None:
+def test_a_racer_leads_nobody_out(
+    daemon: Daemon, sandbox: Sandbox, canaries: list[Canary], figure: Say
+) -> None:
     sandbox.write("/racer.py", RACER)
     command = ["python3", "/racer.py", canaries[0].path]
     for _ in range(2):
@@ -151,6 +154,7 @@ def test_a_racer_leads_nobody_out(daemon: Daemon, sandbox: Sandbox, canaries: li
     print(
         f"file API against a racer: {done} operations in {took:.1f} s, hits = {len(hits)}, {dict(statuses)}"
     )
+    figure(2, tried=done, bad=len(hits), seconds=took)
     assert hits == []
     assert faults[:3] == []
     assert done >= 2_000
@@ -159,16 +163,18 @@ def test_a_racer_leads_nobody_out(daemon: Daemon, sandbox: Sandbox, canaries: li
     assert daemon.api_pid
 
 
-def test_a_parent_that_is_swapped_while_an_upload_runs(sandbox: Sandbox, canaries: list[Canary]) -> None:
+def test_a_parent_that_is_swapped_while_an_upload_runs(
+    sandbox: Sandbox, canaries: list[Canary], figure: Say
+) -> None:
     """The directory is held by a descriptor: the file lands in what it was when the upload began."""
     folder = os.path.dirname(canaries[0].path)
     sandbox.out(["mkdir", "-p", "/up", folder])
 
     def pieces() -> Iterator[bytes]:
         yield b"a" * 100_000
-        sandbox.api.request(
-            "POST", f"/sandboxes/{sandbox.id}/exec", {"command": f"mv /up /moved; ln -s {folder} /up"}
-        )
+        # Not before the folder is open: bytes that were sent are not bytes that somebody has read.
+        swap = f"until ls -A /up | grep -q nsbox; do sleep 0.05; done; mv /up /moved; ln -s {folder} /up"
+        assert sandbox.run(swap, timeoutMs=60_000)["exitCode"] == 0
         yield b"b" * 100_000
 
     import http.client
@@ -190,3 +196,4 @@ def test_a_parent_that_is_swapped_while_an_upload_runs(sandbox: Sandbox, canarie
     assert answer.status == 200, body
     assert sandbox.out("stat -c %s /moved/canary") == "200000\n"
     assert sandbox.read(canaries[0].path).status == 404
+    figure(2, tried=1)

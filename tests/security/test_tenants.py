@@ -15,6 +15,7 @@ from nsbox.api import scopes
 from nsbox.api.app import create_app
 from nsbox.model.account import Scope
 from nsbox.settings import Settings
+from tests.acceptance.plugin import Say
 from tests.e2e.client import BASE, Answer, Api
 from tests.e2e.daemon import Daemon
 from tests.e2e.websocket import Refused, Socket
@@ -144,7 +145,7 @@ def is_for_administrators(method: str, rule: str) -> bool:
     return scopes.TABLE[method, rule].areas == {Scope.ADMIN}
 
 
-def test_every_route_with_her_ids(world: World) -> None:
+def test_every_route_with_her_ids(world: World, figure: Say) -> None:
     pairs = crossings = 0
     with world.daemon.api(world.his_key) as he:
         for method, rule in RULES:
@@ -163,10 +164,10 @@ def test_every_route_with_her_ids(world: World) -> None:
                 assert head.status in (expected, 405), (rule, head)
                 pairs += 1
     check_all_is_as_it_was(world)
-    print(f"another tenant's ids: {pairs} pairs, {crossings} crossings")
+    figure(6, tried=pairs, bad=crossings)
 
 
-def test_his_own_sandbox_does_not_lead_to_her_things(world: World) -> None:
+def test_his_own_sandbox_does_not_lead_to_her_things(world: World, figure: Say) -> None:
     """One id of his, one of hers: rules with two parameters."""
     pairs = 0
     with world.daemon.api(world.his_key) as he:
@@ -184,7 +185,7 @@ def test_his_own_sandbox_does_not_lead_to_her_things(world: World) -> None:
         answer = he.request("POST", "/sandboxes", wish)
         assert (answer.status, answer.code) == (404, "snapshot_not_found")
     check_all_is_as_it_was(world)
-    print(f"mixed ids: {pairs} pairs, 0 crossings")
+    figure(6, tried=pairs)
 
 
 def test_nothing_of_hers_is_in_a_list(world: World) -> None:

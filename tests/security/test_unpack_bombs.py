@@ -12,6 +12,7 @@ import pytest
 import zstandard
 
 from nsbox.oci.layers import Caps, Compression
+from tests.acceptance.plugin import Say
 from tests.security.tar_maker import END, archive, entry, extended, folder, hard_link, record, symlink
 from tests.security.unpack_lab import Lab, lab
 
@@ -147,7 +148,9 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[tuple[str, str, float
 
 
 @pytest.mark.parametrize("bomb", _BOMBS, ids=[bomb.name.replace(" ", "-") for bomb in _BOMBS])
-async def test_within_the_caps(place: Lab, table: list[tuple[str, str, float, float]], bomb: Bomb) -> None:
+async def test_within_the_caps(
+    place: Lab, table: list[tuple[str, str, float, float]], bomb: Bomb, figure: Say
+) -> None:
     made = await place.unpack(bomb.make(), compression=bomb.compression, caps=bomb.caps)
     told = made.report or made.refusal
     assert told is not None
@@ -156,9 +159,10 @@ async def test_within_the_caps(place: Lab, table: list[tuple[str, str, float, fl
     assert 0 < told.peak_kib <= _MOST_KIB
     assert told.seconds <= _MOST_SECONDS
     assert place.left() == []
+    figure(16, tried=1, peak_MiB=told.peak_kib / 1024, seconds=told.seconds)
 
 
-async def test_a_blob_that_never_comes(place: Lab) -> None:
+async def test_a_blob_that_never_comes(place: Lab, figure: Say) -> None:
     reader, writer = os.pipe()
     try:
         made = await place.unpack(reader, caps=Caps(seconds=1.0))
@@ -169,6 +173,7 @@ async def test_a_blob_that_never_comes(place: Lab) -> None:
     assert made.refusal is not None
     assert made.refusal.seconds < 20
     assert place.left() == []
+    figure(16, tried=1, seconds=made.refusal.seconds)
 
 
 async def test_the_largest_window_fits(place: Lab) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from nsbox.host import facts
+from tests.acceptance.plugin import Say
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Sandbox
 from tests.e2e.daemon import Daemon, descendants, wait_until
@@ -109,21 +110,23 @@ def test_process_1_is_walled_in_too(inside: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("command", [["ls", "-l", "/proc/self/fd"], "ls -l /proc/self/fd"])
-def test_three_descriptors(inside: Sandbox, command: str | list[str]) -> None:
+def test_three_descriptors(inside: Sandbox, command: str | list[str], figure: Say) -> None:
     rows = [line.split(" -> ") for line in inside.out(command).splitlines()[1:]]
     found = {int(row[0].split()[-1]): row[1] for row in rows}
     own = [number for number, target in found.items() if target.startswith("/proc/")]  # ls reads the folder
     assert sorted(set(found) - set(own)) == [0, 1, 2], found
     assert all(found[number].startswith("pipe:") for number in (0, 1, 2))
+    figure(3, tried=len(found))
 
 
-def test_three_descriptors_in_the_background_too(inside: Sandbox) -> None:
+def test_three_descriptors_in_the_background_too(inside: Sandbox, figure: Say) -> None:
     inside.request("POST", "/processes", {"command": ["sleep", "8102"]})
     found = inside.out("for p in $(pgrep -f '^sleep 8102'); do ls /proc/$p/fd; done")
     assert found.split() == ["0", "1", "2"]
+    figure(3, tried=1)
 
 
-def test_the_environment_is_what_it_should_be(inside: Sandbox) -> None:
+def test_the_environment_is_what_it_should_be(inside: Sandbox, figure: Say) -> None:
     found = dict(pair.split("=", 1) for pair in inside.out(["env", "-0"]).split("\0") if pair)
     assert found.pop("GIVEN") == "value"
     assert set(found) <= {
@@ -131,8 +134,8 @@ def test_the_environment_is_what_it_should_be(inside: Sandbox) -> None:
     }, found  # fmt: skip
     assert (found["HOME"], found["LANG"]) == ("/root", "C.UTF-8")
     everything = inside.out("cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; true")
-    for leak in ("NSBOX", "host-environment-canary", "HOST_SECRET", "NOTIFY_SOCKET", "PYTHON"):
-        assert leak not in everything
+    canaries = ("NSBOX", "host-environment-canary", "HOST_SECRET", "NOTIFY_SOCKET", "PYTHON")
+    figure(3, tried=len(canaries), bad=sum(leak in everything for leak in canaries))
 
 
 def test_no_signal_is_ignored_or_blocked(inside: Sandbox) -> None:
@@ -154,17 +157,17 @@ def test_limits_and_session(inside: Sandbox) -> None:
 # ---- /proc and /sys
 
 
-def test_process_1_shows_nothing(inside: Sandbox) -> None:
+def test_process_1_shows_nothing(inside: Sandbox, figure: Say) -> None:
     refused = inside.run(
         "for f in environ maps mem auxv stack syscall; do cat /proc/1/$f && echo LEAK; done; for f in exe cwd root; do readlink /proc/1/$f && echo LEAK; done; ls /proc/1/fd && echo LEAK; ls /proc/1/map_files && echo LEAK; true"
     )
     assert "LEAK" not in refused["stdout"], refused
     cmdline = inside.out("tr '\\0' ' ' </proc/1/cmdline").strip()
     assert cmdline in ("", "nsbox", "nsbox-init"), cmdline
-    print("/proc/1: 11 files tried, 0 shown; cmdline", repr(cmdline))
+    figure(3, tried=11)
 
 
-def test_nsboxs_own_processes_show_nothing(daemon: Daemon, inside: Sandbox) -> None:
+def test_nsboxs_own_processes_show_nothing(daemon: Daemon, inside: Sandbox, figure: Say) -> None:
     """File agents and what starts commands: forks of init, of keeper's program."""
     inside.write("/tmp/x", "x")
     table = script(inside, """
@@ -193,7 +196,7 @@ print(json.dumps(found))
         }
         assert readable == {}, (pid, readable)
         assert daemon.state_dir not in row["cmdline"]
-    print(f"nsbox's own processes inside: {len(ours)} seen, 0 readable")
+    figure(3, tried=len(ours))
 
 
 @pytest.mark.parametrize(
@@ -340,7 +343,7 @@ def numbers() -> dict[str, int]:
 
 
 @pytest.mark.parametrize("user", ["root", "1000:1000"])
-def test_ways_out_are_refused(inside: Sandbox, user: str) -> None:
+def test_ways_out_are_refused(inside: Sandbox, user: str, figure: Say) -> None:
     result = json.loads(inside.out(["python3", "-c", CALLS, json.dumps(numbers())], user=user, cwd="/"))
     done = {name for name, answer in result.items() if answer == "done"}
     # READ_IMPLIES_EXEC and name_to_handle_at change nothing for anybody else; opening by handle is what matters.
@@ -363,6 +366,7 @@ def test_ways_out_are_refused(inside: Sandbox, user: str) -> None:
         inside.out("ls /tmp/disk /tmp/mem 2>/dev/null; mountpoint -q /proc/sys && echo mounted")
         == "mounted\n"
     )
+    figure(7, tried=len(denied))
 
 
 def test_programs_for_namespaces_fail(inside: Sandbox) -> None:
@@ -391,7 +395,7 @@ print(json.dumps([sorted(os.listdir("/")), os.path.exists({daemon.state_dir!r}),
     assert found == [sorted(inside.out(["ls", "-A", "/"]).split()), False, False]
 
 
-def test_nothing_of_the_host_is_there(daemon: Daemon, inside: Sandbox) -> None:
+def test_nothing_of_the_host_is_there(daemon: Daemon, inside: Sandbox, figure: Say) -> None:
     for path in (
         daemon.state_dir,
         str(CHECKOUT),
@@ -408,6 +412,7 @@ def test_nothing_of_the_host_is_there(daemon: Daemon, inside: Sandbox) -> None:
     hostname = inside.out(["hostname"]).strip()
     assert hostname == inside.id.replace("_", "-")[:12]
     assert hostname != platform.node()
+    figure(3, tried=6)
 
 
 def test_a_setuid_program_gains_nothing(inside: Sandbox) -> None:

@@ -52,6 +52,21 @@ def test_figures_are_repeated(tmp_path: Path) -> None:
     assert suites.verdict(SUITE, tmp_path, 0).figures == ()
 
 
+def test_the_machines_part_of_the_acceptance_list_is_printed(tmp_path: Path) -> None:
+    """From what the fixture wrote into the results, as pytest writes it; the last line stays the last."""
+    said = "[10, &quot;fork bomb&quot;, 509, 0, {}]"
+    where = 'classname="tests.limits.test_processes" name="test_processes_end_at_the_limit"'
+    (tmp_path / "limits.xml").write_text(
+        f'<testsuite><testcase {where}><properties><property name="acceptance" value="{said}"/></properties>'
+        "</testcase></testsuite>"
+    )
+    *told, last = suites.summary([suites.verdict(SUITE, tmp_path, 0)])
+    (row,) = [one for one in told if "fork bomb" in one]
+    assert "509 processes, left = 0" in row
+    assert "held in part: 1 of 2 tests were not run" in row
+    assert last == "1 passed, 0 failed, 0 skipped"
+
+
 def test_a_status_that_no_test_explains_is_a_failure(tmp_path: Path) -> None:
     found = suites.verdict(SUITE, results(tmp_path, "limits", one=""), 3)
     assert (found.passed, found.failed) == (1, 1)

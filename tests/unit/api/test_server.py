@@ -20,6 +20,7 @@ from nsbox.api import connection, exchange
 from nsbox.api.server import serve
 from nsbox.plan import shares
 from nsbox.settings import Settings
+from tests.acceptance.plugin import Say
 from tests.unit.api.client import Server, ask, head, listening_socket, read_answer, running
 from tests.unit.api.fakes import KEY, EndlessFile, FakeFile
 
@@ -123,7 +124,7 @@ async def test_an_unguarded_server_dies_of_one_request() -> None:
 
 
 @pytest.mark.parametrize("data", MALFORMED, ids=range(len(MALFORMED)))
-async def test_malformed_requests(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_malformed_requests(data: bytes, monkeypatch: pytest.MonkeyPatch, figure: Say) -> None:
     monkeypatch.setattr(exchange, "BODY_GRACE_S", 0.2)
     async with running(SETTINGS) as server:
         async with hang_up_after(server, data) as stream:
@@ -133,6 +134,7 @@ async def test_malformed_requests(data: bytes, monkeypatch: pytest.MonkeyPatch) 
                 assert line[9:10] in (b"2", b"4") or line.startswith(b"HTTP/1.1 501"), line
         assert not received.startswith(b"HTTP/1.1 101")
         await lives(server)
+    figure(18, tried=1)
 
 
 async def test_malformed_requests_whose_clients_leave_at_once() -> None:
@@ -177,7 +179,7 @@ async def test_http_1_0_and_continue() -> None:
             assert b"201" in (await read_to_end(stream))[:15]
 
 
-async def test_slow_heads_are_cut() -> None:
+async def test_slow_heads_are_cut(figure: Say) -> None:
     settings = Settings(state_dir="/x", header_timeout_s=1, keep_alive_s=60)
     async with running(settings) as server:
         for data in (b"", b"GET / HTT", head("GET", "/sandboxes", {})[:-2]):
@@ -194,6 +196,7 @@ async def test_slow_heads_are_cut() -> None:
                     await stream.send_all(bytes([byte]))
                     await trio.sleep(0.05)
             assert trio.current_time() - start < 3
+    figure(11, tried=4)
 
 
 async def test_idle_connections_are_closed() -> None:
@@ -236,7 +239,7 @@ async def test_a_client_that_leaves_cancels_its_command() -> None:
             await server.fakes.commands.cancelled.wait()
 
 
-async def test_slow_bodies_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_bodies_are_cut(monkeypatch: pytest.MonkeyPatch, figure: Say) -> None:
     monkeypatch.setattr(exchange, "BODY_GRACE_S", 0.2)
     async with running(PATIENT) as server:
         target = f"/sandboxes/{await server.sandbox()}/files?path=/a"
@@ -247,6 +250,7 @@ async def test_slow_bodies_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert (answer.status, answer.code) == (400, "invalid_request")
                 await read_to_end(stream)
         assert server.fakes.files.files == {}
+    figure(11, tried=2)
 
 
 async def test_a_slow_service_does_not_count_as_a_slow_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,13 +454,14 @@ async def test_a_file_that_shrinks_is_not_taken_for_whole() -> None:
         await lives(server)
 
 
-async def test_readers_that_stall_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_that_stall_are_cut(monkeypatch: pytest.MonkeyPatch, figure: Say) -> None:
     monkeypatch.setattr(connection, "SEND_STALL_S", 0.2)
     async with running(PATIENT) as server:
         server.fakes.files.opened = EndlessFile(1 << 40)
         target = f"/sandboxes/{await server.sandbox()}/files?path=/a&raw=true"
         async with hang_up_after(server, head("GET", target, {})):
             await no_connections(server)
+    figure(11, tried=1)
 
 
 async def test_at_the_cap_the_longest_idle_connection_goes() -> None:

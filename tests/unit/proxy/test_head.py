@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nsbox.proxy import head
 from nsbox.proxy.head import MalformedError
+from tests.acceptance.plugin import Say
 
 _TOKEN = st.text("abcXYZ-_09!~", min_size=1, max_size=12)
 _VALUE = st.text(
@@ -63,10 +64,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_could_be_read_in_two_ways_is_refused(name: str) -> None:
+def test_what_could_be_read_in_two_ways_is_refused(name: str, figure: Say) -> None:
     with pytest.raises(MalformedError) as caught:
         head.request(REFUSED[name])
     assert caught.value.status in (400, 431, 501)
+    figure(18, tried=1)
 
 
 def test_a_request() -> None:
