@@ -37,6 +37,7 @@ _TENANTS: Final = "tests/security/test_tenants.py"
 _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
 _SCOPES: Final = "tests/unit/api/test_scopes.py"
+_BUDGETS: Final = "tests/security/test_budgets.py::test_one_does_not_take_it_all"
 _EVERY_KEY: Final = f"{_SCOPES}::test_every_route_with_every_kind_of_key[read-only-user]"
 
 
@@ -332,6 +333,28 @@ DEFENCES: Final = (
         "the last administrator stays", _ACCOUNTS,
         "if before and not keys.administrators(connection):", "if False:",
         (f"{_REST}::test_the_last_administrator_stays",),
+    ),
+    Defence(
+        "budgets: each sandbox is made by an id of its own", "nsbox/kernel/namespaces.py",
+        "return OUTER_OFFSET + number % SANDBOX_IDS", "return OUTER_OFFSET",
+        (f"{_BUDGETS}[inotify]", f"{_BUDGETS}[queue]", f"{_BUDGETS}[pending]"),
+    ),
+    Defence(
+        "budgets: inotify", "nsbox/keeper/main.py", "file.write(str(part))", "pass",
+        (f"{_BUDGETS}[inotify]",),
+    ),
+    Defence(
+        "budgets: queues and signals", "nsbox/keeper/zygote.py",
+        "privileges.divide(mould.divided, baseline.SHARE)", "pass",
+        (f"{_BUDGETS}[queue]", f"{_BUDGETS}[pending]"),
+    ),
+    Defence(
+        "nsbox's processes inside stay hidden: init", "nsbox/kernel/namespaces.py", "libc.stay_hidden()", "pass",
+        ("tests/kernel/test_hidden.py::test_ids_are_changed_and_nobody_may_look[init]",),
+    ),
+    Defence(
+        "nsbox's processes inside stay hidden: commands", "nsbox/inside/privileges.py", "libc.stay_hidden()",
+        "pass", ("tests/kernel/test_hidden.py::test_ids_are_changed_and_nobody_may_look[commands]",),
     ),
 )  # fmt: skip
 
