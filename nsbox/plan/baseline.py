@@ -15,12 +15,16 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 MASKED = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",  # names the host's disks, and on some hosts more than its owner thinks
+    "/proc/diskstats",  # how much the others read and write, by the block
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/swaps",  # a path on the host
     "/proc/timer_list",
     "/proc/timer_stats",
     "/sys/firmware",

@@ -38,6 +38,8 @@ _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
 _SCOPES: Final = "tests/unit/api/test_scopes.py"
 _BUDGETS: Final = "tests/security/test_budgets.py::test_one_does_not_take_it_all"
+_LEAKS: Final = "tests/security/test_leaks.py"
+_DENIED: Final = "tests/security/test_denied.py"
 _EVERY_KEY: Final = f"{_SCOPES}::test_every_route_with_every_kind_of_key[read-only-user]"
 
 
@@ -349,8 +351,39 @@ DEFENCES: Final = (
         (f"{_BUDGETS}[queue]", f"{_BUDGETS}[pending]"),
     ),
     Defence(
-        "nsbox's processes inside stay hidden: init", "nsbox/kernel/namespaces.py", "libc.stay_hidden()", "pass",
-        ("tests/kernel/test_hidden.py::test_ids_are_changed_and_nobody_may_look[init]",),
+        "what a command sees: masks", "nsbox/inside/rootfs.py",
+        'mounts.mask(STAGING + path, f"{STAGING}/dev/null", f"{STAGING}/empty")', "pass",
+        (
+            f"{_LEAKS}::test_nothing_that_is_the_hosts_is_seen",
+            f"{_LEAKS}::test_what_a_command_is_given_is_its_own",
+        ),
+    ),
+    Defence(
+        "what a command sees: descriptors", "nsbox/inside/spawner.py",
+        "libc.close_range(3, flags=libc.CLOSE_RANGE_CLOEXEC)",
+        "[os.set_inheritable(one, True) for one in (*streams, 3)]",
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: its own cgroup is the root", "nsbox/inside/init.py",
+        "child = init.come_in(cgroup, libc.CLONE_NEWCGROUP,", "child = init.come_in(cgroup, 0,",
+        (f"{_LEAKS}::test_all_namespaces_are_its_own",),
+    ),
+    Defence(
+        "denied: the filter", "nsbox/inside/privileges.py", "libc.seccomp_filter(program)", "pass",
+        (
+            f"{_DENIED}::test_all_that_is_refused_is_refused[root]",
+            f"{_DENIED}::test_all_that_is_refused_is_refused[1000:1000]",
+        ),
+    ),
+    Defence(
+        "denied: other architectures", "nsbox/kernel/seccomp.py",
+        "program = [] if FOREIGN in without else _refuse_other_than(_AUDIT_ARCH[machine])", "program = []",
+        (f"{_DENIED}::test_the_other_architecture_is_death[root]",),
+    ),
+    Defence(
+        "nsbox's processes inside stay hidden: init", "nsbox/kernel/namespaces.py", "libc.stay_hidden()",
+        "pass", ("tests/kernel/test_hidden.py::test_ids_are_changed_and_nobody_may_look[init]",),
     ),
     Defence(
         "nsbox's processes inside stay hidden: commands", "nsbox/inside/privileges.py", "libc.stay_hidden()",
