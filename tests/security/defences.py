@@ -378,7 +378,7 @@ DEFENCES: Final = (
     ),
     Defence(
         "denied: other architectures", "nsbox/kernel/seccomp.py",
-        "program = [] if FOREIGN in without else _refuse_other_than(_AUDIT_ARCH[machine])", "program = []",
+        "refusal = _rule(Verdict.KILL)", "refusal = _rule(Verdict.ALLOW)",
         (f"{_DENIED}::test_the_other_architecture_is_death[root]",),
     ),
     Defence(
