@@ -135,3 +135,25 @@ def test_the_other_architecture_is_death(inside: Sandbox, user: str) -> None:
     if result["signal"] == "SEGV":
         pytest.skip("this kernel has no 32-bit entry")
     assert (result["outcome"], result["signal"]) == ("signaled", "SYS")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"privileged": True},
+        {"capabilities": ["CAP_SYS_ADMIN"]},
+        {"seccomp": "unconfined"},
+        {"noNewPrivs": False},
+        {"securityOpt": ["no-new-privileges=false"]},
+        {"masked": []},
+        {"devices": ["/dev/kmsg"]},
+        {"mounts": [{"source": "/", "target": "/mnt"}]},
+    ],
+    ids=lambda wish: next(iter(wish)),
+)
+def test_no_request_loosens_a_wall(inside: Sandbox, wish: dict[str, Any]) -> None:
+    """What is not known is not passed over in silence: who asks for it is told that there is no such thing."""
+    made = inside.api.request("POST", "/sandboxes", wish)
+    assert made.status == 400, made
+    assert next(iter(wish)) in str(made)
+    assert inside.request("POST", "/exec", {"command": "true", **wish}).status == 400
