@@ -169,7 +169,7 @@ def _looking(where: str, box: Sandbox) -> Iterator[Said]:
     last = lambda text: (text.strip().splitlines() or ["nothing"])[-1][:110]  # noqa: E731
     yield one("virt-what", lambda text: text.replace("\n", " ").strip() or "nothing", lambda text, code: True)
     yield one("checksec --kernel", last, lambda text, code: True)
-    yield one("unhide -m -d brute quick sys proc", lambda text: f"{text.count('Found HIDDEN')} hidden processes",
+    yield one("unhide quick", lambda text: f"{text.count('Found HIDDEN')} hidden processes",
               lambda text, code: "Found HIDDEN" not in text)  # fmt: skip
     yield one("procenv", lambda text: f"{len(text.splitlines())} lines", lambda text, code: code == 0)
     for program in ("bwrap --unshare-all --ro-bind / / true", "bwrap --ro-bind / / true", "unshare -Ur true", "unshare -m true",
