@@ -162,24 +162,23 @@ def _looking(where: str, box: Sandbox) -> Iterator[Said]:
     """Those that look, and those that try to make a box of their own."""
 
     def one(program: str, figure: Callable[[str], str], fine: Callable[[str, int], bool]) -> Said:
-        result = box.run(f"{program} 2>&1", timeoutMs=240_000)
+        result = box.run(f"timeout 60 {program} 2>&1", timeoutMs=80_000)
         text = result["stdout"]
         return Said(where, program, figure(text), fine(text, result["exitCode"] or 0), text)
 
     last = lambda text: (text.strip().splitlines() or ["nothing"])[-1][:110]  # noqa: E731
     yield one("virt-what", lambda text: text.replace("\n", " ").strip() or "nothing", lambda text, code: True)
     yield one("checksec --kernel", last, lambda text, code: True)
-    yield one("unhide quick", lambda text: f"{text.count('Found HIDDEN')} hidden processes",
-              lambda text, code: "Found HIDDEN" not in text)  # fmt: skip
     yield one("procenv", lambda text: f"{len(text.splitlines())} lines", lambda text, code: code == 0)
     for program in ("bwrap --unshare-all --ro-bind / / true", "bwrap --ro-bind / / true", "unshare -Ur true", "unshare -m true",
                     "nsenter -t 1 -a true", "crun run none", "mount -t tmpfs none /mnt", "mount -o remount,rw /proc/sys",
                     "sysctl -w kernel.core_pattern=x", "insmod /nothing.ko", "dmesg", "swapon /etc/passwd", "chrt -f 1 true",
                     "losetup -f /etc/passwd", "mknod /tmp/sda b 8 0", "date -s 2020-01-01", "hostname other"):  # fmt: skip
         yield one(program, last, lambda text, code: code != 0)
-    text = box.run(
-        "lynis audit system --quick --no-colors 2>&1; cat /var/log/lynis-report.dat", timeoutMs=280_000
-    )["stdout"]
+    command = "lynis audit system --quick --no-colors >/tmp/lynis 2>&1; cat /var/log/lynis-report.dat >>/tmp/lynis; touch /tmp/done"
+    box.request("POST", "/processes", {"command": command})
+    wait_until(lambda: box.run("test -e /tmp/done")["exitCode"] == 0, 400, "lynis has ended")
+    text = box.out("cat /tmp/lynis")
     found = {name: text.count(f"\n{name}[]=") for name in ("warning", "suggestion")}
     index = re.search(r"hardening_index=(\d+)", text)
     figure = f"hardening index {index.group(1) if index else '?'}, {found['warning']} warnings, {found['suggestion']} suggestions"
