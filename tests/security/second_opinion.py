@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -270,8 +271,9 @@ def _all(daemon: Daemon, folder: str) -> Iterator[Said]:
     with daemon.api() as api:
         source = api.sandbox(image=debian)
         boxes = {"Debian": source, "default": api.sandbox(), "busybox": api.sandbox(image=small)}
+        stressing = {}
         for where, box in boxes.items():
-            capsh, captest, detect, stress = (
+            capsh, captest, detect, stressing[where] = (
                 program if box is source else _carry(source, box, program) for program in _PORTABLE
             )
             yield from _capabilities(where, box, capsh)
@@ -279,9 +281,9 @@ def _all(daemon: Daemon, folder: str) -> Iterator[Said]:
             yield from _virt(where, box, detect)
             if box is source:
                 yield from _looking(where, box)
-            yield from _stress(
-                where, api, box, stress, _STRESSORS if box is source else ("sysinval", "enosys")
-            )
+        for where, box in boxes.items():
+            names = _STRESSORS if box is source else ("sysinval", "enosys")
+            yield from _stress(where, api, box, stressing[where], names)
         for row in api.request("GET", "/sandboxes").json["sandboxes"]:
             api.kill(row["id"])
         left = [one for one in descendants(daemon.pid) if one.name.startswith("stress")]
@@ -291,17 +293,19 @@ def _all(daemon: Daemon, folder: str) -> Iterator[Said]:
 
 def main(arguments: list[str]) -> int:
     """1 when something is not as it should be."""
-    wrong, texts = 0, []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon is ended, too
+    wrong, count = 0, 0
     begun = time.monotonic()
-    with _daemon() as daemon:
+    with (
+        open(arguments[0] if arguments else os.devnull, "w", encoding="utf-8") as report,
+        _daemon() as daemon,
+    ):
         for said in _all(daemon, os.environ["NSBOX_SECOND_OPINION"]):
-            wrong += not said.fine
+            count, wrong = count + 1, wrong + (not said.fine)
             line = f"{'fine ' if said.fine else 'LOOK '} {said.where:<8} {said.program}: {said.figure}"
             print(line, flush=True)
-            texts.append(f"==== {line}\n{said.text}")
-    print(f"{len(texts)} opinions, {wrong} to look at, {time.monotonic() - begun:.0f} s")
-    if arguments:
-        Path(arguments[0]).write_text("\n".join(texts), encoding="utf-8")
+            print(f"==== {line}\n{said.text}", file=report, flush=True)
+    print(f"{count} opinions, {wrong} to look at, {time.monotonic() - begun:.0f} s")
     return 1 if wrong else 0
 
 
