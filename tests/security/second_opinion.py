@@ -203,7 +203,7 @@ class Watch:
         self._thread.join()
 
     def _ask(self) -> None:
-        while not self._over.wait(0.25):
+        while not (self.times and self._over.wait(0.25)):
             begun = time.monotonic()
             try:
                 answer = self._neighbour.exec(["true"])
