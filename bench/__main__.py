@@ -30,6 +30,7 @@ from bench import (
     stages,
     streams,
     unpack,
+    walls,
 )  # fmt: skip
 from bench.account import Who
 from bench.client import RefusedError
@@ -61,12 +62,15 @@ _WARM: dict[str, tuple[str, _Measure]] = {
     "rivals": ("Instead of nsbox: `true` in a fresh container", rivals.measure),
     "unpack": ("Images, from a layout to a tree on disk", unpack.measure),
     "stages": ("Where the time goes", stages.measure),
+    "walls": ("What each wall costs: with it less without it, in pairs", walls.measure),
 }
 _EMPTY: dict[str, tuple[str, _Measure]] = {
     "empty": ("One client, and no blanks in stock", latency.empty),
     "stages_empty": ("Where the time of a create goes with no blanks in stock", stages.measure_creates),
 }
 NAMES = tuple(dict.fromkeys(name.partition("_")[0] for name in (*_WARM, *_EMPTY)))
+#: What is done only if it is named: it starts a daemon for each wall.
+_ASKED_FOR = ("walls",)
 #: What --quick leaves out, and why.
 _SLOW = {
     "network": "--quick leaves it out: it needs two daemons more",
@@ -82,7 +86,7 @@ def main() -> int:
     """The exit status: 1 when nothing could be run, 2 when a target was missed and --strict was given."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the daemon is ended, too
-    wanted = options.only or NAMES
+    wanted = options.only or tuple(name for name in NAMES if name not in _ASKED_FOR)
     effort = Effort.quick() if options.quick else Effort.full()
     try:
         who = account.choose(options.account)

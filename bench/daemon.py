@@ -8,9 +8,11 @@ import secrets
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 from bench import proc
@@ -69,8 +71,11 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(who: Who, pool: int, settings: Mapping[str, str] | None = None) -> Iterator[Daemon]:
-    """Start a daemon with ``pool`` blanks in stock; end it and remove every trace."""
+def running(
+    who: Who, pool: int, settings: Mapping[str, str] | None = None, sources: str = ""
+) -> Iterator[Daemon]:
+    """Start a daemon with ``pool`` blanks in stock; end it and remove every trace. ``sources``: a folder with
+    another nsbox than this one."""
     # /tmp may be a tmpfs: memory, and another file system than a service's state has.
     state = tempfile.mkdtemp(prefix="nsbox-bench-", dir="/var/tmp")
     key = "bench_" + secrets.token_urlsafe(24)
@@ -80,7 +85,8 @@ def running(who: Who, pool: int, settings: Mapping[str, str] | None = None) -> I
             if who.by_root:
                 os.chown(state, who.uid, who.gid)
             own = {"NSBOX_BOOTSTRAP_KEY": key, "NSBOX_POOL_SIZE": str(pool), **(settings or {})}
-            process = _start(who, state, own, log.fileno())
+            start = _start if not sources else partial(_start_of, sources)
+            process = start(who, state, own, log.fileno())
             yield Daemon(who, process, _ready(process, log.fileno()), key, state, pool)
         finally:
             if process is not None:
@@ -97,6 +103,20 @@ def _start(who: Who, state: str, own: Mapping[str, str], log: int) -> subprocess
     return subprocess.Popen(
         command, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log
     )
+
+
+def _start_of(
+    sources: str, who: Who, state: str, own: Mapping[str, str], log: int
+) -> subprocess.Popen[bytes]:
+    """As the account at once: a daemon that root starts keeps nothing of what says where its sources are."""
+    command = [sys.executable, "-P", "-m", "nsbox", "serve", "--port", "0", "--limits", "best-effort"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NSBOX_")}
+    environment = {**kept, **own, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.Popen(
+        [*command, "--state-dir", state],
+        env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+        **who.identity,
+    )  # fmt: skip
 
 
 def _ready(process: subprocess.Popen[bytes], log: int) -> str:

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from nsbox import settings
+from nsbox.cli import filters
 from nsbox.cli.output import paint
 from nsbox.host import account, facts, walls
 from nsbox.host.facts import FREE_NEEDED, IDS_NEEDED, Attempt, HostFacts, IdRange, Mapper, widest
@@ -420,11 +421,19 @@ _CLOSING = {
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="All findings as one JSON document.")
 @click.option("--state-dir", metavar="DIR", help="Where the daemon keeps (or shall keep) its state.")
-def doctor(as_json: bool, state_dir: str | None) -> None:
+@click.option("--seccomp", "lists_calls", is_flag=True, help="Print which system calls sandboxes may make.")
+def doctor(as_json: bool, state_dir: str | None, lists_calls: bool) -> None:
     """Say what this host offers, why it matters, and the command that mends what is missing.
 
     Exit status: 0 all is there; 1 something required is missing; 3 only limits are missing.
     """
+    if lists_calls:
+        calls = filters.calls()
+        if as_json:
+            click.echo(msgspec.json.format(msgspec.json.encode({"calls": calls})).decode())
+        else:
+            click.echo("\n".join(filters.render(calls)))
+        return
     chosen = settings.load(os.environ, {"state_dir": state_dir})
     host = facts.gather(account.current_name(), os.geteuid(), chosen.state_dir, os.environ)
     findings = [*assess(host, chosen.storage), _walls(chosen)]

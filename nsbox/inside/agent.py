@@ -44,9 +44,7 @@ def run(sock: RawSocket, who: Credentials) -> NoReturn:
         privileges.close_all_but({0, 1, 2, sock.fileno()})
         privileges.name_process("nsbox-files")
         os.umask(0o022)
-        os.setgroups(who.groups)
-        os.setresgid(who.gid, who.gid, who.gid)
-        os.setresuid(who.uid, who.uid, who.uid)
+        privileges.become(who.uid, who.gid, who.groups)
         Agent(sock).serve()
         status = 0
     except (WireError, OSError):

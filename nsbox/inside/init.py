@@ -62,12 +62,14 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 class Mould(NamedTuple):
     """What all inits have in common, made once by keeper: the system call filters, init's own and what
-    commands add to it; what to give up; whether a sandbox's cgroup may give memory to its children."""
+    commands add to it; what to give up; whether a sandbox's cgroup may give memory to its children; which
+    resource limits the whole of a sandbox gets a part of."""
 
     init: libc.Filter
     command: libc.Filter
     gone: capabilities.Gone
     gives_memory: bool
+    divided: tuple[int, ...] = ()
 
 
 def cast(mould: Mould) -> "Init":

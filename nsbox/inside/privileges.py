@@ -50,6 +50,23 @@ def drop(gone: capabilities.Gone, program: libc.Filter) -> None:
     libc.seccomp_filter(program)
 
 
+def become(uid: int, gid: int, groups: Iterable[int]) -> None:
+    """Take on a user's ids for good, and stay out of sight of that user's other processes."""
+    os.setgroups(list(groups))
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    libc.stay_hidden()
+
+
+def divide(kinds: Iterable[int], share: int) -> None:
+    """Lower these limits of the calling process to a part of what they are. A user namespace that it makes
+    is bounded by them as a whole (kernel/user_namespace.c), whatever its processes set for themselves."""
+    for kind in kinds:
+        soft, hard = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY:
+            resource.setrlimit(kind, (max(1, soft // share), hard))
+
+
 def die_with_parent(signal_number: int) -> None:
     """Ask for ``signal_number`` when the parent dies. After every change of ids, which clears it."""
     libc.prctl(libc.PR_SET_PDEATHSIG, signal_number)

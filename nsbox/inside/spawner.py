@@ -45,9 +45,7 @@ def run(sock: RawSocket, who: Credentials, guard: libc.Filter) -> NoReturn:
         os.setsid()
         os.umask(0o022)
         privileges.limit_descriptors()
-        os.setgroups(who.groups)
-        os.setresgid(who.gid, who.gid, who.gid)
-        os.setresuid(who.uid, who.uid, who.uid)
+        privileges.become(who.uid, who.gid, who.groups)
         libc.seccomp_filter(guard)
         while received := channel.receive_alive(sock, TO_SPAWNER):
             _serve(sock, received[0], received[1], who)

@@ -124,7 +124,7 @@ class Box:
         self.control = ours
         channel.prepare(ours)
         with theirs:
-            self.pid = self.host.zygote.clone(theirs, listener, cgroup_fd)
+            self.pid = self.host.zygote.clone(theirs, listener, cgroup_fd, namespaces.owner_of(self.number))
         namespaces.write_sandbox_maps(self.pid)
         channel.send(ours, baseline.prepare())
 

@@ -28,6 +28,7 @@ from nsbox.keeper.pool import Pool
 from nsbox.keeper.zygote import Zygote
 from nsbox.kernel import capabilities, journal, libc, mounts, seccomp
 from nsbox.kernel.cgroup import Cgroup
+from nsbox.plan import baseline
 from nsbox.wire.framing import PacketTooLarge, WireError
 from nsbox.wire.messages import TO_KEEPER, Message
 
@@ -62,6 +63,7 @@ class Loop:
             libc.Filter(seccomp.clone3_guard(machine)),
             capabilities.all_but(),
             "memory" in config.controllers,
+            baseline.shared_rlimits(pids_are_held="pids" in config.controllers),
         )
         self._zygote = Zygote(mould)
         host = Host(cgroup, config.controllers, self._zygote, config.io_max)
@@ -223,6 +225,18 @@ class Loop:
         return 0 if patience else 1
 
 
+def _divide_budgets() -> None:
+    """Bound what is counted for the makers of sandboxes, one for each (``namespaces.owner_of``)."""
+    for name, whole in baseline.SHARED.items():
+        try:
+            with open(whole, encoding="ascii") as file:
+                part = baseline.share(int(file.read()))
+            with open(f"/proc/sys/user/{name}", "w", encoding="ascii") as file:
+                file.write(str(part))
+        except FileNotFoundError:
+            pass  # a kernel without inotify
+
+
 def _listen() -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     listener.bind(layout.KEEPER_SOCKET)
@@ -271,6 +285,7 @@ def main(arguments: list[str]) -> int:
     mounts.mount_new("proc", "/proc", attributes=libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _divide_budgets()
     os.umask(0o077)
     os.chdir(config.state_dir)
     for folder in layout.FOLDERS:

@@ -13,15 +13,21 @@ import struct
 import sys
 from typing import NoReturn
 
+import prctl
+
 from nsbox.inside import init as inside_init
 from nsbox.inside import privileges
 from nsbox.inside.rehearsal import rehearse
 from nsbox.keeper import layout
 from nsbox.kernel import libc, namespaces, rawsocket
+from nsbox.plan import baseline
 from nsbox.wire.framing import ANCILLARY_ROOM, descriptors_in
 
+#: The id that the new namespaces belong to.
+_ORDER = struct.Struct("i")
 #: A pid, or an errno below zero.
 _ANSWER = struct.Struct("i")
+_TO_CGROUP = [prctl.CAP_DAC_OVERRIDE]
 #: How long a clone may take, in seconds.
 _PATIENCE = 10.0
 
@@ -45,14 +51,14 @@ class Zygote:
                 _serve(theirs, self._mould)
         self._sock = ours
 
-    def clone(self, control: socket.socket, listener: socket.socket, cgroup: int | None) -> int:
-        """A new blank with these descriptors, in new namespaces and in ``cgroup``; its pid.
+    def clone(self, control: socket.socket, listener: socket.socket, cgroup: int | None, owner: int) -> int:
+        """A new blank with these descriptors, in new namespaces of ``owner`` and in ``cgroup``; its pid.
 
         Raises ``OSError``.
         """
         assert self._sock is not None
         descriptors = [control.fileno(), listener.fileno(), *([] if cgroup is None else [cgroup])]
-        socket.send_fds(self._sock, [b"c"], descriptors)
+        socket.send_fds(self._sock, [_ORDER.pack(owner)], descriptors)
         ready, _, _ = select.select([self._sock], [], [], _PATIENCE)
         data = self._sock.recv(_ANSWER.size) if ready else b""
         if len(data) != _ANSWER.size:
@@ -78,19 +84,17 @@ def _serve(sock: socket.socket, mould: inside_init.Mould) -> NoReturn:
         raw = rawsocket.adopt(os.dup(sock.fileno()))
         sock.close()
         sys._clear_type_cache()  # keeper's entries, each of which init would have to throw out
+        privileges.divide(mould.divided, baseline.SHARE)
         init = inside_init.cast(mould)
         rehearse(mould, layout.RUN)
         room = ANCILLARY_ROOM
         while True:
-            data, ancillary, _, _ = raw.recvmsg(1, room)
+            data, ancillary, _, _ = raw.recvmsg(_ORDER.size, room)
             if not data:
                 break
             descriptors = descriptors_in(ancillary)
             cgroup = descriptors[2] if len(descriptors) == 3 else None
-            try:
-                pid = libc.clone3(namespaces.SANDBOX_FLAGS | libc.CLONE_PARENT, cgroup)
-            except OSError as error:
-                pid = -(error.errno or 1)
+            pid = _clone_as(_ORDER.unpack(data)[0], cgroup)
             if pid == 0:
                 raw.close()
                 control, listener = rawsocket.adopt(descriptors[0]), rawsocket.adopt(descriptors[1])
@@ -100,3 +104,24 @@ def _serve(sock: socket.socket, mould: inside_init.Mould) -> NoReturn:
             raw.send(_ANSWER.pack(pid))
     finally:
         os._exit(0)
+
+
+def _clone_as(owner: int, cgroup: int | None) -> int:
+    """Clone a box whose namespaces ``owner`` has made; 0 in the box, else its pid, or an errno below zero.
+
+    Only the effective id is changed: the real one leads back. Leaving 0 takes the effective capabilities, and
+    one of them is needed to put the box into its cgroup, which is another's.
+    """
+    os.seteuid(owner)
+    try:
+        prctl._prctl.set_caps(_TO_CGROUP, [], [], [], [], [])
+        pid = libc.clone3(namespaces.SANDBOX_FLAGS | libc.CLONE_PARENT, cgroup)
+        if pid == 0:
+            return 0
+    except OSError as error:
+        pid = -(error.errno or 1)
+    os.seteuid(0)
+    # A change of ids clears the one and sets the other anew.
+    privileges.die_with_parent(signal.SIGKILL)
+    libc.stay_hidden()
+    return pid

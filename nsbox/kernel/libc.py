@@ -319,6 +319,14 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
     return _checked(result, "prctl", (option, arg2))
 
 
+def stay_hidden() -> None:
+    """Be non-dumpable: nobody inside may trace us or read /proc/PID/mem.
+
+    After every change of ids: the kernel then sets it anew, to fs.suid_dumpable, and that may be 1 (proc(5)).
+    """
+    _checked(_prctl(PR_SET_DUMPABLE, _ZERO, _ZERO, _ZERO, _ZERO), "prctl", (PR_SET_DUMPABLE,))
+
+
 def set_name(name: bytes) -> None:
     """Name this thread, up to 15 bytes: PR_SET_NAME of prctl(2)."""
     _checked(_prctl(_PR_SET_NAME, name), "prctl", (_PR_SET_NAME, name))

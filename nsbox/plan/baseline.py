@@ -15,12 +15,16 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 MASKED = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",  # names the host's disks, and on some hosts more than its owner thinks
+    "/proc/diskstats",  # how much the others read and write, by the block
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/scsi",
+    "/proc/swaps",  # a path on the host
     "/proc/timer_list",
     "/proc/timer_stats",
     "/sys/firmware",
@@ -59,6 +63,29 @@ RLIMITS = {
 }
 
 SHM_BYTES = 64 << 20
+
+#: What the kernel counts for each user of the host, whom all sandboxes share: one of them gets this part of
+#: it at most, under all its ids together. A part and no guarantee: four that conspire leave others nothing.
+SHARE = 4
+#: By namespace (namespaces(7)): the bound to be set, and where it stands what the daemon's user has of it.
+SHARED = {
+    "max_inotify_instances": "/proc/sys/fs/inotify/max_user_instances",
+    "max_inotify_watches": "/proc/sys/fs/inotify/max_user_watches",
+}
+#: Not MEMLOCK: mlock(2) counts for each process, and for what is counted otherwise the kernel compares pages
+#: with a bound in bytes.
+_RLIMITS_SHARED = (resource.RLIMIT_MSGQUEUE, resource.RLIMIT_SIGPENDING)
+
+
+def shared_rlimits(pids_are_held: bool) -> tuple[int, ...]:
+    """Which resource limits are divided. Processes only where pids.max does not hold them: it is exact, and
+    the operator may have set it higher than this part."""
+    return _RLIMITS_SHARED if pids_are_held else (*_RLIMITS_SHARED, resource.RLIMIT_NPROC)
+
+
+def share(whole: int) -> int:
+    """One sandbox's part."""
+    return max(1, whole // SHARE)
 
 
 #: Made once. A tuple of a generator is made larger and cut to its size, and CPython keeps what was cut when

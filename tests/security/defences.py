@@ -45,7 +45,7 @@ _HEADS_FILE: Final = "nsbox/api/heads.py"
 _HEADS: Final = "tests/unit/api/test_heads.py"
 _ADMISSION: Final = "nsbox/api/admission.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
-_WALLS: Final = "tests/security/test_api_walls.py"
+_API_WALLS: Final = "tests/security/test_api_walls.py"
 _PEERS: Final = "tests/fuzz/test_hostile_peers.py"
 _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
@@ -53,6 +53,9 @@ _SCOPES: Final = "tests/unit/api/test_scopes.py"
 _LAYERS: Final = "tests/security/test_hostile_layers.py"
 _WALLS: Final = "tests/security/test_walls.py"
 _TIME: Final = "tests/unit/service/test_time_is_kept.py"
+_BUDGETS: Final = "tests/security/test_budgets.py::test_one_does_not_take_it_all"
+_LEAKS: Final = "tests/security/test_leaks.py"
+_DENIED: Final = "tests/security/test_denied.py"
 _EVERY_KEY: Final = f"{_SCOPES}::test_every_route_with_every_kind_of_key[read-only-user]"
 
 
@@ -69,20 +72,20 @@ class Defence(NamedTuple):
 DEFENCES: Final = (
     Defence(
         "api: its walls", "nsbox/daemon.py", "    _put_up_walls(orders)\n", "    pass\n",
-        (f"{_WALLS}::test_the_real_api_stands_behind_them",),
+        (f"{_API_WALLS}::test_the_real_api_stands_behind_them",),
     ),
     Defence(
         "api: its files", "nsbox/host/walls.py", "    if found.landlock:\n", "    if False:\n",
-        (f"{_WALLS}::test_behind_the_walls",),
+        (f"{_API_WALLS}::test_behind_the_walls",),
     ),
     Defence(
         "api: its system calls", "nsbox/host/walls.py",
         "    libc.seccomp_filter(apicalls.program(os.uname().machine, os.getpid()))\n", "    pass\n",
-        (f"{_WALLS}::test_behind_the_walls", f"{_WALLS}::test_the_real_api_stands_behind_them"),
+        (f"{_API_WALLS}::test_behind_the_walls", f"{_API_WALLS}::test_the_real_api_stands_behind_them"),
     ),
     Defence(
         "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "    pass\n",
-        (f"{_WALLS}::test_behind_the_walls", f"{_WALLS}::test_the_real_api_stands_behind_them"),
+        (f"{_API_WALLS}::test_behind_the_walls", f"{_API_WALLS}::test_the_real_api_stands_behind_them"),
     ),
     Defence(
         "keeper: answers that do not fit", "nsbox/keeper/main.py",
@@ -565,6 +568,59 @@ DEFENCES: Final = (
         "time: deadlines are of a clock that nobody sets", "nsbox/service/sandboxes.py",
         "live.record.deadline <= now\n", "live.record.expires_at <= clock.wall()\n",
         (f"{_TIME}::test_a_clock_that_is_set_ends_nothing_early_or_late[86400.0]", f"{_TIME}::test_another_boot"),
+    ),
+    Defence(
+        "budgets: each sandbox is made by an id of its own", "nsbox/kernel/namespaces.py",
+        "return OUTER_OFFSET + number % SANDBOX_IDS", "return OUTER_OFFSET",
+        (f"{_BUDGETS}[inotify]", f"{_BUDGETS}[queue]", f"{_BUDGETS}[pending]"),
+    ),
+    Defence(
+        "budgets: inotify", "nsbox/keeper/main.py", "file.write(str(part))", "pass",
+        (f"{_BUDGETS}[inotify]",),
+    ),
+    Defence(
+        "budgets: queues and signals", "nsbox/keeper/zygote.py",
+        "privileges.divide(mould.divided, baseline.SHARE)", "pass",
+        (f"{_BUDGETS}[queue]", f"{_BUDGETS}[pending]"),
+    ),
+    Defence(
+        "what a command sees: masks", "nsbox/inside/rootfs.py",
+        'mounts.mask(STAGING + path, f"{STAGING}/dev/null", f"{STAGING}/empty")', "pass",
+        (
+            f"{_LEAKS}::test_nothing_that_is_the_hosts_is_seen",
+            f"{_LEAKS}::test_what_a_command_is_given_is_its_own",
+        ),
+    ),
+    Defence(
+        "what a command sees: descriptors", "nsbox/inside/spawner.py",
+        "libc.close_range(3, flags=libc.CLOSE_RANGE_CLOEXEC)",
+        "[os.set_inheritable(one, True) for one in (*streams, 3)]",
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: its own cgroup is the root", "nsbox/inside/init.py",
+        "child = init.come_in(cgroup, libc.CLONE_NEWCGROUP,", "child = init.come_in(cgroup, 0,",
+        (f"{_LEAKS}::test_all_namespaces_are_its_own",),
+    ),
+    Defence(
+        "denied: the filter", "nsbox/inside/privileges.py", "libc.seccomp_filter(program)", "pass",
+        (
+            f"{_DENIED}::test_all_that_is_refused_is_refused[root]",
+            f"{_DENIED}::test_all_that_is_refused_is_refused[1000:1000]",
+        ),
+    ),
+    Defence(
+        "denied: other architectures", "nsbox/kernel/seccomp.py",
+        "refusal = _rule(Verdict.KILL)", "refusal = _rule(Verdict.ALLOW)",
+        (f"{_DENIED}::test_the_other_architecture_is_death[root]",),
+    ),
+    Defence(
+        "nsbox's processes inside stay hidden: init", "nsbox/kernel/namespaces.py", "libc.stay_hidden()",
+        "pass", ("tests/kernel/test_hidden.py::test_ids_are_changed_and_nobody_may_look[init]",),
+    ),
+    Defence(
+        "nsbox's processes inside stay hidden: commands", "nsbox/inside/privileges.py", "libc.stay_hidden()",
+        "pass", ("tests/kernel/test_hidden.py::test_ids_are_changed_and_nobody_may_look[commands]",),
     ),
 )  # fmt: skip
 

@@ -208,6 +208,10 @@ print(json.dumps(found))
         "/proc/sched_debug",
         "/proc/latency_stats",
         "/proc/interrupts",
+        "/proc/cmdline",
+        "/proc/swaps",
+        "/proc/diskstats",
+        "/proc/partitions",
     ],
 )
 def test_masked_files_are_empty(inside: Sandbox, path: str) -> None:
