@@ -567,7 +567,10 @@ DEFENCES: Final = (
     Defence(
         "time: deadlines are of a clock that nobody sets", "nsbox/service/sandboxes.py",
         "live.record.deadline <= now\n", "live.record.expires_at <= clock.wall()\n",
-        (f"{_TIME}::test_a_clock_that_is_set_ends_nothing_early_or_late[86400.0]", f"{_TIME}::test_another_boot"),
+        (
+            f"{_TIME}::test_a_clock_that_is_set_ends_nothing_early_or_late[86400.0]",
+            f"{_TIME}::test_another_boot",
+        ),
     ),
     Defence(
         "budgets: each sandbox is made by an id of its own", "nsbox/kernel/namespaces.py",

@@ -43,8 +43,7 @@ class Images(Scope):
 
     def pushing(self, name: str, to: str | None = None) -> TaskStream[Pushed]:
         """Push, and iterate over how far it is."""
-        request = images.pushing(self._at, name, to)
-        return TaskStream(self._driver, pushed(request, self._driver.attempts()))
+        return TaskStream(self._driver, pushed(images.pushing(self._at, name, to), self._driver.attempts()))
 
     def import_archive(
         self, archive: Content, *, name: str | None = None, progress: Tell | None = None
