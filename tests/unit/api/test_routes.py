@@ -314,6 +314,9 @@ async def test_processes() -> None:
         assert (second["status"], second["exitCode"], second["signal"]) == ("exited", 3, None)
         assert (await server.ask("DELETE", one)).json() == {"killed": 2}
         answer = await server.ask("POST", one, {"command": "a", "timeoutMs": 5})
+        assert answer.status == 201
+        assert server.fakes.commands.specs[-1].timeout_ms == 5
+        answer = await server.ask("POST", one, {"command": "a", "timeoutMs": 0})
         assert (answer.status, answer.json()["field"]) == (422, "timeoutMs")
 
 
