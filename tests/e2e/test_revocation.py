@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
-from nsbox.cli.websocket import Lost, Socket
 
 from tests.e2e.client import BASE, Api, Sandbox
 from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
+from tests.e2e.websocket import Lost, Socket
 
 #: Within this everything has ended. What does not end goes on for longer by far.
 PATIENCE = 30.0 * SLOWNESS
