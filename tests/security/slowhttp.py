@@ -33,6 +33,8 @@ def modes(sandbox: str, key: str) -> dict[str, list[str]]:
             "5",
             "-x",
             "24",
+            "-f",
+            "application/json",
             "-s",
             "60000",
             "-t",
