@@ -68,7 +68,7 @@ ROWS: Final = (
             f"{_WALLS}::test_nsboxs_own_processes_show_nothing",
             f"{_WALLS}::test_nothing_of_the_host_is_there",
         ),
-        "init shows nothing of its own",
+        "the host's name stays outside",
     ),
     Row(
         4, "kill -9 of api",

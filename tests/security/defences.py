@@ -491,10 +491,12 @@ DEFENCES: Final = (
         'os.rename(replacement.temporary, f"/up/{replacement.name}", src_dir_fd=where)',
         ("tests/security/test_file_races.py::test_a_parent_that_is_swapped_while_an_upload_runs",),
     ),
+    # Of row 3 the one wall that no other stands behind: descriptors are also closed one by one as they are
+    # made, and what init shows of itself is also kept by the ids of its namespace.
     Defence(
-        "init shows nothing of its own", "nsbox/keeper/main.py",
-        "prctl.set_dumpable(0)\n    for descriptor", "pass\n    for descriptor",
-        (f"{_WALLS}::test_process_1_shows_nothing", f"{_WALLS}::test_nsboxs_own_processes_show_nothing"),
+        "the host's name stays outside", "nsbox/inside/init.py",
+        "socket.sethostname(launch.hostname)", "pass",
+        (f"{_WALLS}::test_nothing_of_the_host_is_there",),
     ),
     Defence(
         "sandboxes are adopted by the next api", "nsbox/service/sandboxes.py",
