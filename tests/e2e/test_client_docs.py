@@ -62,7 +62,8 @@ def test_every_line_of_the_page(own_daemon: Daemon, registry: FakeRegistry, tmp_
         "Output": Output,
         "NsboxError": NsboxError,
     }
-    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=_OPTIONS)
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=_OPTIONS, verbose=False)
+    # Not verbose: doctest would take a -v of pytest for its own, and tell of what is well too.
     told: list[str] = []
     skipped = []
     with client:
