@@ -174,7 +174,7 @@ ROWS: Final = (
     _row(
         13, "a daemon and its model", "steps", "mismatches",
         ("tests/e2e/test_model.py::test_a_daemon_and_its_model",),
-        "processes that ended leave the list",
+        "sandboxes that ended leave the list",
     ),
     _row(
         14, "system calls that fail", "injections", "left over",

@@ -539,8 +539,9 @@ DEFENCES: Final = (
         ),
     ),
     Defence(
-        "processes that ended leave the list", "nsbox/service/commands.py",
-        "if everything or _in_the_list(job)]", "if True]",
+        "sandboxes that ended leave the list", "nsbox/service/sandboxes.py",
+        "return await self._registry.records(owner, states)",
+        "return await self._registry.records(owner, frozenset(State))",
         ("tests/e2e/test_model.py::test_a_daemon_and_its_model",),
     ),
     Defence(
