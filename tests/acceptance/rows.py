@@ -169,7 +169,7 @@ ROWS: Final = (
         12, "schemathesis on the OpenAPI document", "requests", "faults or untrue answers",
         ("tests/e2e/test_schemathesis.py"
          "::test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise",),
-        "a path has no NUL",
+        "a flag is true or false",
     ),
     _row(
         13, "a daemon and its model", "steps", "mismatches",
