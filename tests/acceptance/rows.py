@@ -67,6 +67,7 @@ ROWS: Final = (
             f"{_WALLS}::test_the_environment_is_what_it_should_be", f"{_WALLS}::test_process_1_shows_nothing",
             f"{_WALLS}::test_nsboxs_own_processes_show_nothing",
             f"{_WALLS}::test_nothing_of_the_host_is_there",
+            "tests/security/test_leaks.py::test_nothing_that_is_the_hosts_is_seen",
         ),
         "the host's name stays outside",
     ),
@@ -108,6 +109,7 @@ ROWS: Final = (
             f"{_SECCOMP}::test_no_new_namespaces", f"{_SECCOMP}::test_the_32_bit_entry_kills_and_bites",
             f"{_SECCOMP}::test_terminal_tricks_are_refused_whatever_the_upper_half_says",
             f"{_WALLS}::test_ways_out_are_refused",
+            "tests/security/test_denied.py::test_all_that_is_refused_is_refused",
         ),
         "seccomp: pairs of sockets of other families",
     ),
@@ -157,13 +159,20 @@ ROWS: Final = (
         ),
         ("host:memory.max", "host:pids.max", "host:quota", "host:storage-watcher", "host:neighbours"),
     ),
-    _row(
-        11, "slow heads, bodies and readers", "connections", "that were kept",
+    Row(
+        11, "slow heads, bodies and readers",
         (
-            f"{_SERVER}::test_slow_heads_are_cut", f"{_SERVER}::test_slow_bodies_are_cut",
-            f"{_SERVER}::test_readers_that_stall_are_cut",
+            Part(
+                "cut", "connections", "that were kept",
+                (f"{_SERVER}::test_slow_heads_are_cut", f"{_SERVER}::test_slow_bodies_are_cut",
+                 f"{_SERVER}::test_readers_that_stall_are_cut"),
+            ),
+            Part(
+                "the others", "slow connections", "errors of others",
+                ("tests/security/test_slow_clients.py::test_the_others_are_served",),
+            ),
         ),
-        "slow heads are cut",
+        ("slow heads are cut",),
     ),
     _row(
         12, "schemathesis on the OpenAPI document", "requests", "faults or untrue answers",
@@ -218,6 +227,7 @@ ROWS: Final = (
         18, "malformed HTTP, JSON, paths", "inputs", "not answered with 4xx",
         (
             f"{_SERVER}::test_malformed_requests",
+            "tests/security/test_malformed.py::test_malformed_requests_harm_nobody",
             "tests/unit/proxy/test_head.py::test_what_could_be_read_in_two_ways_is_refused",
             "tests/e2e/test_ports.py::test_malformed_requests_do_no_harm",
         ),

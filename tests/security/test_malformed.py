@@ -11,6 +11,7 @@ from collections import Counter
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.acceptance.plugin import Say
 from tests.e2e.client import BASE
 from tests.e2e.daemon import Daemon
 
@@ -112,7 +113,7 @@ def answers(daemon: Daemon, data: bytes) -> list[int]:
     return [int(found) for found in _STATUS.findall(received)]
 
 
-def test_malformed_requests_harm_nobody(own_daemon: Daemon) -> None:
+def test_malformed_requests_harm_nobody(own_daemon: Daemon, figure: Say) -> None:
     """Nothing here is a good request: who would be let in sends what is none, and who sends what may be one
     is not let in."""
     seen: Counter[int] = Counter()
@@ -168,6 +169,7 @@ def test_malformed_requests_harm_nobody(own_daemon: Daemon) -> None:
     paths()
     grown = own_daemon.rss_kib() - start
     print(f"\nmalformed: {inputs} inputs, answers {dict(sorted(seen.items()))}, api {grown / 1024:+.1f} MiB")
+    figure(18, tried=inputs)
     assert own_daemon.api_pid == pid
     with own_daemon.api() as api:
         assert api.request("GET", "/sandboxes").json == []

@@ -196,7 +196,7 @@ async def test_slow_heads_are_cut(figure: Say) -> None:
                     await stream.send_all(bytes([byte]))
                     await trio.sleep(0.05)
             assert trio.current_time() - start < 3
-    figure(11, tried=4)
+    figure(11, "cut", tried=4)
 
 
 async def test_idle_connections_are_closed() -> None:
@@ -250,7 +250,7 @@ async def test_slow_bodies_are_cut(monkeypatch: pytest.MonkeyPatch, figure: Say)
                 assert (answer.status, answer.code) == (400, "invalid_request")
                 await read_to_end(stream)
         assert server.fakes.files.files == {}
-    figure(11, tried=2)
+    figure(11, "cut", tried=2)
 
 
 async def test_a_slow_service_does_not_count_as_a_slow_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +461,7 @@ async def test_readers_that_stall_are_cut(monkeypatch: pytest.MonkeyPatch, figur
         target = f"/sandboxes/{await server.sandbox()}/files?path=/a&raw=true"
         async with hang_up_after(server, head("GET", target, {})):
             await no_connections(server)
-    figure(11, tried=1)
+    figure(11, "cut", tried=1)
 
 
 async def test_at_the_cap_the_longest_idle_connection_goes() -> None:
