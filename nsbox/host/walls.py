@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
-import prctl
 
 from nsbox.host import apicalls
 from nsbox.kernel import landlock, libc
@@ -80,6 +79,8 @@ def expected(memory_mb: int) -> InForce:
 
 def put_up(places: Places, memory_mb: int, environment: Mapping[str, str]) -> InForce:
     """Put up all that this kernel has; what that is. Raises ``OSError`` if one of them cannot be."""
+    import prctl  # late: nsbox doctor looks at this module where prctl cannot be imported, and says so
+
     found = expected(memory_mb)
     prctl.set_dumpable(0)  # nobody of the same user reads memory, environment or descriptors
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -202,3 +204,10 @@ def test_quotas_that_do_not_hold_are_named_with_what_mends_them(fstype, quotas, 
 def test_a_full_disk_is_no_place_to_start():
     host = but(state=StateDisk(folder="/s", fstype="xfs", free_bytes=1 << 20, writable=True))
     assert verdict(assess(host)) is Status.UNUSABLE
+
+
+def test_it_can_be_asked_where_prctl_cannot_be_imported() -> None:
+    """Which it then says; a traceback would say it to nobody."""
+    program = "import sys; sys.modules['prctl'] = None; from nsbox.cli import doctor, filters"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
