@@ -51,7 +51,7 @@ def parse(text: str) -> Policy:
 
 def _parsed(told: Any) -> Policy:
     networks = {
-        name: tuple(ip_network(one) for one in told.pop(name, ())) for name in ("allow", "granted", "deny")
+        name: tuple(_network(one) for one in told.pop(name, ())) for name in ("allow", "granted", "deny")
     }
     return Policy(
         mode=str(told["mode"]),
@@ -60,6 +60,12 @@ def _parsed(told: Any) -> Policy:
         refused=tuple(told.get("refused", ())),
         **networks,
     )
+
+
+def _network(told: Any) -> Network:
+    if not isinstance(told, str):  # ip_network takes numbers as well, True among them
+        raise TypeError(f"{told!r} is no network")
+    return ip_network(told)
 
 
 def chain_name(slot: int) -> str:
