@@ -86,7 +86,7 @@ def test_a_paused_sandbox_is_neither_asked_nor_woken(sandbox: Sandbox) -> None:
     assert use(sandbox)[key]["memoryBytes"] is None
     assert sandbox.api.get(sandbox.id)["status"] == "paused"
     assert sandbox.request("POST", "/resume").status == 200
-    # Paused in the middle of its execve(2), a process has no memory yet when it goes on.
+    # Once it was 0 here, on a busy host; perhaps its execve(2) had been under way when it was paused.
     wait_until(lambda: use(sandbox)[key]["memoryBytes"], 10, "it is measured again")
 
 
