@@ -169,8 +169,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     images_allowed: tuple[str, ...] = ("*",)
     image_pull: PullPolicy = PullPolicy.MISSING
     image_pull_timeout_s: Positive = 600
-    image_platform: str = ""
     image_push_timeout_s: Positive = 3_600
+    image_platform: str = ""
     image_downloads: Annotated[int, Meta(ge=1, le=16)] = 3
     image_keep_s: Positive = 86_400
     max_image_bytes: Positive = 20_480 * MIB
