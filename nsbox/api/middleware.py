@@ -158,12 +158,7 @@ class Gate:
         none in vain."""
         method: str = exchange.scope["method"]
         scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))
-        try:
-            body = await self._bodies.read(exchange, match.name(method, exchange.scope["path"]))
-        except Problem:
-            # That the path has no such method comes before what is wrong with the body.
-            match.check(method, exchange.scope["path"])
-            raise
+        body = await self._bodies.read(exchange, match.name(method, exchange.scope["path"]))
         exchange.scope[CALL] = Call(caller.owner, exchange.scope["query_string"], body, caller)
         pending: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
 

@@ -165,6 +165,13 @@ def pivot_into(root: int) -> None:
     os.chdir("/")
 
 
+def pivot_onto(path: str) -> None:
+    """``pivot_into`` what is mounted on ``path``."""
+    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    pivot_into(directory)
+    os.close(directory)
+
+
 def open_mount_point(root: int, name: str) -> int:
     """The directory ``name`` below ``root``, made if missing, as a descriptor to mount on.
 

@@ -414,8 +414,8 @@ DEFENCES: Final = (
     Defence(
         "scopes before bodies", "nsbox/api/middleware.py",
         '        scopes.check(caller, method, self._rule_of(method, exchange.scope["path"]))\n'
-        "        try:\n            body = await self._bodies",
-        "        try:\n            body = await self._bodies",
+        "        body = await self._bodies",
+        "        body = await self._bodies",
         (f"{_SCOPES}::test_who_may_not_is_told_so_whatever_the_body_is",),
     ),
     Defence(

@@ -204,9 +204,7 @@ def _leave_every_file() -> None:
     """
     mounts.make_private()
     mounts.mount_empty(_STAGING)
-    directory = os.open(_STAGING, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    mounts.pivot_into(directory)
-    os.close(directory)
+    mounts.pivot_onto(_STAGING)
 
 
 def _given(orders: socket.socket) -> tuple[Given, float]:

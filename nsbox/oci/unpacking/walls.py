@@ -47,9 +47,7 @@ def enter(tree: int) -> None:
     mounts.make_private()
     mounts.attach(tree, _STAGING)
     os.close(tree)
-    directory = os.open(_STAGING, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    mounts.pivot_into(directory)
-    os.close(directory)
+    mounts.pivot_onto(_STAGING)
 
 
 def confine(limits: Limits) -> None:
