@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from nsbox.client.asynchronous import waiting
 from nsbox.client.asynchronous.driver import AsyncDriver, AsyncLine
 from nsbox.client.attaching import Attaching
-from nsbox.client.errors import ApiError, ConnectionFailed, NsboxError, from_document
+from nsbox.client.errors import ApiError, ConnectionFailed, ConnectionLost, NsboxError, from_document
 from nsbox.client.types.command import AttachEvent, Output, ProcessInfo
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class AsyncAttached:
         self._driver, self._attaching, self.process = driver, attaching, process
         self._line: AsyncLine | None = None
         self._events: deque[AttachEvent] = deque()
-        self._kept = self._received = 0
-        self._reading, self._sending, self._writing = waiting.Lock(), waiting.Lock(), waiting.Lock()
+        self._kept = 0
+        self._news, self._sending, self._writing = waiting.News(), waiting.Lock(), waiting.Lock()
         self._failure: NsboxError | None = None
         self._closed = False
 
@@ -117,7 +117,7 @@ class AsyncAttached:
     async def _until(self, holds: Callable[[], bool], *, bounded: bool = False) -> None:
         """Until it holds, or the process has ended and all is told, or it is left."""
         while True:
-            seen = self._received  # before looking: what comes from here on is news
+            seen = self._news.count  # before looking: what comes from here on is news
             if holds() or self._attaching.done or self._closed:
                 return
             if bounded and self._kept > _KEPT:
@@ -128,19 +128,18 @@ class AsyncAttached:
 
     async def _more(self, seen: int) -> None:
         """Wait for whatever comes next, by receiving it or for who receives it."""
-        async with self._reading:
-            if self._received != seen:
-                return
-            try:
-                if self._failure is not None:
-                    raise self._failure
-                with self._driver.discreet():
-                    await self._receive()
-            except NsboxError as error:
-                self._failure = error
-                raise
-            finally:
-                self._received += 1
+        if not await self._news.turn(seen):
+            return
+        try:
+            if self._failure is not None:
+                raise self._failure
+            with self._driver.discreet():
+                await self._receive()
+        except NsboxError as error:
+            self._failure = error
+            raise
+        finally:
+            self._news.over()
 
     async def _receive(self) -> None:
         try:
@@ -170,8 +169,9 @@ class AsyncAttached:
     async def _put(self, message: bytes) -> None:
         """Send it, with the lock held. What was sent in part has ended the connection."""
         try:
-            assert self._line is not None
-            await self._line.send(message)
+            if (line := self._line) is None:
+                raise ConnectionLost("the connection was lost")
+            await line.send(message)
         except BaseException:
             self._attaching.open = False
             await self._drop()

@@ -26,4 +26,25 @@ def to_the_end(seconds: float) -> Iterator[None]:
         yield
 
 
-__all__ = ["Lock", "in_thread", "sleep", "to_the_end"]
+class News:
+    """One fetches what is new, for all who wait for it. ``count``: how often somebody has."""
+
+    def __init__(self) -> None:
+        self.count, self._busy, self._told = 0, False, anyio.Event()
+
+    async def turn(self, seen: int) -> bool:
+        """Whether it is the caller who fetches, until ``over``; false when there is news since ``seen``."""
+        while self.count == seen and self._busy:
+            await self._told.wait()
+        mine = self.count == seen
+        self._busy = self._busy or mine
+        return mine
+
+    def over(self) -> None:
+        """It was fetched, or could not be."""
+        self.count, self._busy = self.count + 1, False
+        told, self._told = self._told, anyio.Event()
+        told.set()
+
+
+__all__ = ["Lock", "News", "in_thread", "sleep", "to_the_end"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from nsbox.client.attaching import Attaching
 from nsbox.client.blocking import waiting
 from nsbox.client.blocking.driver import Driver, Line
-from nsbox.client.errors import ApiError, ConnectionFailed, NsboxError, from_document
+from nsbox.client.errors import ApiError, ConnectionFailed, ConnectionLost, NsboxError, from_document
 from nsbox.client.types.command import AttachEvent, Output, ProcessInfo
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Attached:
         self._driver, self._attaching, self.process = driver, attaching, process
         self._line: Line | None = None
         self._events: deque[AttachEvent] = deque()
-        self._kept = self._received = 0
-        self._reading, self._sending, self._writing = waiting.Lock(), waiting.Lock(), waiting.Lock()
+        self._kept = 0
+        self._news, self._sending, self._writing = waiting.News(), waiting.Lock(), waiting.Lock()
         self._failure: NsboxError | None = None
         self._closed = False
 
@@ -118,7 +118,7 @@ class Attached:
     def _until(self, holds: Callable[[], bool], *, bounded: bool = False) -> None:
         """Until it holds, or the process has ended and all is told, or it is left."""
         while True:
-            seen = self._received  # before looking: what comes from here on is news
+            seen = self._news.count  # before looking: what comes from here on is news
             if holds() or self._attaching.done or self._closed:
                 return
             if bounded and self._kept > _KEPT:
@@ -129,19 +129,18 @@ class Attached:
 
     def _more(self, seen: int) -> None:
         """Wait for whatever comes next, by receiving it or for who receives it."""
-        with self._reading:
-            if self._received != seen:
-                return
-            try:
-                if self._failure is not None:
-                    raise self._failure
-                with self._driver.discreet():
-                    self._receive()
-            except NsboxError as error:
-                self._failure = error
-                raise
-            finally:
-                self._received += 1
+        if not self._news.turn(seen):
+            return
+        try:
+            if self._failure is not None:
+                raise self._failure
+            with self._driver.discreet():
+                self._receive()
+        except NsboxError as error:
+            self._failure = error
+            raise
+        finally:
+            self._news.over()
 
     def _receive(self) -> None:
         try:
@@ -171,8 +170,9 @@ class Attached:
     def _put(self, message: bytes) -> None:
         """Send it, with the lock held. What was sent in part has ended the connection."""
         try:
-            assert self._line is not None
-            self._line.send(message)
+            if (line := self._line) is None:
+                raise ConnectionLost("the connection was lost")
+            line.send(message)
         except BaseException:
             self._attaching.open = False
             self._drop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from threading import Lock
+from threading import Condition, Lock
 from time import sleep
 from typing import TypeVar, TypeVarTuple
 
@@ -22,4 +22,29 @@ def to_the_end(seconds: float) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-__all__ = ["Lock", "in_thread", "sleep", "to_the_end"]
+class News:
+    """One fetches what is new, for all who wait for it. ``count``: how often somebody has.
+
+    A lock would not do: whoever fetches again at once gets it before those who wait for what was fetched, and
+    then holds it for as long as nothing else comes."""
+
+    def __init__(self) -> None:
+        self.count, self._busy, self._told = 0, False, Condition()
+
+    def turn(self, seen: int) -> bool:
+        """Whether it is the caller who fetches, until ``over``; false when there is news since ``seen``."""
+        with self._told:
+            while self.count == seen and self._busy:
+                self._told.wait()
+            mine = self.count == seen
+            self._busy = self._busy or mine
+            return mine
+
+    def over(self) -> None:
+        """It was fetched, or could not be."""
+        with self._told:
+            self.count, self._busy = self.count + 1, False
+            self._told.notify_all()
+
+
+__all__ = ["Lock", "News", "in_thread", "sleep", "to_the_end"]

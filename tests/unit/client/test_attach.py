@@ -173,6 +173,20 @@ def test_close_wakes_whoever_waits() -> None:
         assert [type(one) for one in found] == [Started]
 
 
+def test_what_is_written_between_a_loss_and_its_being_told_is_an_error() -> None:
+    """One thread has dropped the connection, and another was about to write to it."""
+
+    def reply(seen: Seen) -> bytes:
+        return accepted(seen) + told("started", process=PROCESS)
+
+    with process_of(reply) as server, client(server.url) as nsbox:
+        process = nsbox.sandbox("sb_1").processes.get("cmd_1")
+        with process.attach() as attached:
+            attached._drop()
+            with pytest.raises(ConnectionLost):
+                attached.write("ls")
+
+
 # ---- without a socket
 
 
