@@ -122,14 +122,19 @@ class Conversation:
             raise Unresponsive(str(error) or "no answer in time") from error
 
 
-def plain_file(descriptors: list[int]) -> int:
+def plain_file(descriptors: list[int], *, named: bool = False) -> int:
     """The one descriptor of an answer, if it is a regular file of a kind that is safe to touch.
+
+    ``named``: it must have a name. What api writes to a file in memory is counted for api: one of a mount
+    has that mount's bound, one that never had a name has none.
 
     Closes them all and raises ``Unresponsive`` otherwise: only a tampered-with agent sends anything else.
     """
     if len(descriptors) == 1:
         descriptor = descriptors[0]
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and libc.filesystem_type(descriptor) in _PLAIN:
+        told = os.fstat(descriptor)
+        plain = stat.S_ISREG(told.st_mode) and libc.filesystem_type(descriptor) in _PLAIN
+        if plain and (told.st_nlink or not named):
             return descriptor
     close_all(descriptors)
     raise Unresponsive("the sandbox sent something that is not a plain file")

@@ -10,6 +10,7 @@ import trio
 
 from nsbox.host import dialled, pipes
 from nsbox.host.boxtime import BoxTime
+from nsbox.host.closing import promptly
 from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
 from nsbox.wire.messages import (
     FROM_AGENT,
@@ -41,6 +42,8 @@ from nsbox.wire.messages import (
 _PATIENCE = 10.0
 #: More commands than one init can have: each takes two of its descriptors, and two of ours when adopted.
 _MOST_ADOPTED = 2_000
+#: So many questions that nobody waits for any more are remembered, for descriptors that may still come.
+_MOST_GIVEN_UP = 1_000
 #: What is kept of a command: the read ends of its outputs, and then perhaps the write end of its stdin.
 _OUTPUTS = 2
 #: A row of Measured. So many digits fit a whole number of JSON that everybody reads.
@@ -117,6 +120,7 @@ class Box:
         self._answers: dict[str, Slot] = {}
         self._exits: dict[str, Slot] = {}
         self._unstarted: dict[str, RunningCommand] = {}
+        self._given_up: dict[str, None] = {}
         self._answered = trio.Event()
         self.time = BoxTime()
         self.closed = False
@@ -170,6 +174,8 @@ class Box:
                 message, descriptors = await self._endpoint.receive()
                 if not self._dispatch(message, descriptors):
                     close_all(descriptors)
+                    if descriptors and not self._was_asked(message):
+                        break
         except Closed:
             pass
         finally:
@@ -202,6 +208,19 @@ class Box:
         slot.fill(message, descriptors)
         return True
 
+    def _was_asked(self, message: Message) -> bool:
+        """Whether descriptors that nobody takes are the late answer to a question. Those that come by
+        themselves, in a flood, would cost everybody the time that it takes to close them."""
+        if isinstance(message, AgentReady | Dialled) and message.key in self._given_up:
+            del self._given_up[message.key]
+            return True
+        return False
+
+    def _give_up(self, key: str) -> None:
+        self._given_up[key] = None
+        if len(self._given_up) > _MOST_GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
+
     async def _ask(
         self, key: str, message: Message, descriptors: Sequence[int] = ()
     ) -> tuple[Message, list[int]]:
@@ -216,7 +235,8 @@ class Box:
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
         finally:
-            self._answers.pop(key, None)
+            if self._answers.pop(key, None) is not None and isinstance(message, Agent | Dial):
+                self._give_up(key)
             self._answered.set()
         if isinstance(answer, Refused):
             close_all(received)
@@ -325,6 +345,7 @@ def _agent_endpoint(descriptor: int) -> Endpoint:
         close_all([descriptor])
         raise Unresponsive("init sent something else for an agent") from error
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
-        sock.close()
+        with promptly():
+            sock.close()
         raise Unresponsive("init sent something else for an agent")
     return Endpoint(sock, FROM_AGENT)
