@@ -42,8 +42,15 @@ from nsbox.wire.messages import (
 _PATIENCE = 10.0
 #: More commands than one init can have: each takes two of its descriptors, and two of ours when adopted.
 _MOST_ADOPTED = 2_000
+#: So many messages may come besides those that were asked for: what the commands that are adopted have to tell,
+#: twice over.
+_UNASKED = 5_000
+#: So many come for each order: of Exec two, and as many again for what was thought of too late.
+_FOR_EACH = 4
 #: So many questions that nobody waits for any more are remembered, for descriptors that may still come.
 _MOST_GIVEN_UP = 1_000
+#: Of a command whose log is lost, what init says of it is shown: so many characters. Others say it in their log.
+_SHOWN = 4_096
 #: What is kept of a command: the read ends of its outputs, and then perhaps the write end of its stdin.
 _OUTPUTS = 2
 #: A row of Measured. So many digits fit a whole number of JSON that everybody reads.
@@ -101,7 +108,8 @@ class Adopted:
 
     def __init__(self, running: RunningCommand, told: Running, outputs: list[int], input_: int = -1) -> None:
         self.running, self.outputs, self.input = running, outputs, input_
-        self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
+        self.argv, self.started_ns = _shown(told.argv), told.started_ns
+        (self.cwd,) = _shown((told.cwd,)) or ("",)
 
     def close(self) -> None:
         """It is not taken."""
@@ -109,6 +117,19 @@ class Adopted:
         if self.input >= 0:
             os.close(self.input)
         self.outputs, self.input = [], -1
+
+
+def _shown(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of ``words``, as text that can be written down. init may say what is none, and much of it, of
+    thousands of commands."""
+    found: list[str] = []
+    left = _SHOWN
+    for word in words:
+        if left <= 0:
+            break
+        found.append(word[:left].encode("utf-8", "replace").decode())
+        left -= len(word) + 1
+    return tuple(found)
 
 
 class Box:
@@ -121,6 +142,7 @@ class Box:
         self._exits: dict[str, Slot] = {}
         self._unstarted: dict[str, RunningCommand] = {}
         self._given_up: dict[str, None] = {}
+        self._may_say = _UNASKED
         self._answered = trio.Event()
         self.time = BoxTime()
         self.closed = False
@@ -170,8 +192,9 @@ class Box:
     async def listen(self) -> None:
         """Take in messages until init hangs up or says what it must not; then everybody who waits is told."""
         try:
-            while True:
+            while self._may_say > 0:  # a flood would have us read for ever, and the others wait for each turn
                 message, descriptors = await self._endpoint.receive()
+                self._may_say -= 1
                 if not self._dispatch(message, descriptors):
                     close_all(descriptors)
                     if descriptors and not self._was_asked(message):
@@ -229,6 +252,7 @@ class Box:
             raise Unresponsive("the sandbox is gone")
         slot = self._answers[key] = Slot()
         try:
+            self._may_say += _FOR_EACH
             with self.time.fail_after(_PATIENCE):
                 await self._endpoint.send(message, descriptors)
                 answer, received = await slot.wait()
