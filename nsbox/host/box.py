@@ -42,14 +42,14 @@ from nsbox.wire.messages import (
 _PATIENCE = 10.0
 #: More commands than one init can have: each takes two of its descriptors, and two of ours when adopted.
 _MOST_ADOPTED = 2_000
-#: So many messages may come besides those that were asked for: what the commands that are adopted have to tell,
-#: twice over.
+#: So many messages may come besides those that were asked for, at most: what the commands that are adopted
+#: have to tell, twice over.
 _UNASKED = 5_000
 #: So many come for each order: of Exec two, and as many again for what was thought of too late.
 _FOR_EACH = 4
 #: So many questions that nobody waits for any more are remembered, for descriptors that may still come.
 _MOST_GIVEN_UP = 1_000
-#: Of a command whose log is lost, what init says of it is shown: so many characters. Others say it in their log.
+#: Of a command whose log is lost, what init says of it is shown: so many characters.
 _SHOWN = 4_096
 #: What is kept of a command: the read ends of its outputs, and then perhaps the write end of its stdin.
 _OUTPUTS = 2
@@ -252,7 +252,7 @@ class Box:
             raise Unresponsive("the sandbox is gone")
         slot = self._answers[key] = Slot()
         try:
-            self._may_say += _FOR_EACH
+            self._may_say = min(self._may_say + _FOR_EACH, _UNASKED)
             with self.time.fail_after(_PATIENCE):
                 await self._endpoint.send(message, descriptors)
                 answer, received = await slot.wait()

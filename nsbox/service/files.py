@@ -41,7 +41,7 @@ _DIRECT = 64 * 1024
 
 #: What a listing may take in memory here, in bytes of rows as they come. Names can be long, and whoever
 #: tampers with an agent may say as much in each row as fits a packet.
-_LONGEST_LISTING = 16 << 20
+_LONGEST_LISTING = 32 << 20
 
 #: How much of an upload is taken in between two looks at the room there is.
 _CHECK_EVERY = 4 << 20

@@ -104,8 +104,8 @@ _AS_A_JOB = ("sh", "-c", "trap '' QUIT USR1 ALRM; exec \"$@\"", "sh")
 
 
 class Daemon:
-    """``nsbox serve`` with a state folder of its own. ``sources``: a folder with another nsbox than this, which
-    the account starts by itself: root's daemon forgets where it came from when it gives root up."""
+    """``nsbox serve`` with a state folder of its own. ``sources``: a folder with another nsbox than this,
+    which the account starts by itself: root's daemon forgets where it came from when it gives root up."""
 
     #: Those that were started and not stopped.
     running: ClassVar[list[Daemon]] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -29,7 +30,7 @@ from tests.hostile import inside
 
 ROUNDS = int(os.environ.get("NSBOX_SOAK") or 2)
 KINDS = ("garbage", "frames", "liar", "flood", "half", "rights", "waiting", "agents")
-#: The most that a call on a hostile sandbox may take, in seconds: init's patience, twice, and 5 s of an agent's.
+#: The most that a call on a hostile sandbox may take, in seconds: init's patience, twice, and an agent's.
 _BOUND = 40.0 * SLOWNESS
 #: The most that a command in the sandbox beside them may take. They run on the same two processors.
 _NEIGHBOUR = 10.0 * SLOWNESS
@@ -148,15 +149,7 @@ def attack(api: Api, seed: int) -> list[Told]:
     boxes = {kind: api.sandbox() for kind in KINDS}
     with ThreadPoolExecutor(len(KINDS) * 13) as pool:
         # What the command is told to be is begun at once in all; its answer is waited for like the others.
-        waiting = [
-            pool.submit(
-                _timed,
-                kind,
-                "take over",
-                lambda box=box: box.exec([inside.COMMAND, box_kind(boxes, box), str(seed)], timeoutMs=2_000),  # type: ignore[misc]
-            )
-            for kind, box in boxes.items()
-        ]
+        waiting = [pool.submit(_timed, kind, *_taken_over(box, kind, seed)) for kind, box in boxes.items()]
         for kind, box in boxes.items():
             waiting += [pool.submit(_timed, kind, name, call) for name, call in calls(box).items()]
         told = [one.result() for one in waiting]
@@ -164,8 +157,8 @@ def attack(api: Api, seed: int) -> list[Told]:
     return told
 
 
-def box_kind(boxes: dict[str, Sandbox], box: Sandbox) -> str:
-    return next(kind for kind, one in boxes.items() if one is box)
+def _taken_over(box: Sandbox, kind: str, seed: int) -> tuple[str, Callable[[], Answer]]:
+    return "take over", lambda: box.exec([inside.COMMAND, kind, str(seed)], timeoutMs=2_000)
 
 
 def warm_up(api: Api) -> None:
@@ -176,7 +169,7 @@ def warm_up(api: Api) -> None:
     assert api.kill(box.id).status == 200
 
 
-def test_others_do_not_notice(daemon: Daemon, figure: Say) -> None:
+def test_others_do_not_notice(daemon: Daemon) -> None:
     with daemon.api() as api:
         warm_up(api)
         api.close()
@@ -211,6 +204,30 @@ def test_others_do_not_notice(daemon: Daemon, figure: Say) -> None:
     print(f"api {grown[0]:+} KiB, keeper {grown[1]:+} KiB")
     assert grown[0] < _API_GROWS
     assert grown[1] < _KEEPER_GROWS
+
+
+def test_a_new_api_starts_beside_them(daemon: Daemon, figure: Say) -> None:
+    """api is killed, and the next one hears of each init what runs there: of some, anything. It once ended
+    when the words of a command were no text, and the daemon with it."""
+    with daemon.api() as api:
+        honest = api.sandbox()
+        boxes = [api.sandbox() for _ in range(3)]
+        for seed, box in enumerate(boxes):
+            answer = box.exec([inside.COMMAND, "begun", str(seed)], timeoutMs=2_000)
+            assert answer.status == 200, answer
+        keeper = daemon.keeper_pid
+        daemon.kill(daemon.api_pid, signal.SIGKILL)
+        daemon.wait_ready(60)
+        api.close()
+        assert honest.out("echo here") == "here\n"
+        for box in boxes:
+            answer = box.request("GET", "/processes?all=true")
+            assert answer.status in (200, 409), answer
+            assert api.kill(box.id).status == 200
+        assert daemon.keeper_pid == keeper
+        assert api.kill(honest.id).status == 200
+        assert "Traceback" not in daemon.log(), daemon.log()
+        figure(4, "beside hostile inits", tried=len(boxes))
 
 
 def _left(daemon: Daemon, before: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -1,8 +1,8 @@
 """An init that lies about commands: their ids, pids, counts, ends, and the pipes that they write to.
 
 Asked from where the API asks: whatever init says or leaves unsaid, a caller gets an answer or a ``Problem``,
-every task ends once the sandbox is over, nothing stays open, and what is kept is bounded. ``NSBOX_SOAK=N`` and
-``NSBOX_FUZZ=N`` try N times as much.
+every task ends once the sandbox is over, nothing stays open, and what is kept is bounded. ``NSBOX_SOAK=N``
+and ``NSBOX_FUZZ=N`` try N times as much.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ _FUZZED = settings(
 _KEPT = 4_096
 _RECORD = Sandbox(
     id="sb_1", owner="ann", state=State.RUNNING, limits=Limits(vcpus=1, memory_mb=1, storage_mb=1, pids=1),
-    timeout_ms=1, template="default", layers=("l",), env={}, region="", created_at=0, expires_at=0, deadline=0,
-    boot_id="", base=Template(name="default", layers=("l",), env={}, workdir="/"),
+    timeout_ms=1, template="default", layers=("l",), env={}, region="", created_at=0, expires_at=0,
+    deadline=0, boot_id="", base=Template(name="default", layers=("l",), env={}, workdir="/"),
 )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ _whose = st.sampled_from(["this", "this", "this", "this", "earlier", "nobody"])
 
 
 def _said(make: Callable[..., Message], *fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.tuples(_whose, st.builds(lambda *values: (lambda key: make(key, *values)), *fields))
+    return st.tuples(_whose, st.builds(lambda *values: lambda key: make(key, *values), *fields))
 
 
 _words = st.one_of(
@@ -253,8 +253,8 @@ def _clock() -> trio.testing.MockClock:
 
 
 async def _within(work: Callable[[trio.Nursery], Awaitable[None]]) -> None:
-    """``work``, and all that it leaves in the nursery. By a clock that jumps: a task that waits for what never
-    comes fails here at once."""
+    """``work``, and all that it leaves in the nursery. By a clock that jumps: a task that waits for what
+    never comes fails here at once."""
     with trio.fail_after(3_600):
         async with trio.open_nursery() as nursery:
             await work(nursery)

@@ -2,8 +2,8 @@
 
 ``tests/e2e/test_hostile_sandboxes.py`` copies this file into a copy of the sources, as
 ``nsbox/inside/hostile.py``, and has that copy's init call ``take_over`` when it is told to run a command of a
-certain name: until then it is an init like all others. From then on it speaks as it likes to api, to keeper and,
-as file agents, to api again.
+certain name: until then it is an init like all others. From then on it speaks as it likes to api, to keeper
+and, as file agents, to api again.
 """
 
 from __future__ import annotations
@@ -43,15 +43,14 @@ Said = tuple[bytes, list[int]]
 def take_over(init: Init, order: wire.Exec, descriptors: list[int]) -> None:
     """Do not return, if that is the order."""
     if order.argv[:1] == (COMMAND,):
-        for descriptor in descriptors:
-            os.close(descriptor)
-        Hostile(init, order.argv[1], int(order.argv[2])).run(order)
+        Hostile(init, order.argv[1], int(order.argv[2]), descriptors).run(order)
 
 
 class Hostile:
     """Answers each packet with a volley of its kind, and for a while speaks without being asked."""
 
-    def __init__(self, init: Init, kind: str, seed: int) -> None:
+    def __init__(self, init: Init, kind: str, seed: int, streams: list[int]) -> None:
+        self._streams = streams  # with them, the ends of pipes that api takes for its own
         self._random = random.Random(seed)
         self._volley: Callable[[str, Any], Iterator[Said]] = getattr(self, f"_{kind}")
         self._kind = kind
@@ -69,6 +68,8 @@ class Hostile:
             self._speak(self._control, "", None)
             self._speak(self._api, order.key, order)
             left, tick = (_FLOODS, _FLOOD_MS) if self._kind == "flood" else (_UNASKED, _TICK_MS)
+            if self._kind == "begun":
+                left = 0  # it waits for an api that takes over
             while True:
                 heard = self._poll.poll(tick if left else None)
                 for descriptor, _ in heard:
@@ -96,7 +97,12 @@ class Hostile:
 
     def _hear(self, sock: Any) -> None:
         if sock is self._listener:
-            self._add(rawsocket.accept(sock))
+            connection = rawsocket.accept(sock)
+            self._add(connection)
+            if self._kind == "begun":
+                connection.setblocking(True)  # all of it: half a greeting is another kind
+                self._speak(connection, "", None)
+                connection.setblocking(False)
             return
         if self._deaf and sock is not self._control:
             self._poll.unregister(sock.fileno())  # whatever comes, it stays there
@@ -180,8 +186,9 @@ class Hostile:
         ]
         if rnd.random() < 0.02:
             words = [
-                wire.Created(key, ("cpu",), "/"), wire.Gone(key, number), wire.Ready(key), wire.Failed(key, "x", 0, ""),
-                wire.Welcome(wire.PROTOCOL_VERSION, (), (key,)), wire.Done(number), wire.Entries(("[]",), 1, 0),
+                wire.Created(key, ("cpu",), "/"), wire.Gone(key, number), wire.Ready(key),
+                wire.Failed(key, "x", 0, ""), wire.Welcome(wire.PROTOCOL_VERSION, (), (key,)),
+                wire.Done(number), wire.Entries(("[]",), 1, 0),
             ]  # fmt: skip
         return words
 
@@ -200,8 +207,8 @@ class Hostile:
         """Descriptors where there should be none, too many, of the wrong kinds, and such as wait."""
         for _ in range(4):
             said = self._random.choice([
-                wire.Exited(key, 0, 0, 0, 0, 0), wire.Started(key, 5), wire.Dialled(key), wire.AgentReady(key),
-                wire.Killed(key, 1), wire.Ready(""),
+                wire.Exited(key, 0, 0, 0, 0, 0), wire.Started(key, 5), wire.Dialled(key),
+                wire.AgentReady(key), wire.Killed(key, 1), wire.Ready(""),
             ])  # fmt: skip
             count = self._random.choice([1, 1, 1, 2, 6, 7, 40])
             yield encode(said), [self._some() for _ in range(count)]
@@ -213,6 +220,22 @@ class Hostile:
             yield encode(said), [self._random.choice([self._lingering, self._nested])()]
         else:
             yield from self._honest(key, message)
+
+    def _begun(self, key: str, message: Any) -> Iterator[Said]:
+        """To an api that has just started: commands that an earlier one began, by its words."""
+        if message is not None:
+            yield from self._honest(key, message)
+            return
+        rnd = self._random
+        count = rnd.choice([1, 3, 300])
+        yield encode(wire.Attached(wire.PROTOCOL_VERSION, count)), []
+        for _ in range(count):
+            mine = f"cmd_{rnd.randbytes(10).hex()}"
+            argv = rnd.choice([("\ud800",), ("x" * 2_000,) * 9, ("a", "b\udcff")])
+            said = wire.Running(
+                mine, rnd.choice(_NUMBERS), argv, rnd.choice(["/", "\ud800"]), rnd.choice(_NUMBERS)
+            )
+            yield encode(said), self._streams[3:5]
 
     def _to_keeper(self, key: str, message: Any) -> Iterator[Said]:
         """Both ends of connections that linger: when this process is dead, nobody but keeper has them, and
@@ -250,9 +273,10 @@ class Hostile:
         count = rnd.choice([0, 1, 1, 1, 1, 1, 2, 7])
         match message:
             case wire.Read():
-                yield encode(wire.Opened(rnd.choice(_NUMBERS), rnd.choice(_NUMBERS), 0)), [
-                    self._some() for _ in range(count)
-                ]
+                yield (
+                    encode(wire.Opened(rnd.choice(_NUMBERS), rnd.choice(_NUMBERS), 0)),
+                    [self._some() for _ in range(count)],
+                )
             case wire.Write():
                 yield encode(wire.Writing("")), [self._some() for _ in range(count)]
             case wire.Scan():
@@ -267,7 +291,14 @@ class Hostile:
         """Empty parts without end, rows as long as packets, and rows that are none."""
         name = "n" * (300 * 1024)
         row = json.dumps([name, 0o100000, 1, 0o644, 0, 0, 0, None])
-        odd = ["[]", "{", "[[],[],[],[],[],[],[],[]]", '["\\ud800",1,1e308,1,1,1,1,1]', "9" * 5_000, "[" * 9_000]
+        odd = [
+            "[]",
+            "{",
+            "[[],[],[],[],[],[],[],[]]",
+            '["\\ud800",1,1e308,1,1,1,1,1]',
+            "9" * 5_000,
+            "[" * 9_000,
+        ]
         match self._random.randrange(3):
             case 0:
                 yield encode(wire.Entries((), 1, 0)), []
@@ -284,7 +315,8 @@ class Hostile:
 
     def _some(self) -> int:
         return self._random.choice([
-            self._lingering, self._nested, self._memory, self._pipe, self._folder, self._path, self._listening,
+            self._lingering, self._nested, self._memory, self._pipe, self._folder, self._path,
+            self._listening,
         ])()  # fmt: skip
 
     def _memory(self) -> int:
