@@ -2,8 +2,8 @@
 
 An agent that was taken over answers api's requests with anything: each caller gets an answer or a
 ``Problem``, soon, nothing stays open, and what a listing takes is bounded. And an agent is sent anything: it
-answers, or hangs up; it never goes down by an error that nobody foresaw, nor stands still. That one is a real process in
-a folder of its own, as its root: what is drawn may well be an order to remove ``/``.
+answers, or hangs up; it never goes down by an error that nobody foresaw, nor stands still. That one is a
+real process in a folder of its own, as its root: what is drawn may well be an order to remove ``/``.
 
 ``NSBOX_SOAK=N`` and ``NSBOX_FUZZ=N`` try N times as much.
 """
