@@ -60,7 +60,7 @@ from tests.fuzz.descriptors import none_leaked
 from tests.unit.host.inits import Peer
 from tests.unit.wire.shapes import any_message
 
-_TIMES = int(os.environ.get("NSBOX_SOAK") or os.environ.get("NSBOX_FUZZ") or 1)
+_TIMES = min(int(os.environ.get("NSBOX_SOAK") or os.environ.get("NSBOX_FUZZ") or 1), 50)
 _FUZZED = settings(
     derandomize=_TIMES == 1,
     max_examples=120 * _TIMES,

@@ -45,7 +45,7 @@ from nsbox.wire.messages import (
 from tests.fuzz.descriptors import none_leaked
 from tests.unit.host.inits import Peer, RunDir
 
-_TIMES = int(os.environ.get("NSBOX_SOAK") or os.environ.get("NSBOX_FUZZ") or 1)
+_TIMES = min(int(os.environ.get("NSBOX_SOAK") or os.environ.get("NSBOX_FUZZ") or 1), 50)
 _FUZZED = settings(
     derandomize=_TIMES == 1,
     max_examples=40 * _TIMES,
