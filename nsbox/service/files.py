@@ -136,7 +136,7 @@ class Files:
                 if not isinstance(answer, Writing):
                     close_all(descriptors)
                     raise Unresponsive("the sandbox answered something else")
-                descriptor = plain_file(descriptors, named=True)
+                descriptor = plain_file(descriptors, mounted=True)
                 try:
                     yield Upload(descriptor, partial(self._check_room, sandbox_id))
                     await _done(agent, Commit(""))

@@ -134,9 +134,9 @@ DEFENCES: Final = (
         (f"{_AGENTS}::test_a_listing_is_bounded[nothing]",),
     ),
     Defence(
-        "hostile: what is written to has a name", "nsbox/host/agents.py",
-        "if plain and (told.st_nlink or not named):", "if plain:",
-        ("tests/unit/host/test_agents.py::test_what_is_written_to_has_a_name",),
+        "hostile: what is written to is of a mount", "nsbox/host/agents.py",
+        "if plain and not (mounted and told.st_dev == _of_no_mount()):", "if plain:",
+        ("tests/unit/host/test_agents.py::test_what_is_written_to_is_of_a_mount",),
     ),
     Defence(
         "hostile: a mode has twelve bits", "nsbox/inside/files.py", "mode & 0o7777", "mode",

@@ -81,10 +81,16 @@ def test_that_one_is_handed_on() -> None:
     os.close(descriptor)
 
 
-def test_what_is_written_to_has_a_name() -> None:
-    """A file in memory that never had one is bounded by nothing, and what api writes is counted for api."""
+def test_what_is_written_to_is_of_a_mount() -> None:
+    """A file in memory that is of none is bounded by nothing, and what api writes is counted for api. One
+    that lost its name meanwhile, as its folder was removed, is still of its mount."""
     with none_leaked(), pytest.raises(Unresponsive):
-        plain_file([on_tmpfs()], named=True)
+        plain_file([on_tmpfs()], mounted=True)
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        if libc.filesystem_type(file.fileno()) not in module._PLAIN:
+            pytest.skip("/dev/shm of this host is no tmpfs")
+        assert os.fstat(file.fileno()).st_nlink == 0
+        assert plain_file([file.fileno()], mounted=True) == file.fileno()
 
 
 def test_a_file_of_the_hosts_disk_is_not_the_sandboxs(tmp_path: Path) -> None:
