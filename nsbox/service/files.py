@@ -39,6 +39,10 @@ _INLINE = 128 * 1024
 #: Reads up to here are done at once, since a worker thread costs more than they do.
 _DIRECT = 64 * 1024
 
+#: What a listing may take in memory here, in bytes of rows as they come. Names can be long, and whoever
+#: tampers with an agent may say as much in each row as fits a packet.
+_LONGEST_LISTING = 32 << 20
+
 #: How much of an upload is taken in between two looks at the room there is.
 _CHECK_EVERY = 4 << 20
 
@@ -132,7 +136,7 @@ class Files:
                 if not isinstance(answer, Writing):
                     close_all(descriptors)
                     raise Unresponsive("the sandbox answered something else")
-                descriptor = plain_file(descriptors)
+                descriptor = plain_file(descriptors, mounted=True)
                 try:
                     yield Upload(descriptor, partial(self._check_room, sandbox_id))
                     await _done(agent, Commit(""))
@@ -151,6 +155,8 @@ class Files:
         agents = await self._agents(owner, sandbox_id)
         text = os.fsdecode(path)
         rows: list[str] = []
+        size = 0
+        cut = False
         with _translated(path):
             async with agents.use() as agent:
                 answer, descriptors = await agent.ask(
@@ -162,11 +168,18 @@ class Files:
                         agent.clean = False
                         raise Unresponsive("the sandbox answered something else")
                     rows += answer.rows
+                    size += sum(map(len, answer.rows))
                     if not answer.more:
+                        break
+                    if not answer.rows:  # nor may it keep us for ever with nothing
+                        agent.clean = False
+                        raise Unresponsive("the sandbox sends a listing without end")
+                    if size > _LONGEST_LISTING:
+                        agent.clean, cut = False, True
                         break
                     answer, descriptors = await agent.more()
             entries = [_entry(row, text) for row in rows]
-        return Listing(entries, bool(answer.truncated))
+        return Listing(entries, cut or bool(answer.truncated))
 
     async def remove(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> None:
         """Remove a file, an empty directory or, with ``recursive``, all of one."""
