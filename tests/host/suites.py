@@ -101,11 +101,13 @@ SUITES = (
 )
 
 
-#: Of the acceptance list, what only root can try: test hosts in network namespaces, api under ptrace, layers
-#: that belong to sandboxes' ids.
+#: Of the acceptance list, what only root can try: test hosts in network namespaces, api under ptrace, its
+#: memory by /proc, layers that belong to sandboxes' ids.
 _BY_ROOT = (
     "tests/security/test_reach.py",
     "tests/security/test_hostile_layers.py",
+    "tests/security/test_unpack_bombs.py",
+    "tests/e2e/test_soak.py",
     "tests/e2e/test_fault_points.py",
     "tests/e2e/test_injected_errors.py",
 )
