@@ -30,8 +30,10 @@ _log = logging.getLogger(__name__)
 #: How often agents that are not used are let go and ended records are looked at, in seconds.
 _HOUSEKEEPING = 5.0
 _PRUNING = 3600.0
-#: How many sandboxes are taken over at once when api starts.
-_RECONCILED_AT_ONCE = 32
+#: How many sandboxes are taken over at once when api starts. Nobody is served before that is over, and an
+#: init that says nothing is waited for as long as one that is slow: a tenant who has many such should cost
+#: all others one wait, not one after the other.
+_RECONCILED_AT_ONCE = 512
 #: How often it is tried to pause what is to be paused at its end, and how long between, in seconds.
 _PAUSE_TRIES = 10
 _PAUSE_AGAIN = 1.0

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from nsbox.host.box import Unresponsive
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.lifecycle import Action, EndReason, State
 from nsbox.model.sandbox import CommandSpec, Sandbox
@@ -293,6 +294,27 @@ async def test_one_whose_init_does_not_answer_any_more(service: Service, fake_bo
     assert (await problem_of(resume(service, record))).code is Code.SANDBOX_GONE
     found = await stored(service, record)
     assert (found.state, found.end_reason) == (State.STOPPED, EndReason.CRASHED)
+    assert service.keeper.lives == set()
+
+
+async def test_inits_that_say_nothing_are_waited_for_together(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant has many of them: an api that has just started serves nobody before they are given up."""
+    records = [await put(service, State.RUNNING) for _ in range(100)]
+    service.keeper.lives.update(record.id for record in records)
+    asked, all_asked = set[str](), trio.Event()
+
+    async def attach(box: FakeBox) -> list[object]:
+        asked.add(str(id(box)))
+        if len(asked) == len(records):
+            all_asked.set()
+        await all_asked.wait()
+        raise Unresponsive("no answer in time")
+
+    monkeypatch.setattr(FakeBox, "attach", attach)
+    with trio.fail_after(60):
+        await service.sandboxes.reconcile(tuple(record.id for record in records))
     assert service.keeper.lives == set()
 
 
