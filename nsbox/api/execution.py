@@ -11,10 +11,11 @@ from functools import partial
 from nsbox.api import idempotency, leaving, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
+from nsbox.api.gradual import Gradual
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
-from nsbox.model.sandbox import CommandSpec
+from nsbox.model.sandbox import CommandResult, CommandSpec, Encoding
 from nsbox.settings import Settings
 
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/exec"
@@ -50,7 +51,27 @@ async def _handle(
     request = idempotency.request(_key(exchange), "exec", spec)
     async with leash, exchange.while_client_waits():
         outcome = await commands.run(owner, match[1], spec, request, leash.hold)
-    await exchange.answer_json(views.result(outcome, spec.encoding))
+    if outcome.stdout.source is None and outcome.stderr.source is None:
+        await exchange.answer_json(views.result(outcome, spec.encoding))
+    else:
+        await _answer_gradually(exchange, outcome, spec.encoding)
+
+
+async def _answer_gradually(exchange: Exchange, outcome: CommandResult, encoding: Encoding) -> None:
+    """As a short answer, but never whole in memory: the output is read as the client takes it."""
+    answer, members = Gradual(exchange), dict(views.result(outcome, encoding))
+    async with exchange.while_client_waits():
+        before = b"{"
+        for name, output in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
+            del members[name]
+            await answer.write(before + b'"%s":' % name.encode())
+            before = b","
+            if output.source is not None:
+                await answer.write_text(output.source.next, encoding)
+                output.source.close()
+            else:
+                await answer.write(b'""')
+        await answer.write_rest(members)
 
 
 async def _stream(

@@ -1,4 +1,4 @@
-"""``/sandboxes/:id/files`` in JSON: read, list, write, remove. Streams: ``uploads`` and ``downloads``."""
+"""``/sandboxes/:id/files`` in JSON: write, remove. Reading: ``contents``. Streams: ``uploads``, ``downloads``."""
 
 from __future__ import annotations
 
@@ -9,30 +9,15 @@ from nsbox.api import answers, parameters, schema, views
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
-from nsbox.model.sandbox import Encoding
 from nsbox.settings import Settings
 
 _WRITE = schema.Reader(schema.WriteFile)
-_GET = parameters.names(parameters.GET_FILE)
 _PUT = parameters.names((parameters.PATH,))
 _DELETE = parameters.names(parameters.REMOVE_FILE)
 
 
 def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     """Add the routes."""
-
-    async def get(sandbox_id: str) -> Response:
-        asked = call(_GET)
-        path = parameters.PATH.of(asked.query)
-        parameters.RAW_FILE.of(asked.query)  # true is served beside Quart; what is neither is refused here
-        recursive = parameters.RECURSIVE.of(asked.query)
-        if parameters.LIST.of(asked.query):
-            found = await services.files.list(asked.owner, sandbox_id, path, recursive)
-            return reply(views.listing(path, found))
-        encoding = parameters.FILE_ENCODING.of(asked.query)
-        wanted = None if encoding is None else Encoding(encoding)
-        data = await services.files.read(asked.owner, sandbox_id, path, settings.max_json_file_bytes)
-        return reply(views.file_content(path, data, wanted))
 
     async def put(sandbox_id: str) -> Response:
         asked = call(_PUT)
@@ -49,6 +34,5 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         return reply(answers.DeletedView(**views.path_view(path), deleted=True))
 
     files = f"{BASE}/sandboxes/<sandbox_id>/files"
-    app.add_url_rule(files, "read_file", get, methods=["GET"])
     app.add_url_rule(files, "write_file", put, methods=["PUT"])
     app.add_url_rule(files, "remove_file", delete, methods=["DELETE"])

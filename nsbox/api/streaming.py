@@ -9,9 +9,12 @@ from __future__ import annotations
 import base64
 from typing import Any, Literal
 
+import msgspec
+
 from nsbox.api import answers, parameters, query, views
 from nsbox.api.events import Events, events
 from nsbox.api.exchange import Exchange
+from nsbox.api.gradual import Gradual
 from nsbox.api.services import FollowerService
 from nsbox.host.logs import Piece, Stream
 from nsbox.model.errors import Code, Problem
@@ -19,6 +22,7 @@ from nsbox.model.sandbox import Encoding
 
 _LAST = "Last-Event-ID"
 _OCTETS = b"application/octet-stream"
+_ENCODER = msgspec.json.Encoder()
 
 
 def offset(exchange: Exchange, asked: query.Query) -> int:
@@ -85,23 +89,25 @@ async def as_bytes(exchange: Exchange, follower: FollowerService, stream: str | 
 
 
 async def as_json(exchange: Exchange, follower: FollowerService, how: Encoding, limit: int) -> None:
-    """What is there now, up to ``limit`` bytes, and where to go on."""
-    chunks: list[answers.ChunkView] = []
+    """What is there now, up to ``limit`` bytes, and where to go on. Sent as it is read: of a command that
+    writes a byte here and a byte there, ten megabytes are many times that in chunks."""
+    answer, before = Gradual(exchange), b""
     dropped, begin, taken = 0, follower.offset, 0
     with follower:
-        while taken < limit and (found := await follower.look()) is not None:
-            if isinstance(found, Piece):
-                taken += len(found.data)
-                stream: Literal["stdout", "stderr"] = "stdout" if found.stream is Stream.STDOUT else "stderr"
-                chunks.append({"stream": stream, "offset": found.offset, "data": shown(found, how)})
-            else:
-                dropped += found.until - found.offset
-        told: answers.LogView = {
-            "offset": begin,
-            "nextOffset": follower.offset,
-            "dropped": dropped,
-            "encoding": how,
-            "chunks": chunks,
-            "process": views.process(follower.process()),
-        }
-    await exchange.answer_json(told)
+        async with exchange.while_client_waits():
+            await answer.write(b'{"offset":%d,"encoding":"%s","chunks":[' % (begin, how.value.encode()))
+            while taken < limit and (found := await follower.look()) is not None:
+                if isinstance(found, Piece):
+                    taken += len(found.data)
+                    await answer.write(before + _ENCODER.encode(_chunk(found, how)))
+                    before = b","
+                else:
+                    dropped += found.until - found.offset
+            await answer.write(b"]")
+            process = views.process(follower.process())
+            await answer.write_rest({"nextOffset": follower.offset, "dropped": dropped, "process": process})
+
+
+def _chunk(piece: Piece, how: Encoding) -> answers.ChunkView:
+    stream: Literal["stdout", "stderr"] = "stdout" if piece.stream is Stream.STDOUT else "stderr"
+    return {"stream": stream, "offset": piece.offset, "data": shown(piece, how)}
