@@ -16,7 +16,6 @@ from nsbox.api import (
     audit,
     caps,
     commands,
-    contents,
     downloads,
     execution,
     exports,
@@ -58,11 +57,12 @@ def create_app(services: Services, settings: Settings) -> Gate:
     bodies = JsonBodies(limits)
     raw_routes = [
         execution.route(services.commands, bodies, settings),
+        *sandboxes.routes(services, bodies, settings),
         logs.route(services.commands),
         stdin.route(services.commands, limits["write_stdin"]),
         uploads.route(services.files, limits[caps.RAW_FILE]),
         downloads.route(services.files),
-        contents.route(services.files, bodies, settings.max_json_file_bytes),
+        *files.routes(services, bodies, settings),
         pulling.images_route(services, bodies),
         pulling.templates_route(services, bodies),
         imports.route(services, limits["import_image"]),
@@ -120,9 +120,7 @@ def _routes(services: Services, settings: Settings, tickets: Tickets, saved: sav
     app.config.update(BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None, PROVIDE_AUTOMATIC_OPTIONS=False)
     app.url_map.merge_slashes = False  # it would answer `//` with a redirect
     app.url_map.redirect_defaults = False
-    sandboxes.add(app, services, settings)
     commands.add(app, services, settings, tickets)
-    files.add(app, services, settings)
     images.add(app, services)
     ports.add(app, services)
     network.add(app, services, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quart import Response, request
+from quart import Response
 from quart_trio import QuartTrio
 
 from nsbox.api import answers, idempotency, parameters, schema, views
@@ -27,7 +27,7 @@ def add(app: QuartTrio, services: Services, settings: Settings, tickets: Tickets
         asked = call(_NONE)
         body = _START.read(asked.body)
         spec, when = body.spec(settings), body.ready()
-        wish = idempotency.request(request.headers.get(idempotency.HEADER), "process", spec)
+        wish = idempotency.request(asked.repeatable, "process", spec)
         process = await services.commands.start(asked.owner, sandbox_id, spec, wish)
         location = f"{BASE}/sandboxes/{sandbox_id}/processes/{process.id}"
         if when is None:

@@ -1,4 +1,4 @@
-"""``GET …/files`` in JSON, beside Quart: a file, or what is in a folder. Bytes as they are: ``downloads``."""
+"""``GET …/files`` in JSON: what is in a file. Bytes as they are: ``downloads``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from functools import partial
 import msgspec
 import trio
 
-from nsbox.api import parameters, query, views
-from nsbox.api.bodies import JsonBodies
+from nsbox.api import caps, parameters, query, views
 from nsbox.api.exchange import Exchange
 from nsbox.api.gradual import Gradual
 from nsbox.api.middleware import RawRoute
@@ -25,28 +24,28 @@ _SMALL = 64 * 1024
 _ENCODER = msgspec.json.Encoder()
 
 
-def route(files: FilesService, bodies: JsonBodies, most: int) -> RawRoute:
-    """The route, ready for the gate, behind that of ``downloads``. Files have ``most`` bytes."""
-    return RawRoute(RULE, ("GET", "HEAD"), _takes, partial(_handle, files, bodies, most))
+def route(files: FilesService, most: int, whole: RawRoute) -> RawRoute:
+    """The route, ready for the gate, behind that of ``downloads``. Files have ``most`` bytes. ``whole`` lists
+    folders."""
+    return RawRoute(RULE, ("GET", "HEAD"), _takes, partial(_handle, files, most, whole))
 
 
 def _takes(exchange: Exchange) -> bool:
     return exchange.scope["method"] in ("GET", "HEAD") and files_of(exchange) is not None
 
 
-async def _handle(files: FilesService, bodies: JsonBodies, most: int, exchange: Exchange, owner: str) -> None:
+async def _handle(files: FilesService, most: int, whole: RawRoute, exchange: Exchange, owner: str) -> None:
     sandbox_id = files_of(exchange)
     assert sandbox_id is not None
-    await bodies.read(exchange, "read_file")  # there should be none, and it means nothing
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     path = parameters.PATH.of(asked)
     parameters.RAW_FILE.of(asked)  # true is another route's; what is neither is refused here
-    recursive = parameters.RECURSIVE.of(asked)
+    parameters.RECURSIVE.of(asked)
     if parameters.LIST.of(asked):
-        async with exchange.while_client_waits():
-            found = await files.list(owner, sandbox_id, path, recursive)
-        await exchange.answer_json(views.listing(path, found))
+        await whole.handle(exchange, owner)
         return
+    while await exchange.read(caps.SMALL):  # a body means nothing
+        pass
     chosen = parameters.FILE_ENCODING.of(asked)
     wanted = None if chosen is None else Encoding(chosen)
     async with exchange.while_client_waits(), files.open(owner, sandbox_id, path) as file:

@@ -31,6 +31,7 @@ PIECE = 256 * 1024
 
 # No answer is for a cache, nor for a browser to guess at.
 _COMMON: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_NO_HEADERS: Headers = []
 _JSON = (b"content-type", b"application/json")
 _ENCODER = msgspec.json.Encoder()
 
@@ -175,9 +176,9 @@ class Exchange:
         )
         await self.send({"type": "http.response.body", "body": body})
 
-    async def answer_json(self, value: Any, status: int = 200) -> None:
+    async def answer_json(self, value: Any, status: int = 200, headers: Headers = _NO_HEADERS) -> None:
         """A whole JSON answer."""
-        await self.answer(status, [_JSON], _ENCODER.encode(value))
+        await self.answer(status, [_JSON, *headers], _ENCODER.encode(value))
 
     async def fail(self, error: BaseException) -> None:
         """Answer with a problem. An answer that has begun cannot be mended: it is left unfinished, which

@@ -48,7 +48,7 @@ async def _handle(
         return
     if "offset" in asked:
         raise Problem(Code.INVALID_REQUEST, "offset goes with stream=true", field="offset")
-    request = idempotency.request(_key(exchange), "exec", spec)
+    request = idempotency.request(idempotency.presented(exchange), "exec", spec)
     async with leash, exchange.while_client_waits():
         outcome = await commands.run(owner, match[1], spec, request, leash.hold)
     if outcome.stdout.source is None and outcome.stderr.source is None:
@@ -85,7 +85,7 @@ async def _stream(
 ) -> None:
     """A client that lost its connection may as well ask again, with the same Idempotency-Key and the last id:
     it gets the rest of what it was getting."""
-    request = idempotency.request(_key(exchange), "stream", spec)
+    request = idempotency.request(idempotency.presented(exchange), "stream", spec)
     if begin and request is None:
         raise Problem(
             Code.INVALID_REQUEST,
@@ -96,8 +96,3 @@ async def _stream(
     follower = await commands.stream(owner, sandbox_id, spec, begin, request)
     leash.hold(follower.process().id)
     await streaming.as_events(exchange, follower, spec.encoding)
-
-
-def _key(exchange: Exchange) -> str | None:
-    value = exchange.header(idempotency.HEADER.lower().encode())
-    return None if value is None else value.decode("latin-1")

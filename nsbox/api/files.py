@@ -1,38 +1,48 @@
-"""``/sandboxes/:id/files`` in JSON: write, remove. Reading: ``contents``. Streams: ``uploads``, ``downloads``."""
+"""``/sandboxes/:id/files`` in JSON: list, write, remove. Reading: ``contents``. Streams: ``uploads``,
+``downloads``."""
 
 from __future__ import annotations
 
-from quart import Response
-from quart_trio import QuartTrio
-
-from nsbox.api import answers, parameters, schema, views
-from nsbox.api.middleware import BASE
-from nsbox.api.routing import call, reply
+from nsbox.api import answers, contents, parameters, schema, views
+from nsbox.api.asked import Asked
+from nsbox.api.bodies import JsonBodies
+from nsbox.api.middleware import BASE, RawRoute
+from nsbox.api.quick import Answer, Way
+from nsbox.api.quick import route as quick
 from nsbox.api.services import Services
 from nsbox.settings import Settings
 
 _WRITE = schema.Reader(schema.WriteFile)
+_GET = parameters.names(parameters.GET_FILE)
 _PUT = parameters.names((parameters.PATH,))
 _DELETE = parameters.names(parameters.REMOVE_FILE)
 
 
-def add(app: QuartTrio, services: Services, settings: Settings) -> None:
-    """Add the routes."""
+def routes(services: Services, bodies: JsonBodies, settings: Settings) -> list[RawRoute]:
+    """The routes, behind those of ``uploads`` and ``downloads``: they take what these leave."""
 
-    async def put(sandbox_id: str) -> Response:
-        asked = call(_PUT)
+    async def get(asked: Asked, sandbox_id: str) -> Answer:
+        path, recursive = parameters.PATH.of(asked.query), parameters.RECURSIVE.of(asked.query)
+        found = await services.files.list(asked.owner, sandbox_id, path, recursive)
+        return Answer(views.listing(path, found))
+
+    async def put(asked: Asked, sandbox_id: str) -> Answer:
         path = parameters.PATH.of(asked.query)
         wish = _WRITE.read(asked.body)
         data = wish.data(settings.max_json_file_bytes)
         size = await services.files.write(asked.owner, sandbox_id, path, data, wish.permissions())
-        return reply(answers.WrittenView(**views.path_view(path), written=True, size=size))
+        return Answer(answers.WrittenView(**views.path_view(path), written=True, size=size))
 
-    async def delete(sandbox_id: str) -> Response:
-        asked = call(_DELETE)
+    async def delete(asked: Asked, sandbox_id: str) -> Answer:
         path = parameters.PATH.of(asked.query)
         await services.files.remove(asked.owner, sandbox_id, path, parameters.RECURSIVE.of(asked.query))
-        return reply(answers.DeletedView(**views.path_view(path), deleted=True))
+        return Answer(answers.DeletedView(**views.path_view(path), deleted=True))
 
-    files = f"{BASE}/sandboxes/<sandbox_id>/files"
-    app.add_url_rule(files, "write_file", put, methods=["PUT"])
-    app.add_url_rule(files, "remove_file", delete, methods=["DELETE"])
+    whole = quick(
+        f"{BASE}/sandboxes/<sandbox_id>/files",
+        bodies,
+        Way("GET", "read_file", _GET, get),
+        Way("PUT", "write_file", _PUT, put),
+        Way("DELETE", "remove_file", _DELETE, delete),
+    )
+    return [contents.route(services.files, settings.max_json_file_bytes, whole), whole]

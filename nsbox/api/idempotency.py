@@ -9,12 +9,20 @@ import hashlib
 
 import msgspec
 
+from nsbox.api.exchange import Exchange
 from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 
 HEADER = "Idempotency-Key"
+_HEADER = HEADER.lower().encode()
 _MAX = 255
 _ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def presented(exchange: Exchange) -> str | None:
+    """The key that was sent, whatever it is."""
+    value = exchange.header(_HEADER)
+    return None if value is None else value.decode("latin-1")
 
 
 def request(key: str | None, kind: str, wish: msgspec.Struct) -> Request | None:

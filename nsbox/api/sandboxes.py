@@ -4,12 +4,12 @@ itself, kill."""
 from __future__ import annotations
 
 import msgspec
-from quart import Response, request
-from quart_trio import QuartTrio
 
 from nsbox.api import answers, idempotency, parameters, schema, views
-from nsbox.api.middleware import BASE
-from nsbox.api.routing import call, reply
+from nsbox.api.asked import Asked
+from nsbox.api.bodies import JsonBodies
+from nsbox.api.middleware import BASE, RawRoute
+from nsbox.api.quick import Answer, Way, route
 from nsbox.api.services import Services
 from nsbox.settings import Settings
 
@@ -21,11 +21,10 @@ _NONE: frozenset[str] = frozenset()
 _STATUS = parameters.names((parameters.STATUS,))
 
 
-def add(app: QuartTrio, services: Services, settings: Settings) -> None:
-    """Add the routes."""
+def routes(services: Services, bodies: JsonBodies, settings: Settings) -> list[RawRoute]:
+    """The routes, ready for the gate."""
 
-    async def create() -> Response:
-        asked = call(_NONE)
+    async def create(asked: Asked) -> Answer:
         wish = _CREATE.read(asked.body)
         wish.check_references()
         bounds = services.plans.settings_for(asked.owner)
@@ -37,58 +36,62 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         else:
             spec = wish.spec(bounds, services.templates.resolve(wish.template_id, wish.image))
         # What is compared is the wish as it was sent: defaults may be others by then.
-        asked_for = idempotency.request(request.headers.get(idempotency.HEADER), "sandbox", wish)
+        asked_for = idempotency.request(asked.repeatable, "sandbox", wish)
         record = await services.creations.create(
             asked.owner, msgspec.structs.replace(spec, request=asked_for, key=asked.key)
         )
-        return reply(
-            views.sandbox(record, services.network.state()), 201, location=f"{BASE}/sandboxes/{record.id}"
-        )
+        view = views.sandbox(record, services.network.state())
+        return Answer(view, 201, location=f"{BASE}/sandboxes/{record.id}")
 
-    async def get_all() -> Response:
-        asked = call(_STATUS)
+    async def get_all(asked: Asked) -> Answer:
         records = await services.sandboxes.list(asked.owner, parameters.STATUS.of(asked.query))
-        return reply([views.sandbox(record, services.network.state()) for record in records])
+        return Answer([views.sandbox(record, services.network.state()) for record in records])
 
-    async def get(sandbox_id: str) -> Response:
-        record = await services.sandboxes.get(call(_NONE).owner, sandbox_id)
-        return reply(views.sandbox(record, services.network.state()))
+    async def get(asked: Asked, sandbox_id: str) -> Answer:
+        record = await services.sandboxes.get(asked.owner, sandbox_id)
+        return Answer(views.sandbox(record, services.network.state()))
 
-    async def kill(sandbox_id: str) -> Response:
-        return reply(views.killed(await services.sandboxes.kill(call(_NONE).owner, sandbox_id)))
+    async def kill(asked: Asked, sandbox_id: str) -> Answer:
+        return Answer(views.killed(await services.sandboxes.kill(asked.owner, sandbox_id)))
 
-    async def pause(sandbox_id: str) -> Response:
-        asked = call(_NONE)
+    async def pause(asked: Asked, sandbox_id: str) -> Answer:
         _NOTHING.read(asked.body)
-        return reply(views.paused(*await services.sandboxes.pauses.pause(asked.owner, sandbox_id)))
+        return Answer(views.paused(*await services.sandboxes.pauses.pause(asked.owner, sandbox_id)))
 
-    async def resume(sandbox_id: str) -> Response:
-        asked = call(_NONE)
+    async def resume(asked: Asked, sandbox_id: str) -> Answer:
         _NOTHING.read(asked.body)
-        return reply(views.time_left(await services.sandboxes.pauses.resume(asked.owner, sandbox_id)))
+        return Answer(views.time_left(await services.sandboxes.pauses.resume(asked.owner, sandbox_id)))
 
-    async def timeout(sandbox_id: str) -> Response:
-        asked = call(_NONE)
+    async def timeout(asked: Asked, sandbox_id: str) -> Answer:
         wanted = _TIMEOUT.read(asked.body).milliseconds(settings)
         record = await services.sandboxes.pauses.set_timeout(asked.owner, sandbox_id, wanted)
-        return reply(views.time_left(record))
+        return Answer(views.time_left(record))
 
-    async def lifecycle(sandbox_id: str) -> Response:
-        asked = call(_NONE)
+    async def lifecycle(asked: Asked, sandbox_id: str) -> Answer:
         record = await services.standbys.set(asked.owner, sandbox_id, _LIFECYCLE.read(asked.body).standby())
         told: answers.LifecycleView = {
             "id": record.id,
             "status": record.state,
             **views.standby(record.standby),
         }
-        return reply(told)
+        return Answer(told)
 
-    one = "/sandboxes/<sandbox_id>"
-    app.add_url_rule(f"{BASE}/sandboxes", "create_sandbox", create, methods=["POST"])
-    app.add_url_rule(f"{BASE}/sandboxes", "list_sandboxes", get_all, methods=["GET"])
-    app.add_url_rule(BASE + one, "get_sandbox", get, methods=["GET"])
-    app.add_url_rule(BASE + one, "kill_sandbox", kill, methods=["DELETE"])
-    app.add_url_rule(f"{BASE}{one}/pause", "pause_sandbox", pause, methods=["POST"])
-    app.add_url_rule(f"{BASE}{one}/resume", "resume_sandbox", resume, methods=["POST"])
-    app.add_url_rule(f"{BASE}{one}/timeout", "set_timeout", timeout, methods=["POST"])
-    app.add_url_rule(f"{BASE}{one}/lifecycle", "set_lifecycle", lifecycle, methods=["PUT"])
+    one = f"{BASE}/sandboxes/<sandbox_id>"
+    return [
+        route(
+            f"{BASE}/sandboxes",
+            bodies,
+            Way("POST", "create_sandbox", _NONE, create),
+            Way("GET", "list_sandboxes", _STATUS, get_all),
+        ),
+        route(
+            one,
+            bodies,
+            Way("GET", "get_sandbox", _NONE, get),
+            Way("DELETE", "kill_sandbox", _NONE, kill),
+        ),
+        route(f"{one}/pause", bodies, Way("POST", "pause_sandbox", _NONE, pause)),
+        route(f"{one}/resume", bodies, Way("POST", "resume_sandbox", _NONE, resume)),
+        route(f"{one}/timeout", bodies, Way("POST", "set_timeout", _NONE, timeout)),
+        route(f"{one}/lifecycle", bodies, Way("PUT", "set_lifecycle", _NONE, lifecycle)),
+    ]

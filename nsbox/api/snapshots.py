@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import msgspec
-from quart import Response, request
+from quart import Response
 from quart_trio import QuartTrio
 
 from nsbox.api import answers, idempotency, parameters, schema, views
+from nsbox.api.asked import Asked
 from nsbox.api.middleware import BASE
-from nsbox.api.routing import Asked, call, reply
+from nsbox.api.routing import call, reply
 from nsbox.api.services import Services
 from nsbox.model.request import Request
 from nsbox.model.snapshot import Snapshot
@@ -32,7 +33,7 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         asked = call(_NONE)
         wish = _TAKE.read(asked.body)
         wish.check()
-        once = _once(f"snapshot {sandbox_id}", wish)
+        once = _once(asked, f"snapshot {sandbox_id}", wish)
         record = await snapshots.take(
             asked.owner, sandbox_id, wish.name, must_stand=wish.consistent, request=once
         )
@@ -48,7 +49,7 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
         count = wish.number()
         source = await services.sandboxes.get(asked.owner, sandbox_id)
         spec = msgspec.structs.replace(wish.spec(settings, source), key=asked.key)
-        once = _once(f"fork {sandbox_id}", wish)
+        once = _once(asked, f"fork {sandbox_id}", wish)
         made, cut = await snapshots.fork(asked.owner, sandbox_id, count, spec, once)
         assert cut.cut is not None
         network = services.network.state()
@@ -91,8 +92,8 @@ def add(app: QuartTrio, services: Services, settings: Settings) -> None:
     app.add_url_rule(f"{one}/diff", "diff_snapshot", diff_snapshot, methods=["GET"])
 
 
-def _once(kind: str, wish: msgspec.Struct) -> Request | None:
-    return idempotency.request(request.headers.get(idempotency.HEADER), kind, wish)
+def _once(asked: Asked, kind: str, wish: msgspec.Struct) -> Request | None:
+    return idempotency.request(asked.repeatable, kind, wish)
 
 
 def _page(asked: Asked) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import trio
 from quart_trio import QuartTrio
 
 from nsbox.api import app as application
-from nsbox.api import files, scopes
+from nsbox.api import ports, scopes
 from nsbox.api.app import create_app
 from nsbox.api.middleware import BASE
 from nsbox.api.routing import call, reply
@@ -95,8 +95,8 @@ async def test_a_route_that_was_forgotten_is_refused(monkeypatch: pytest.MonkeyP
         app.add_url_rule(f"{BASE}/forgotten", "forgotten", forgotten, methods=["GET"])
         real(app, *more)
 
-    real = files.add
-    monkeypatch.setattr(application.files, "add", add)
+    real = ports.add
+    monkeypatch.setattr(application.ports, "add", add)
     assert ("GET", f"{BASE}/forgotten") in create_app(Fakes().services, Settings()).rules
     async with running() as server:
         assert await refuses(await server.ask("GET", "/forgotten"))
