@@ -75,7 +75,12 @@ async def _answer_gradually(
     encoding = wanted or (Encoding.UTF8 if text else Encoding.BASE64)
     answer = Gradual(exchange)
     await answer.write(_ENCODER.encode(views.path_view(path))[:-1] + b',"content":')
-    await answer.write_text(contents.next, encoding, "strict" if wanted is None else "replace")
+    try:
+        await answer.write_text(contents.next, encoding, "strict" if wanted is None else "replace")
+    except UnicodeDecodeError as error:
+        raise Problem(
+            Code.FILE_OPERATION_FAILED, "the file was changed while it was read", remedy="try again"
+        ) from error
     await answer.write_rest({"encoding": encoding})
 
 
