@@ -46,6 +46,7 @@ _HEADS: Final = "tests/unit/api/test_heads.py"
 _ADMISSION: Final = "nsbox/api/admission.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
 _API_WALLS: Final = "tests/security/test_api_walls.py"
+_LARGE_ANSWERS: Final = "tests/security/test_large_answers.py"
 _PEERS: Final = "tests/fuzz/test_hostile_peers.py"
 _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
@@ -86,6 +87,27 @@ DEFENCES: Final = (
     Defence(
         "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "    pass\n",
         (f"{_API_WALLS}::test_behind_the_walls", f"{_API_WALLS}::test_the_real_api_stands_behind_them"),
+    ),
+    Defence(
+        "api: large output is sent as it is read", "nsbox/service/jobs.py",
+        "if end - log.start > CHUNK:", "if end - log.start > 1 << 60:",
+        (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[exec]",),
+    ),
+    Defence(
+        "api: large files are sent as they are read", "nsbox/api/contents.py",
+        "_SMALL = 64 * 1024\n", "_SMALL = 1 << 30\n",
+        (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[file]",),
+    ),
+    Defence(
+        "api: pages of logs are sent as they are read", "nsbox/api/gradual.py",
+        "        if len(self._waiting) < _PIECE:\n", "        if True:\n",
+        (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[log]",),
+    ),
+    Defence(
+        "http: large bodies come in on disk", "nsbox/api/bodies.py",
+        "            if len(body) > _LARGE:\n", "            if False:\n",
+        ("tests/unit/api/test_turns.py::test_slow_large_bodies_of_many_users_keep_nobody_waiting",
+         "tests/security/test_slow_clients.py::test_large_bodies_that_come_slowly"),
     ),
     Defence(
         "keeper: answers that do not fit", "nsbox/keeper/main.py",
