@@ -629,6 +629,34 @@ DEFENCES: Final = (
         (f"{_LEAKS}::test_all_namespaces_are_its_own",),
     ),
     Defence(
+        "what a command sees: its own environment", "nsbox/plan/launch.py",
+        "{**template, **sandbox, **command}",
+        '{**__import__("os").environ, **template, **sandbox, **command}',
+        (f"{_WALLS}::test_the_environment_is_what_it_should_be",),
+    ),
+    Defence(
+        "what a command sees: its own /proc", "nsbox/inside/rootfs.py",
+        'mounts.mount_new("proc", f"{STAGING}/proc", attributes=_QUIET)',
+        'libc.mount(b"/proc", f"{STAGING}/proc".encode(), None, libc.MS_BIND)',
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: its own /sys", "nsbox/inside/rootfs.py",
+        'mounts.mount_new("sysfs", f"{STAGING}/sys", attributes=_QUIET | libc.MOUNT_ATTR_RDONLY)',
+        'libc.mount(b"/sys", f"{STAGING}/sys".encode(), None, libc.MS_BIND | 16384)',
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: the old root is let go of", "nsbox/kernel/mounts.py",
+        '    libc.umount(b".")\n', "    pass\n",
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: nothing of process 1", "nsbox/kernel/namespaces.py", "    libc.stay_hidden()\n",
+        "    libc._prctl(4, libc._word(1), libc._ZERO, libc._ZERO, libc._ZERO)\n",
+        (f"{_WALLS}::test_process_1_shows_nothing", f"{_LEAKS}::test_processes_of_nsbox_show_and_take_nothing"),
+    ),
+    Defence(
         "denied: the filter", "nsbox/inside/privileges.py", "libc.seccomp_filter(program)", "pass",
         (
             f"{_DENIED}::test_all_that_is_refused_is_refused[root]",
