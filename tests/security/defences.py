@@ -638,7 +638,7 @@ DEFENCES: Final = (
         "what a command sees: its own /proc", "nsbox/inside/rootfs.py",
         'mounts.mount_new("proc", f"{STAGING}/proc", attributes=_QUIET)',
         'libc.mount(b"/proc", f"{STAGING}/proc".encode(), None, libc.MS_BIND)',
-        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+        (f"{_LEAKS}::test_nothing_that_is_the_hosts_is_seen",),
     ),
     Defence(
         "what a command sees: its own /sys", "nsbox/inside/rootfs.py",

@@ -170,10 +170,6 @@ def test_what_a_command_is_given_is_its_own(
     points = [line.split()[4] for line in seen["/proc/self/mountinfo"].splitlines()]
     outside = [point for point in points if point != "/" and not point.startswith(("/dev", "/proc", "/sys"))]
     assert (outside, points.count("/")) == ([], 1), points
-    # Process 1 is the sandbox's, and there are few: the whole of a host's /proc has hundreds.
-    pids = {place.split("/")[2] for place in seen if place.startswith("/proc/") and place.endswith("/stat")}
-    assert {"1", "self"} < pids
-    assert len(pids) < 20, pids
     figure(3, tried=len(descriptors) + 8)
 
 
