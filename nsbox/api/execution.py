@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from functools import partial
 
+import msgspec
+
 from nsbox.api import idempotency, leaving, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
@@ -60,18 +62,23 @@ async def _handle(
 async def _answer_gradually(exchange: Exchange, outcome: CommandResult, encoding: Encoding) -> None:
     """As a short answer, but never whole in memory: the output is read as the client takes it."""
     answer, members = Gradual(exchange), dict(views.result(outcome, encoding))
-    async with exchange.while_client_waits():
-        before = b"{"
-        for name, output in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
-            del members[name]
-            await answer.write(before + b'"%s":' % name.encode())
-            before = b","
-            if output.source is not None:
-                await answer.write_text(output.source.next, encoding)
-                output.source.close()
-            else:
-                await answer.write(b'""')
-        await answer.write_rest(members)
+    sources = {"stdout": outcome.stdout.source, "stderr": outcome.stderr.source}
+    try:
+        async with exchange.while_client_waits():
+            before = b"{"
+            for name, source in sources.items():
+                shown = members.pop(name)
+                await answer.write(before + b'"%s":' % name.encode())
+                before = b","
+                if source is None:
+                    await answer.write(msgspec.json.encode(shown))
+                else:
+                    await answer.write_text(source.next, encoding)
+            await answer.write_rest(members)
+    finally:
+        for source in sources.values():
+            if source is not None:
+                source.close()
 
 
 async def _stream(

@@ -460,7 +460,8 @@ class Job:
         )
 
     def _stored(self, stream: Stream, end: int) -> Output:
-        return Output(b"", self._incomplete(stream), Stored(self.reader(), stream, end))
+        counted = None if self.kept else self._shelf  # one that is kept is counted anyway
+        return Output(b"", self._incomplete(stream), Stored(self.reader(), stream, end, counted))
 
     def _incomplete(self, stream: Stream) -> bool:
         return self.log.start > 0 or self.log.cut[stream]

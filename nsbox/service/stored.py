@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from nsbox.host.logs import CHUNK, Reader, Stream
+from nsbox.host.shelf import Shelf
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import Output
 
@@ -13,11 +14,17 @@ _AT_A_TIME = CHUNK
 
 
 class Stored:
-    """A stream of a command that has ended, by its log. A ``model.sandbox.Source``; it owns the reader."""
+    """A stream of a command that has ended, by its log. A ``model.sandbox.Source``; it owns the reader.
 
-    def __init__(self, reader: Reader, stream: Stream, end: int) -> None:
+    ``shelf``: where the log is removed before it is read, and the room that it takes is to be counted.
+    """
+
+    def __init__(self, reader: Reader, stream: Stream, end: int, shelf: Shelf | None = None) -> None:
         self._reader, self._stream, self._end = reader, stream, end
         self._offset = reader.log.start
+        self._shelf, self._size = shelf, reader.log.kept[stream]
+        if shelf is not None:
+            shelf.unread += self._size
 
     async def next(self) -> bytes:
         """Some more; none at the end. Raises ``Problem`` where the log was freed meanwhile."""
@@ -32,6 +39,9 @@ class Stored:
     def close(self) -> None:
         """Idempotent."""
         self._reader.close()
+        if self._shelf is not None:
+            self._shelf.unread -= self._size
+            self._shelf = None
 
     def __del__(self) -> None:
         # A client may leave between the end of its command and the answer; then nobody has it to close it.

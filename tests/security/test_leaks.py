@@ -173,9 +173,7 @@ def test_what_a_command_is_given_is_its_own(
     figure(3, tried=len(descriptors) + 8)
 
 
-def test_all_namespaces_are_its_own(
-    pair: tuple[Sandbox, Sandbox], seen: dict[str, Any], figure: Say
-) -> None:
+def test_all_namespaces_are_its_own(pair: tuple[Sandbox, Sandbox], seen: dict[str, Any], figure: Say) -> None:
     """Seven kinds, each another one than the host's and than the neighbour's."""
     kinds = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
     own = {kind: seen[f"namespace {kind}"] for kind in kinds}
