@@ -1,4 +1,4 @@
-"""``GET …/files`` in JSON: what is in a file. Bytes as they are: ``downloads``."""
+"""``GET …/files`` in JSON: what is in a file, or a folder. Bytes as they are: ``downloads``."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.gradual import Gradual
 from nsbox.api.middleware import RawRoute
 from nsbox.api.services import FilesService, OpenFile
+from nsbox.api.turns import Turns
 from nsbox.api.uploads import RULE, files_of
 from nsbox.model.errors import Code, Problem
-from nsbox.model.sandbox import Encoding
+from nsbox.model.sandbox import Encoding, Listing
 
 _KNOWN = parameters.names(parameters.GET_FILE)
 #: Files up to here are read whole, and answered at once. Of others so much is held at a time.
 _SMALL = 64 * 1024
+#: A listing is held while it is taken: some tens of megabytes. So many of one user are, at a time.
+_LISTINGS_OF_ONE = 4
 _ENCODER = msgspec.json.Encoder()
 
 
-def route(files: FilesService, most: int, whole: RawRoute) -> RawRoute:
-    """The route, ready for the gate, behind that of ``downloads``. Files have ``most`` bytes. ``whole`` lists
-    folders."""
-    return RawRoute(RULE, ("GET", "HEAD"), _takes, partial(_handle, files, most, whole))
+def route(files: FilesService, most: int) -> RawRoute:
+    """The route, ready for the gate, behind that of ``downloads``. Files have ``most`` bytes."""
+    return RawRoute(RULE, ("GET", "HEAD"), _takes, partial(_handle, files, most, Turns(_LISTINGS_OF_ONE)))
 
 
 def _takes(exchange: Exchange) -> bool:
     return exchange.scope["method"] in ("GET", "HEAD") and files_of(exchange) is not None
 
 
-async def _handle(files: FilesService, most: int, whole: RawRoute, exchange: Exchange, owner: str) -> None:
+async def _handle(files: FilesService, most: int, listings: Turns, exchange: Exchange, owner: str) -> None:
     sandbox_id = files_of(exchange)
     assert sandbox_id is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     path = parameters.PATH.of(asked)
     parameters.RAW_FILE.of(asked)  # true is another route's; what is neither is refused here
-    parameters.RECURSIVE.of(asked)
-    if parameters.LIST.of(asked):
-        await whole.handle(exchange, owner)
-        return
+    recursive = parameters.RECURSIVE.of(asked)
     while await exchange.read(caps.SMALL):  # a body means nothing
         pass
+    if parameters.LIST.of(asked):
+        async with exchange.while_client_waits(), listings.turn(owner):
+            await _list(exchange, path, await files.list(owner, sandbox_id, path, recursive))
+        return
     chosen = parameters.FILE_ENCODING.of(asked)
     wanted = None if chosen is None else Encoding(chosen)
     async with exchange.while_client_waits(), files.open(owner, sandbox_id, path) as file:
@@ -56,6 +59,19 @@ async def _handle(files: FilesService, most: int, whole: RawRoute, exchange: Exc
     if len(begin) > most:
         raise _too_large(path, most)
     await exchange.answer_json(views.file_content(path, begin, wanted))
+
+
+async def _list(exchange: Exchange, path: bytes, found: Listing) -> None:
+    """``files`` for a quick look, ``entries`` for the rest; made as they are sent."""
+    answer = Gradual(exchange)
+    await answer.write(_ENCODER.encode(views.path_view(path))[:-1])
+    for name, shown in (("files", views.entry_name), ("entries", views.entry)):
+        before = b',"%s":[' % name.encode()
+        for one in found.entries:
+            await answer.write(before + _ENCODER.encode(shown(one)))
+            before = b","
+        await answer.write(b"]" if found.entries else before + b"]")
+    await answer.write_rest({"truncated": found.truncated})
 
 
 async def _begin(file: OpenFile) -> bytes:

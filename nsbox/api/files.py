@@ -1,7 +1,9 @@
-"""``/sandboxes/:id/files`` in JSON: list, write, remove. Reading: ``contents``. Streams: ``uploads``,
+"""``/sandboxes/:id/files`` in JSON: write, remove. Reading: ``contents``. Streams: ``uploads``,
 ``downloads``."""
 
 from __future__ import annotations
+
+import msgspec
 
 from nsbox.api import answers, contents, parameters, schema, views
 from nsbox.api.asked import Asked
@@ -13,18 +15,12 @@ from nsbox.api.services import Services
 from nsbox.settings import Settings
 
 _WRITE = schema.Reader(schema.WriteFile)
-_GET = parameters.names(parameters.GET_FILE)
 _PUT = parameters.names((parameters.PATH,))
 _DELETE = parameters.names(parameters.REMOVE_FILE)
 
 
 def routes(services: Services, bodies: JsonBodies, settings: Settings) -> list[RawRoute]:
     """The routes, behind those of ``uploads`` and ``downloads``: they take what these leave."""
-
-    async def get(asked: Asked, sandbox_id: str) -> Answer:
-        path, recursive = parameters.PATH.of(asked.query), parameters.RECURSIVE.of(asked.query)
-        found = await services.files.list(asked.owner, sandbox_id, path, recursive)
-        return Answer(views.listing(path, found))
 
     async def put(asked: Asked, sandbox_id: str) -> Answer:
         path = parameters.PATH.of(asked.query)
@@ -41,8 +37,9 @@ def routes(services: Services, bodies: JsonBodies, settings: Settings) -> list[R
     whole = quick(
         f"{BASE}/sandboxes/<sandbox_id>/files",
         bodies,
-        Way("GET", "read_file", _GET, get),
         Way("PUT", "write_file", _PUT, put),
         Way("DELETE", "remove_file", _DELETE, delete),
     )
-    return [contents.route(services.files, settings.max_json_file_bytes, whole), whole]
+    reading = contents.route(services.files, settings.max_json_file_bytes)
+    # Of another method it is told what the path takes, by whichever route.
+    return [reading, msgspec.structs.replace(whole, methods=(*whole.methods, *reading.methods))]

@@ -39,6 +39,9 @@ _INLINE = 128 * 1024
 #: Reads up to here are done at once, since a worker thread costs more than they do.
 _DIRECT = 64 * 1024
 
+#: A listing has so many bytes at most: a hundred thousand paths may each have four thousand characters.
+_MOST_ROWS = 16 << 20
+
 #: How much of an upload is taken in between two looks at the room there is.
 _CHECK_EVERY = 4 << 20
 
@@ -141,6 +144,7 @@ class Files:
                 answer, descriptors = await agent.ask(
                     Scan(text, int(recursive), self._settings.max_list_entries)
                 )
+                cut, room = False, _MOST_ROWS
                 while True:
                     close_all(descriptors)
                     if not isinstance(answer, Entries) or len(rows) > self._settings.max_list_entries:
@@ -149,9 +153,14 @@ class Files:
                     rows += answer.rows
                     if not answer.more:
                         break
+                    room -= sum(map(len, answer.rows))
+                    if room <= 0:
+                        agent.clean = False  # it goes on telling, and nobody listens
+                        cut = True
+                        break
                     answer, descriptors = await agent.more()
             entries = [_entry(row, text) for row in rows]
-        return Listing(entries, bool(answer.truncated))
+        return Listing(entries, cut or bool(answer.truncated))
 
     async def remove(self, owner: str, sandbox_id: str, path: bytes, recursive: bool) -> None:
         """Remove a file, an empty directory or, with ``recursive``, all of one."""

@@ -20,10 +20,10 @@ from nsbox.api import views
 from nsbox.api.exchange import Exchange
 from nsbox.api.gradual import Gradual
 from nsbox.model.errors import Code, Problem
-from nsbox.model.sandbox import CommandResult, Encoding, Outcome, Output
+from nsbox.model.sandbox import CommandResult, Encoding, Listing, Outcome, Output
 from nsbox.settings import Settings
 from tests.unit.api.client import Server, head, running
-from tests.unit.api.fakes import FakeFile
+from tests.unit.api.fakes import OTHER_KEY, FakeFile
 
 _PATH = "/files?path=/large"
 #: What JSON escapes, what is not UTF-8, and characters of two, three and four bytes.
@@ -120,8 +120,9 @@ async def test_a_large_result_is_as_a_small_one(data: bytes, encoding: str) -> N
         told = answer.json()
         assert list(told) == list(shown)
         assert told == shown | {"truncated": True, "stdoutTruncated": True, "stderrTruncated": True}
-        assert out.closed
-        assert err.closed
+        with trio.fail_after(10):  # the client may be told before
+            while not (out.closed and err.closed):
+                await trio.sleep(0.01)
 
 
 async def test_output_that_is_gone_meanwhile_breaks_the_answer_off() -> None:
@@ -220,3 +221,54 @@ async def test_a_file_that_is_no_text_any_more(fine: int, broken: bool) -> None:
         else:
             answer = await server.ask("GET", target)
             assert (answer.status, answer.code) == (409, "file_operation_failed")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3_000])
+async def test_a_folder_however_large(count: int) -> None:
+    async with running() as server:
+        (one,) = server.fakes.files.listing.entries
+        names = [f"file {number} \udcff" for number in range(count)]
+        entries = [msgspec.structs.replace(one, name=name, path=f"/app/{name}") for name in names]
+        server.fakes.files.listing = Listing(entries, count > 1)
+        path = f"/sandboxes/{await server.sandbox()}/files?path=/app&list=true"
+        answer = await server.ask("GET", path)
+        assert ("transfer-encoding" in answer.headers) is (count > 1)
+        assert answer.json() == {
+            "path": "/app",
+            "files": [views.entry_name(entry) for entry in entries],
+            "entries": [json.loads(msgspec.json.encode(views.entry(entry))) for entry in entries],
+            "truncated": count > 1,
+        }
+        refused = await server.ask("POST", path)
+        assert (refused.status, refused.code) == (405, "method_not_allowed")
+        assert set(refused.json()["allowed"]) == {"GET", "HEAD", "PUT", "DELETE"}
+
+
+async def test_a_user_has_so_many_listings_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing is held while it is taken. Who asks for more waits, and nobody else does."""
+    at_work, most = 0, 0
+
+    async with running() as server:
+        mine, hers = await server.sandbox(), await server.ask("POST", "/sandboxes", key=OTHER_KEY)
+        listing, go = server.fakes.files.listing, trio.Event()
+
+        async def slowly(owner: str, sandbox_id: str, path: bytes, recursive: bool) -> Listing:
+            nonlocal at_work, most
+            if sandbox_id == mine:
+                at_work += 1
+                most = max(most, at_work)
+                await go.wait()
+                at_work -= 1
+            return listing
+
+        monkeypatch.setattr(server.fakes.files, "list", slowly)
+        async with trio.open_nursery() as nursery:
+            for _ in range(9):
+                nursery.start_soon(server.ask, "GET", f"/sandboxes/{mine}/files?path=/&list=true")
+            with trio.fail_after(10):
+                while at_work < 4:
+                    await trio.sleep(0.01)
+            target = f"/sandboxes/{hers.json()['id']}/files?path=/&list=true"
+            assert (await server.ask("GET", target, key=OTHER_KEY)).status == 200
+            go.set()
+        assert (most, at_work) == (4, 0)

@@ -169,6 +169,21 @@ async def test_a_listing(service: Files, tmp_path: Path) -> None:
     assert found.entries[0].path == f"{tmp_path}/d"
 
 
+async def test_a_listing_has_so_many_bytes(
+    service: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few entries that are, where names and paths are long."""
+    monkeypatch.setattr("nsbox.service.files._MOST_ROWS", 150_000)
+    for number in range(2_000):
+        (tmp_path / f"{number:0200}").write_bytes(b"")
+    for _ in range(2):
+        found = await service.list("ann", "sb", at(tmp_path), False)
+        assert found.truncated
+        assert 100 < len(found.entries) < 1_900
+    (tmp_path / "f").write_bytes(b"the agent is another one, and well")
+    assert await read(service, at(tmp_path / "f")) == b"the agent is another one, and well"
+
+
 async def test_errors_in_the_words_of_the_api(service: Files, tmp_path: Path) -> None:
     (tmp_path / "d/e").mkdir(parents=True)
     folder = at(tmp_path / "d")
