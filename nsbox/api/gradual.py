@@ -19,6 +19,8 @@ from nsbox.model.sandbox import Encoding
 
 #: As much is sent at a time; an answer that is not longer is sent as any other, with its length.
 _PIECE = 64 * 1024
+#: And so much becomes text at a time: of zeros JSON makes six times that.
+_SLICE = 16 * 1024
 _JSON = (b"content-type", b"application/json")
 _ENCODER = msgspec.json.Encoder()
 
@@ -52,7 +54,8 @@ class Gradual:
         text: _Text = _Base64() if encoding is Encoding.BASE64 else _Utf8(errors)
         await self.write(b'"')
         while piece := await following():
-            await self.write(text.encode(piece))
+            for begin in range(0, len(piece), _SLICE):
+                await self.write(text.encode(piece[begin : begin + _SLICE]))
         await self.write(text.encode(b"", final=True) + b'"')
 
     async def write_rest(self, members: dict[str, Any]) -> None:

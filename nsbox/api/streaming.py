@@ -7,11 +7,9 @@ meanwhile."""
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
-
-from nsbox.api import answers, parameters, query, views
+from nsbox.api import parameters, query, views
 from nsbox.api.events import Events, events
 from nsbox.api.exchange import Exchange
 from nsbox.api.gradual import Gradual
@@ -22,7 +20,6 @@ from nsbox.model.sandbox import Encoding
 
 _LAST = "Last-Event-ID"
 _OCTETS = b"application/octet-stream"
-_ENCODER = msgspec.json.Encoder()
 
 
 def offset(exchange: Exchange, asked: query.Query) -> int:
@@ -99,7 +96,8 @@ async def as_json(exchange: Exchange, follower: FollowerService, how: Encoding, 
             while taken < limit and (found := await follower.look()) is not None:
                 if isinstance(found, Piece):
                     taken += len(found.data)
-                    await answer.write(before + _ENCODER.encode(_chunk(found, how)))
+                    await answer.write(before)
+                    await _write_chunk(answer, found, how)
                     before = b","
                 else:
                     dropped += found.until - found.offset
@@ -108,6 +106,14 @@ async def as_json(exchange: Exchange, follower: FollowerService, how: Encoding, 
             await answer.write_rest({"nextOffset": follower.offset, "dropped": dropped, "process": process})
 
 
-def _chunk(piece: Piece, how: Encoding) -> answers.ChunkView:
-    stream: Literal["stdout", "stderr"] = "stdout" if piece.stream is Stream.STDOUT else "stderr"
-    return {"stream": stream, "offset": piece.offset, "data": shown(piece, how)}
+async def _write_chunk(answer: Gradual, piece: Piece, how: Encoding) -> None:
+    """An ``answers.ChunkView``."""
+    rest = [piece.data]
+
+    async def once() -> bytes:
+        return rest.pop() if rest else b""
+
+    stream = b"stdout" if piece.stream is Stream.STDOUT else b"stderr"
+    await answer.write(b'{"stream":"%s","offset":%d,"data":' % (stream, piece.offset))
+    await answer.write_text(once, how)
+    await answer.write(b"}")

@@ -174,6 +174,7 @@ async def test_a_listing_has_so_many_bytes(
 ) -> None:
     """However few entries that are, where names and paths are long."""
     monkeypatch.setattr("nsbox.service.files._MOST_ROWS", 150_000)
+    monkeypatch.setattr(Settings, "max_list_entries", 100_000)
     for number in range(2_000):
         (tmp_path / f"{number:0200}").write_bytes(b"")
     for _ in range(2):
