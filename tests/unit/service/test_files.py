@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class Box:
         channel.prepare(theirs)
 
         def serve() -> None:
-            with theirs:
+            # As ``agent.run`` has it: nobody is left to tell.
+            with theirs, suppress(BrokenPipeError):
                 Agent(theirs).serve()
 
         self.threads.append(threading.Thread(target=serve))
