@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 import trio
 
@@ -122,14 +123,29 @@ class Conversation:
             raise Unresponsive(str(error) or "no answer in time") from error
 
 
-def plain_file(descriptors: list[int]) -> int:
+@cache
+def _of_no_mount() -> int:
+    """The device of files in memory that were never in a folder: the kernel has one mount for all of them."""
+    descriptor = os.memfd_create("nsbox-device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
+
+
+def plain_file(descriptors: list[int], *, mounted: bool = False) -> int:
     """The one descriptor of an answer, if it is a regular file of a kind that is safe to touch.
+
+    ``mounted``: it must be of a mount. What api writes to a file in memory is counted for api: one of a mount
+    has that mount's bound, any other has none.
 
     Closes them all and raises ``Unresponsive`` otherwise: only a tampered-with agent sends anything else.
     """
     if len(descriptors) == 1:
         descriptor = descriptors[0]
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and libc.filesystem_type(descriptor) in _PLAIN:
+        told = os.fstat(descriptor)
+        plain = stat.S_ISREG(told.st_mode) and libc.filesystem_type(descriptor) in _PLAIN
+        if plain and not (mounted and told.st_dev == _of_no_mount()):
             return descriptor
     close_all(descriptors)
     raise Unresponsive("the sandbox sent something that is not a plain file")

@@ -35,6 +35,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     """,
     "signals that are received": """
         rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause
+        setitimer
     """,
     "who and what we are": """
         getpid getppid gettid getpgid getpgrp getsid getuid geteuid getgid getegid getresuid getresgid

@@ -10,6 +10,7 @@ import trio
 
 from nsbox.host import dialled, pipes
 from nsbox.host.boxtime import BoxTime
+from nsbox.host.closing import promptly
 from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
 from nsbox.wire.messages import (
     FROM_AGENT,
@@ -41,6 +42,15 @@ from nsbox.wire.messages import (
 _PATIENCE = 10.0
 #: More commands than one init can have: each takes two of its descriptors, and two of ours when adopted.
 _MOST_ADOPTED = 2_000
+#: So many messages may come besides those that were asked for, at most: what the commands that are adopted
+#: have to tell, twice over.
+_UNASKED = 5_000
+#: So many come for each order: of Exec two, and as many again for what was thought of too late.
+_FOR_EACH = 4
+#: So many questions that nobody waits for any more are remembered, for descriptors that may still come.
+_MOST_GIVEN_UP = 1_000
+#: Of a command whose log is lost, what init says of it is shown: so many characters.
+_SHOWN = 4_096
 #: What is kept of a command: the read ends of its outputs, and then perhaps the write end of its stdin.
 _OUTPUTS = 2
 #: A row of Measured. So many digits fit a whole number of JSON that everybody reads.
@@ -98,7 +108,8 @@ class Adopted:
 
     def __init__(self, running: RunningCommand, told: Running, outputs: list[int], input_: int = -1) -> None:
         self.running, self.outputs, self.input = running, outputs, input_
-        self.argv, self.cwd, self.started_ns = told.argv, told.cwd, told.started_ns
+        self.argv, self.started_ns = _shown(told.argv), told.started_ns
+        (self.cwd,) = _shown((told.cwd,)) or ("",)
 
     def close(self) -> None:
         """It is not taken."""
@@ -106,6 +117,19 @@ class Adopted:
         if self.input >= 0:
             os.close(self.input)
         self.outputs, self.input = [], -1
+
+
+def _shown(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of ``words``, as text that can be written down. init may say what is none, and much of it, of
+    thousands of commands."""
+    found: list[str] = []
+    left = _SHOWN
+    for word in words:
+        if left <= 0:
+            break
+        found.append(word[:left].encode("utf-8", "replace").decode())
+        left -= len(word) + 1
+    return tuple(found)
 
 
 class Box:
@@ -117,6 +141,8 @@ class Box:
         self._answers: dict[str, Slot] = {}
         self._exits: dict[str, Slot] = {}
         self._unstarted: dict[str, RunningCommand] = {}
+        self._given_up: dict[str, None] = {}
+        self._may_say = _UNASKED
         self._answered = trio.Event()
         self.time = BoxTime()
         self.closed = False
@@ -166,10 +192,13 @@ class Box:
     async def listen(self) -> None:
         """Take in messages until init hangs up or says what it must not; then everybody who waits is told."""
         try:
-            while True:
+            while self._may_say > 0:  # a flood would have us read for ever, and the others wait for each turn
                 message, descriptors = await self._endpoint.receive()
+                self._may_say -= 1
                 if not self._dispatch(message, descriptors):
                     close_all(descriptors)
+                    if descriptors and not self._was_asked(message):
+                        break
         except Closed:
             pass
         finally:
@@ -202,6 +231,19 @@ class Box:
         slot.fill(message, descriptors)
         return True
 
+    def _was_asked(self, message: Message) -> bool:
+        """Whether descriptors that nobody takes are the late answer to a question. Those that come by
+        themselves, in a flood, would cost everybody the time that it takes to close them."""
+        if isinstance(message, AgentReady | Dialled) and message.key in self._given_up:
+            del self._given_up[message.key]
+            return True
+        return False
+
+    def _give_up(self, key: str) -> None:
+        self._given_up[key] = None
+        if len(self._given_up) > _MOST_GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
+
     async def _ask(
         self, key: str, message: Message, descriptors: Sequence[int] = ()
     ) -> tuple[Message, list[int]]:
@@ -210,13 +252,15 @@ class Box:
             raise Unresponsive("the sandbox is gone")
         slot = self._answers[key] = Slot()
         try:
+            self._may_say = min(self._may_say + _FOR_EACH, _UNASKED)
             with self.time.fail_after(_PATIENCE):
                 await self._endpoint.send(message, descriptors)
                 answer, received = await slot.wait()
         except (Closed, trio.TooSlowError) as error:
             raise Unresponsive(str(error) or "no answer in time") from error
         finally:
-            self._answers.pop(key, None)
+            if self._answers.pop(key, None) is not None and isinstance(message, Agent | Dial):
+                self._give_up(key)
             self._answered.set()
         if isinstance(answer, Refused):
             close_all(received)
@@ -325,6 +369,7 @@ def _agent_endpoint(descriptor: int) -> Endpoint:
         close_all([descriptor])
         raise Unresponsive("init sent something else for an agent") from error
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
-        sock.close()
+        with promptly():
+            sock.close()
         raise Unresponsive("init sent something else for an agent")
     return Endpoint(sock, FROM_AGENT)

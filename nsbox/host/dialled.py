@@ -5,7 +5,7 @@ harmless; what can change and matters is never relied on:
 
 - O_NONBLOCK is a property of the open file description (fcntl(2)): every call on such a socket gives
   MSG_DONTWAIT.
-- SO_LINGER makes close(2) wait, even on a non-blocking socket: see ``close``.
+- SO_LINGER makes close(2) wait, even on a non-blocking socket: see ``close`` and ``closing``.
 """
 
 import errno
@@ -14,6 +14,8 @@ import socket
 import struct
 
 import trio
+
+from nsbox.host.closing import close_all, promptly
 
 #: How long a listener may take to accept, in seconds. On loopback it does at once or its backlog is full; the
 #: kernel then tries again after one second, and after three.
@@ -39,7 +41,7 @@ async def connected(descriptor: int, family: int, port: int) -> socket.socket:
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:
-        os.close(descriptor)
+        close_all([descriptor])
         raise Impostor("not a socket") from error
     try:
         kind, host = _FAMILIES[family]
@@ -85,4 +87,5 @@ def close(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     except OSError:
         pass  # no such option on what an impostor sent
-    sock.close()
+    with promptly():  # a duplicate may have set it again
+        sock.close()

@@ -1,14 +1,13 @@
 """api's end of a message socket: asynchronous, and distrustful of the other side."""
 
 import array
-import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from nsbox.host.closing import close_all, promptly
 from nsbox.wire.framing import (
-    ANCILLARY_ROOM,
     MAX_PACKET,
     SEND_BUFFER,
     WireError,
@@ -16,11 +15,19 @@ from nsbox.wire.framing import (
     descriptors_in,
     encode,
 )
-from nsbox.wire.messages import Message
+from nsbox.wire.messages import AgentReady, Dialled, Message, Opened, Running, Writing
+
+__all__ = ["Closed", "Endpoint", "Slot", "Unread", "close_all"]
 
 #: O_NONBLOCK is not enough: it is a property of the open file description, and that of an agent's socket came
 #: from the sandbox, which may have kept a duplicate and clear it.
 _RECEIVING = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+
+#: For all descriptors that one packet can carry (SCM_MAX_FD in the kernel). For what there is no room the
+#: kernel closes itself, within our recvmsg(2), and that may wait as any close may: see ``closing``.
+_ROOM = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+#: How many descriptors come with a message; with all others, none. More is nobody's mistake.
+_CARRIED: dict[type, int] = {Running: 3, AgentReady: 1, Dialled: 1, Opened: 1, Writing: 1}
 
 #: One for all endpoints: it is read into and decoded from with no await between.
 _buffer = bytearray(MAX_PACKET)
@@ -53,6 +60,8 @@ class Endpoint:
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
+            # A listener whose backlog is full would have us wait, with every other sandbox, until it accepts.
+            sock.setblocking(False)
             sock.connect(f"/proc/self/fd/{directory}/{name}")
             return cls(sock, expected)
         except BaseException:
@@ -80,7 +89,7 @@ class Endpoint:
         await trio.lowlevel.checkpoint()  # a peer that floods us must not hold the loop
         while True:
             try:
-                size, ancillary, flags, _ = self._sock.recvmsg_into([_buffer], ANCILLARY_ROOM, _RECEIVING)
+                size, ancillary, flags, _ = self._sock.recvmsg_into([_buffer], _ROOM, _RECEIVING)
             except BlockingIOError:
                 await _until(trio.lowlevel.wait_readable, self._sock)
                 continue
@@ -97,7 +106,10 @@ class Endpoint:
                 raise Closed("the other side hung up")
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise Closed("a packet larger than any message")
-            return decode(memoryview(_buffer)[:size], self._expected), descriptors
+            message = decode(memoryview(_buffer)[:size], self._expected)
+            if len(descriptors) > _CARRIED.get(type(message), 0):
+                raise Closed(f"{len(descriptors)} descriptors came with {type(message).__name__}")
+            return message, descriptors
         except (Closed, WireError) as error:
             close_all(descriptors)
             raise Closed(str(error)) from error
@@ -116,7 +128,8 @@ class Endpoint:
     def close(self) -> None:
         """Hang up; whoever waits in ``receive`` is told."""
         trio.lowlevel.notify_closing(self._sock.fileno())
-        self._sock.close()
+        with promptly():  # its queue may hold descriptors that nobody has read
+            self._sock.close()
 
 
 async def _until(able: Callable[[int], Awaitable[None]], sock: socket.socket) -> None:
@@ -125,12 +138,6 @@ async def _until(able: Callable[[int], Awaitable[None]], sock: socket.socket) ->
         await able(sock.fileno())
     except trio.ClosedResourceError as error:
         raise Closed("we hung up") from error
-
-
-def close_all(descriptors: Sequence[int]) -> None:
-    """Close every one of ``descriptors``."""
-    for descriptor in descriptors:
-        os.close(descriptor)
 
 
 class Slot:

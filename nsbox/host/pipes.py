@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from nsbox.host.closing import close_all
 from nsbox.host.logs import Log, Stream, waiting
 
 _CHUNK = 65_536
@@ -44,7 +45,7 @@ def reclaimed(descriptors: Sequence[int]) -> list[int]:
         except OSError:
             pass  # we are out of descriptors: the output is lost, the command is not
         finally:
-            os.close(descriptor)
+            close_all([descriptor])
     return found
 
 
@@ -60,7 +61,7 @@ def reclaimed_input(descriptors: Sequence[int]) -> int:
         except OSError:
             pass  # ENXIO: whoever read it has closed it
         finally:
-            os.close(descriptor)
+            close_all([descriptor])
     return found
 
 

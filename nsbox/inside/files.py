@@ -114,7 +114,8 @@ def begin_replacing(path: str, mode: int) -> tuple[Replacement, int]:
     if mode < 0:
         mode = stat.S_IMODE(old.st_mode) if old is not None else _NEW_FILE_MODE
     uid, gid = (old.st_uid, old.st_gid) if old is not None else (-1, -1)
-    return Replacement(directory, temporary, name, mode, uid, gid), descriptor
+    # No more bits than a mode has: what C's int cannot hold would end the agent by an error nobody expects.
+    return Replacement(directory, temporary, name, mode & 0o7777, uid, gid), descriptor
 
 
 def _follow(path: str) -> str:

@@ -230,6 +230,16 @@ class Box:
             except ProcessLookupError:
                 pass
 
+    def hear_no_more(self) -> None:
+        """From here on tenants' code may have taken over what speaks in there, and nothing is expected of it.
+
+        It cannot be queued either. Descriptors in a queue are closed by who closes the socket, and the last
+        holder of a lingering TCP socket waits for its data to be taken (SO_LINGER): for the sandbox, that is,
+        which may have years.
+        """
+        if self.control is not None:
+            self.control.shutdown(socket.SHUT_RD)
+
     def end_commands(self) -> None:
         """End all that runs in the sandbox but its init, which goes on and takes orders."""
         if self.cgroup is not None:

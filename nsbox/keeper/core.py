@@ -285,7 +285,7 @@ class Keeper:
         message, descriptors = received
         channel.close_all(descriptors)
         if box.phase not in (Phase.PREPARING, Phase.LAUNCHING):
-            self._watcher.unwatch(box)  # tenants' code may speak by now, or the box is being ended
+            self._watcher.unwatch(box)  # it is being ended, or has no reason to speak
         elif isinstance(message, Failed):
             _log(f"{box.name} failed at {message.stage}: {message.detail}")
             self.failures += box.phase is Phase.PREPARING
@@ -311,6 +311,8 @@ class Keeper:
         elif box.phase is Phase.LAUNCHING and box.ready and not box.policy_pending:
             self._since.pop(box.pid, None)
             box.phase = Phase.RUNNING
+            self._watcher.unwatch(box)
+            box.hear_no_more()
             self._answer(Created(box.id, box.enforced, box.cgroup.path if box.cgroup else ""))
 
     # ---- the network

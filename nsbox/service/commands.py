@@ -400,7 +400,7 @@ class Commands:
                 lambda: box.signal(new_command_id(), key, number)
             )
         except Refusal as refusal:
-            raise refusals.of_command(refusal) from refusal
+            raise refusals.never(refusal) from refusal
         if not there:
             raise Problem(Code.PROCESS_ENDED, "it has ended", remedy="ask for it: its exit code is there")
         return view(job)
@@ -460,7 +460,7 @@ class Commands:
         try:
             return await answered(lambda: box.kill_all(new_command_id()))
         except Refusal as refusal:
-            raise refusals.of_command(refusal) from refusal
+            raise refusals.never(refusal) from refusal
 
 
 def _keeps_busy(job: Job, ignore_processes: bool) -> bool:

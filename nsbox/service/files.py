@@ -39,8 +39,9 @@ _INLINE = 128 * 1024
 #: Reads up to here are done at once, since a worker thread costs more than they do.
 _DIRECT = 64 * 1024
 
-#: A listing has so many bytes at most: a hundred thousand paths may each have four thousand characters.
-_MOST_ROWS = 16 << 20
+#: What a listing may take in memory here, in bytes of rows as they come. Names can be long, and whoever
+#: tampers with an agent may say as much in each row as fits a packet.
+_LONGEST_LISTING = 32 << 20
 
 #: How much of an upload is taken in between two looks at the room there is.
 _CHECK_EVERY = 4 << 20
@@ -120,7 +121,7 @@ class Files:
                 if not isinstance(answer, Writing):
                     close_all(descriptors)
                     raise Unresponsive("the sandbox answered something else")
-                descriptor = plain_file(descriptors)
+                descriptor = plain_file(descriptors, mounted=True)
                 try:
                     yield Upload(descriptor, partial(self._check_room, sandbox_id))
                     await _done(agent, Commit(""))
@@ -139,24 +140,27 @@ class Files:
         agents = await self._agents(owner, sandbox_id)
         text = os.fsdecode(path)
         rows: list[str] = []
+        size = 0
+        cut = False
         with _translated(path):
             async with agents.use() as agent:
                 answer, descriptors = await agent.ask(
                     Scan(text, int(recursive), self._settings.max_list_entries)
                 )
-                cut, room = False, _MOST_ROWS
                 while True:
                     close_all(descriptors)
                     if not isinstance(answer, Entries) or len(rows) > self._settings.max_list_entries:
                         agent.clean = False
                         raise Unresponsive("the sandbox answered something else")
                     rows += answer.rows
+                    size += sum(map(len, answer.rows))
                     if not answer.more:
                         break
-                    room -= sum(map(len, answer.rows))
-                    if room <= 0:
-                        agent.clean = False  # it goes on telling, and nobody listens
-                        cut = True
+                    if not answer.rows:  # nor may it keep us for ever with nothing
+                        agent.clean = False
+                        raise Unresponsive("the sandbox sends a listing without end")
+                    if size > _LONGEST_LISTING:
+                        agent.clean, cut = False, True
                         break
                     answer, descriptors = await agent.more()
             entries = [_entry(row, text) for row in rows]

@@ -57,6 +57,16 @@ def of_command(refusal: Refusal) -> Problem:
     return exhausted(refusal)
 
 
+def never(refusal: Refusal) -> Problem:
+    """Of what an init of ours never refuses. A sandbox may make up what it says, and nobody is told that he
+    could do something about it."""
+    return Problem(
+        Code.SANDBOX_UNRESPONSIVE,
+        f"the sandbox does not do what it is asked: {refusal.detail}",
+        remedy="delete it and create a new one",
+    )
+
+
 def exhausted(refusal: Refusal) -> Problem:
     """No process could be started in the sandbox."""
     return Problem(

@@ -30,7 +30,8 @@ PROMISES: Final = {
     ),
     4: (
         "0 sandboxes and commands lost, doubled or left over after `kill -9` of api, at its steps and "
-        "at any time; another api is ready within 4 s, and every sandbox that ran goes on"
+        "at any time; another api is ready within 4 s, and every sandbox that ran goes on, "
+        "whatever the inits of others say that theirs ran"
     ),
     5: (
         "0 processes survive `kill -9` of keeper or of the supervisor: all are gone within 2 s, and "

@@ -89,6 +89,10 @@ ROWS: Final = (
                 "at any time", "kills", "lost or left",
                 (f"{_LIFE}::test_api_killed_at_random_under_load", f"{_LIFE}::test_sandboxes_outlive_api"),
             ),
+            Part(
+                "beside hostile inits", "hostile sandboxes", "others lost",
+                ("tests/e2e/test_hostile_sandboxes.py::test_a_new_api_starts_beside_them",),
+            ),
         ),
         ("sandboxes are adopted by the next api",),
     ),

@@ -104,7 +104,8 @@ _AS_A_JOB = ("sh", "-c", "trap '' QUIT USR1 ALRM; exec \"$@\"", "sh")
 
 
 class Daemon:
-    """``nsbox serve`` with a state folder of its own."""
+    """``nsbox serve`` with a state folder of its own. ``sources``: a folder with another nsbox than this,
+    which the account starts by itself: root's daemon forgets where it came from when it gives root up."""
 
     #: Those that were started and not stopped.
     running: ClassVar[list[Daemon]] = []
@@ -116,7 +117,9 @@ class Daemon:
         settings: dict[str, str] | None = None,
         state_dir: str | None = None,
         who: Runner | None = None,
+        sources: str = "",
     ) -> None:
+        self.sources = sources
         self.who = who or runner()
         self.key = key
         self.settings = settings or {}
@@ -138,7 +141,8 @@ class Daemon:
     # ---- start and stop
 
     def command(self, *more: str) -> list[str]:
-        as_account = ["--service-user", self.who.name] if self.who.as_root else []
+        by_root = self.who.as_root and not self.sources
+        as_account = ["--service-user", self.who.name] if by_root else []
         state = ["--state-dir", self.state_dir]
         arguments = ["--port", "0", "--limits", "best-effort", *as_account, *state, *more]
         return [self.who.python, "-m", "nsbox", "serve", *arguments]
@@ -150,6 +154,8 @@ class Daemon:
             kept["NSBOX_SERVICE_USER"] = self.who.name
         if self.key is not None:
             kept["NSBOX_BOOTSTRAP_KEY"] = self.key
+        if self.sources:
+            kept |= {"PYTHONPATH": self.sources, "PYTHONDONTWRITEBYTECODE": "1"}
         return {**kept, **self.settings, "HOST_SECRET_CANARY": "host-environment-canary"}
 
     def start(self) -> Daemon:
@@ -158,10 +164,11 @@ class Daemon:
         self._process = subprocess.Popen(
             [*_AS_A_JOB, *self.command()],
             env=self.environment,
-            cwd=CHECKOUT,
+            cwd=self.sources or CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            **(self.who.identity if self.sources else {}),
         )
         threading.Thread(target=self._read, args=[self._process, self.lines], daemon=True).start()
         try:

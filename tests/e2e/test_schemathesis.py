@@ -96,7 +96,7 @@ def test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise(
     small_daemon: Daemon, tmp_path: Any, figure: Say
 ) -> None:
     with small_daemon.api() as api:
-        home = api.sandbox(timeoutMs=120_000)
+        home = api.sandbox(timeoutMs=int(120_000 * SLOWNESS))
         spare = api.sandbox(timeoutMs=1_000)
         process = api.request("POST", f"/sandboxes/{home.id}/processes", {"command": "echo one"}).json["id"]
         assert api.request("GET", f"/sandboxes/{home.id}/processes/{process}/wait").json["status"] == "exited"

@@ -30,13 +30,16 @@ def _arguments() -> argparse.ArgumentParser:
     one = verbs.add_parser("run", help="boot, install, test, bring the results back, end")
     _kernel(one)
     one.add_argument("--short", action="store_true", help="what CI runs: without the slowest tests")
+    one.add_argument(
+        "--acceptance", action="store_true", help="the tests of the acceptance list, and no others"
+    )
     one.add_argument("--limit", type=float, default=180, metavar="MINUTES", help="for everything  [180]")
     one.add_argument("--results", type=Path, metavar="FOLDER", help="[a folder in the cache]")
     one.add_argument(
         "--suite",
         action="append",
         default=[],
-        choices=[suite.name for suite in suites.SUITES],
+        choices=[suite.name for suite in (*suites.SUITES, *suites.ACCEPTANCE)],
         help="only this one",
     )
     one.add_argument("--retry", action="store_true", help="try tests that failed once more, and tell so")
@@ -91,6 +94,7 @@ def main(argv: list[str]) -> int:
         return session.run(
             session.Wishes(
                 only=tuple(wish.suite),
+                listed=wish.acceptance,
                 options=tuple(wish.pytest),
                 short=wish.short,
                 retry=wish.retry,

@@ -15,10 +15,11 @@ from tests.host.words import RigError, say
 
 
 class Wishes(NamedTuple):
-    """What the command line asked for. ``only``: names of suites, all if empty. ``off``: defences to be taken
-    out instead. ``retry``: tests that failed are tried once more."""
+    """What the command line asked for. ``only``: names of suites, all if empty. ``listed``: acceptance
+    instead. ``off``: defences to be taken out instead. ``retry``: tests that failed are tried once more."""
 
     only: tuple[str, ...]
+    listed: bool
     options: tuple[str, ...]
     short: bool
     retry: bool
@@ -87,7 +88,7 @@ _FEW = 3
 
 
 def _run_all(machine: Machine, wishes: Wishes, deadline: float) -> Iterator[suites.Verdict]:
-    for suite in suites.SUITES:
+    for suite in suites.ACCEPTANCE if wishes.listed else suites.SUITES:
         if (wishes.only and suite.name not in wishes.only) or not suites.is_here(suite):
             say(f"suite {suite.name}: left out")
             continue

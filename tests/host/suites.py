@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.acceptance.rows import named
 from tests.acceptance.table import PROPERTY, Figure, Outcome, table
 from tests.host import install, qemu
 from tests.host.login import TIMED_OUT
@@ -32,7 +33,8 @@ class Suite(NamedTuple):
 
     ``scope``: in a cgroup that it owns, as tests want that make cgroups themselves. Not for tests that start
     daemons: each of those gets a scope of its own, and a cgroup with processes could give them nothing.
-    ``figures``: what its tests print are measurements, which the summary repeats.
+    ``figures``: what its tests print are measurements, which the summary repeats. ``tests``: these, and not
+    all of ``path``.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Suite(NamedTuple):
     short: tuple[str, ...] = ()
     scope: bool = False
     figures: bool = False
+    tests: tuple[str, ...] = ()
 
 
 #: In the order in which they are run: the last one breaks the machine on purpose.
@@ -98,6 +101,40 @@ SUITES = (
 )
 
 
+#: Of the acceptance list, what only root can try: test hosts in network namespaces, api under ptrace, its
+#: memory by /proc, layers that belong to sandboxes' ids.
+_BY_ROOT = (
+    "tests/security/test_reach.py",
+    "tests/security/test_hostile_layers.py",
+    "tests/security/test_unpack_bombs.py",
+    "tests/e2e/test_soak.py",
+    "tests/e2e/test_fault_points.py",
+    "tests/e2e/test_injected_errors.py",
+)
+
+
+def _listed(account: Account, *, kernel: bool = False) -> tuple[str, ...]:
+    return tuple(
+        one
+        for one in named()
+        if one.startswith("tests/kernel/") is kernel and one.startswith(_BY_ROOT) is (account is Account.ROOT)
+    )
+
+
+#: The acceptance list and nothing else, on the product as it is installed here.
+ACCEPTANCE = (
+    Suite(
+        "list-kernel",
+        Account.USER,
+        "tests/kernel",
+        scope=True,
+        tests=_listed(Account.USER, kernel=True),
+    ),
+    Suite("list", Account.USER, "tests", tests=_listed(Account.USER)),
+    Suite("list-root", Account.ROOT, "tests", tests=_listed(Account.ROOT)),
+)
+
+
 class Verdict(NamedTuple):
     """What one suite said."""
 
@@ -139,7 +176,7 @@ def run(machine: Machine, suite: Suite, options: Sequence[str], *, short: bool, 
             f"--junit-xml={RESULTS}/{suite.name}.xml",
         ),
         *(f"--deselect={name}" for name in left_out),
-        *(options or (short and suite.short) or [suite.path]),
+        *(options or (short and suite.short) or suite.tests or [suite.path]),
     ]
     say(f"suite {suite.name}, as {suite.account}, for at most {limit / 60:.0f} minutes")
     return login.run(f"cd {install.CHECKOUT} && {shlex.join(words)}", limit=limit)
@@ -168,7 +205,7 @@ def retry(machine: Machine, suite: Suite, found: Verdict, results: Path, *, limi
 
 
 def is_here(suite: Suite) -> bool:
-    return any((CHECKOUT / suite.path).glob("test_*.py"))
+    return bool(suite.tests) or any((CHECKOUT / suite.path).glob("test_*.py"))
 
 
 def verdict(suite: Suite, results: Path, status: int) -> Verdict:

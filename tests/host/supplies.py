@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).parents[2]
 _PYTHON = (3, 11)
 #: What pipx and the build of python-prctl fetch, which no requirement of nsbox names.
 _BUILD_TOOLS = ("pip", "setuptools", "wheel")
-_TEST_TOOLS = ("pytest", "pytest-trio", "hypothesis", "requests", "trio-websocket")
+_TEST_TOOLS = ("pytest", "pytest-trio", "hypothesis", "requests", "trio-websocket", "schemathesis")
 #: What the tests read of a checkout; nsbox itself is not among it, since the installed one is tested.
 _OF_CHECKOUT = ("tests", "docs", "README.md", "pyproject.toml", "nsbox.service")
 UPGRADE_VERSION = "99.0.0"

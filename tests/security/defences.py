@@ -48,6 +48,10 @@ _TENANTS: Final = "tests/security/test_tenants.py"
 _API_WALLS: Final = "tests/security/test_api_walls.py"
 _LARGE_ANSWERS: Final = "tests/security/test_large_answers.py"
 _PEERS: Final = "tests/fuzz/test_hostile_peers.py"
+_CLOSING: Final = "tests/unit/host/test_closing.py"
+_BOX: Final = "nsbox/host/box.py"
+_FILES: Final = "nsbox/service/files.py"
+_AGENTS: Final = "tests/fuzz/test_hostile_agents.py"
 _KEYS: Final = "tests/unit/store/test_keys.py"
 _REST: Final = "tests/unit/api/test_accounts.py"
 _SCOPES: Final = "tests/unit/api/test_scopes.py"
@@ -113,6 +117,52 @@ DEFENCES: Final = (
         "keeper: answers that do not fit", "nsbox/keeper/main.py",
         "except (OSError, PacketTooLarge):", "except OSError:",
         (f"{_PEERS}::test_an_answer_that_is_too_long_costs_api_its_connection_only",),
+    ),
+    Defence(
+        "hostile: nobody waits when what a sandbox sent is closed", "nsbox/host/closing.py",
+        "signal.setitimer(signal.ITIMER_REAL, _AT_MOST, _AT_MOST)", "pass",
+        (f"{_CLOSING}::test_a_socket_that_lingers", f"{_CLOSING}::test_it_is_never_read"),
+    ),
+    Defence(
+        "hostile: nothing lies in keeper's sockets", "nsbox/keeper/boxes.py",
+        "self.control.shutdown(socket.SHUT_RD)", "pass",
+        ("tests/unit/keeper/test_core.py::test_a_running_sandbox_cannot_say_anything",),
+    ),
+    Defence(
+        "hostile: a backlog is not waited for", "nsbox/host/endpoint.py",
+        "            sock.setblocking(False)\n            sock.connect(", "            sock.connect(",
+        (f"{_CLOSING}::test_a_backlog_that_is_full_is_not_waited_for",),
+    ),
+    Defence(
+        "hostile: descriptors that nobody asked for are the last", _BOX,
+        "if descriptors and not self._was_asked(message):", "if False:",
+        ("tests/unit/host/test_box.py::test_an_agent_that_comes_late_is_let_go_and_ends_nothing",),
+    ),
+    Defence(
+        "hostile: a flood ends", _BOX, "while self._may_say > 0:", "while True:",
+        ("tests/fuzz/test_hostile_init.py::test_a_flood_costs_no_memory_and_leaves_the_others_their_turn",),
+    ),
+    Defence(
+        "hostile: the words of a command are text", _BOX,
+        'word[:left].encode("utf-8", "replace").decode()', "word[:left]",
+        ("tests/fuzz/test_hostile_commands.py::test_whatever_init_says_was_begun",),
+    ),
+    Defence(
+        "hostile: a listing has a size", _FILES, "if size > _LONGEST_LISTING:", "if False:",
+        (f"{_AGENTS}::test_a_listing_is_bounded[long rows]",),
+    ),
+    Defence(
+        "hostile: a listing has an end", _FILES, "if not answer.rows:", "if False:",
+        (f"{_AGENTS}::test_a_listing_is_bounded[nothing]",),
+    ),
+    Defence(
+        "hostile: what is written to is of a mount", "nsbox/host/agents.py",
+        "if plain and not (mounted and told.st_dev == _of_no_mount()):", "if plain:",
+        ("tests/unit/host/test_agents.py::test_what_is_written_to_is_of_a_mount",),
+    ),
+    Defence(
+        "hostile: a mode has twelve bits", "nsbox/inside/files.py", "mode & 0o7777", "mode",
+        (f"{_AGENTS}::test_whatever_an_agent_is_asked",),
     ),
     Defence(
         "http: a message that was too large ends its connection", _WEBSOCKET,

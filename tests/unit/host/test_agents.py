@@ -81,6 +81,18 @@ def test_that_one_is_handed_on() -> None:
     os.close(descriptor)
 
 
+def test_what_is_written_to_is_of_a_mount() -> None:
+    """A file in memory that is of none is bounded by nothing, and what api writes is counted for api. One
+    that lost its name meanwhile, as its folder was removed, is still of its mount."""
+    with none_leaked(), pytest.raises(Unresponsive):
+        plain_file([on_tmpfs()], mounted=True)
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        if libc.filesystem_type(file.fileno()) not in module._PLAIN:
+            pytest.skip("/dev/shm of this host is no tmpfs")
+        assert os.fstat(file.fileno()).st_nlink == 0
+        assert plain_file([file.fileno()], mounted=True) == file.fileno()
+
+
 def test_a_file_of_the_hosts_disk_is_not_the_sandboxs(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"")
     descriptor = os.open(tmp_path / "f", os.O_RDONLY)
@@ -158,10 +170,21 @@ async def test_an_answer_with_its_descriptors(box: FakeBox) -> None:
     agents.close()
 
 
+@pytest.mark.parametrize(("answer", "count"), [(Refused("", "path", 2, "x"), 1), (Opened(1, 2, 0), 2)])
+async def test_more_descriptors_than_belong_to_an_answer(box: FakeBox, answer: Any, count: int) -> None:
+    agents = of(box)
+    async with agents.use() as agent:
+        await box.peers[0].send(answer, [0] * count)
+        with pytest.raises(Unresponsive, match="descriptors"):
+            await agent.ask(Read("/f"))
+        assert not agent.clean
+    agents.close()
+
+
 async def test_a_refusal_leaves_the_agent_fit_and_nothing_open(box: FakeBox) -> None:
     agents = of(box)
     async with agents.use() as agent:
-        await box.peers[0].send(Refused("", "path", 2, "x"), [0, 0])
+        await box.peers[0].send(Refused("", "path", 2, "x"))
         with pytest.raises(Refusal):
             await agent.ask(Read("/f"))
         assert agent.clean

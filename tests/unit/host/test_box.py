@@ -17,6 +17,7 @@ from nsbox.wire.messages import (
     Agent,
     AgentReady,
     Attached,
+    Dialled,
     Exec,
     Exited,
     Forget,
@@ -131,23 +132,56 @@ async def test_another_answer_than_the_one_that_fits(run_dir: RunDir, answer: An
         assert isinstance(error, Unresponsive)
 
 
-async def test_descriptors_that_belong_to_nothing_are_closed(run_dir: RunDir) -> None:
-    """Five with an Exited, which has none; once they were kept: some commands later api had no more."""
+@pytest.mark.parametrize(
+    ("message", "count"),
+    [
+        (Started("k", 1), 1),
+        (EXITED, 5),
+        (Attached(1, 1), 1),
+        (RUNNING, 2),
+        (RUNNING, 4),
+        (AgentReady("never asked for"), 1),
+        (Dialled("never asked for"), 1),
+        (AgentReady("k"), 2),
+        (Refused("neither", "", 0, ""), 1),
+        (Killed("k", 1), 253),
+    ],
+    ids=repr,
+)
+async def test_descriptors_that_belong_to_nothing_end_it(run_dir: RunDir, message: Any, count: int) -> None:
+    """They are closed, and no more are taken: each may cost everybody time (see ``closing``)."""
     async with connected(run_dir) as (box, peer):
-
-        async def init() -> None:
-            await peer.expect(Exec)
-            await peer.send(Started("k", 1), [0] * 5)
-            await peer.send(EXITED, [0] * 5)
-            await peer.send(Attached(1, 1), [0])
-            await peer.send(RUNNING, [0] * 2)
-            await peer.send(AgentReady("never asked for"), [0])
-            await peer.send(Refused("neither", "", 0, ""), [0])
-
-        command, _ = await at_once(lambda: box.exec(ORDER, ()), init)
-        await command.wait()
-        await peer.send(Killed("last", 0))
+        await peer.send(message, [0] * count)
         await trio.testing.wait_all_tasks_blocked()
+        assert box.closed
+
+
+async def test_an_agent_that_comes_late_is_let_go_and_ends_nothing(run_dir: RunDir) -> None:
+    async with connected(run_dir) as (box, peer):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(box.open_agent, "k", "")
+                await peer.expect(Agent)
+                scope.cancel()
+        await peer.send(AgentReady("k"), [0])
+        await trio.testing.wait_all_tasks_blocked()
+        assert not box.closed
+        assert not box._given_up
+        await peer.send(AgentReady("k"), [0])  # once
+        await trio.testing.wait_all_tasks_blocked()
+        assert box.closed
+
+
+async def test_what_was_given_up_is_not_remembered_without_end(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_GIVEN_UP", 3)
+    async with connected(run_dir) as (box, _):
+        for number in range(10):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await box.dial(f"k{number}", 4, 80)
+        assert list(box._given_up) == ["k7", "k8", "k9"]
 
 
 @pytest.mark.parametrize("count", [0, 2, 5])
@@ -397,7 +431,7 @@ async def test_a_command_that_was_ordered_and_had_not_started(run_dir: RunDir, s
 async def test_outputs_that_are_no_pipes(run_dir: RunDir, make: Callable[[], int]) -> None:
     """Reading a directory, say, is an error: it must not end api, nor happen again at each start."""
     descriptor = make()
-    (one,) = await attach(run_dir, Attached(PROTOCOL_VERSION, 1), RUNNING, descriptors=(descriptor,) * 5)
+    (one,) = await attach(run_dir, Attached(PROTOCOL_VERSION, 1), RUNNING, descriptors=(descriptor,) * 3)
     os.close(descriptor)
     assert one.outputs == []
 

@@ -74,7 +74,7 @@ async def outcome(work: Any) -> Any:
 
 async def test_a_sandbox_is_made(run_dir: RunDir) -> None:
     async with linked(run_dir) as (link, peer, _):
-        await peer.send(Created("another", ()), [0])  # descriptors from keeper mean nothing
+        await peer.send(Created("another", ()))
         async with trio.open_nursery() as nursery:
 
             async def keeper() -> None:
@@ -204,7 +204,7 @@ async def test_another_version(run_dir: RunDir) -> None:
     run_dir.listen("keeper")
     link = KeeperLink(run_dir.descriptor, print)
     peer = run_dir.accept("keeper")
-    await peer.send(Welcome(PROTOCOL_VERSION + 1, (), ()), [0])
+    await peer.send(Welcome(PROTOCOL_VERSION + 1, (), ()))
     with pytest.raises(HostProblem, match="version"):
         await link.greet()
     link.close()

@@ -340,8 +340,9 @@ async def test_init_refuses(
             await work("ann", sandbox.id, LIST)
         assert (caught.value.code, caught.value.field) == (code, field)
     assert service.commands._active == {}
-    with pytest.raises(Problem):
+    with pytest.raises(Problem) as caught:  # which no init of ours refuses
         await service.commands.kill_all("ann", sandbox.id)
+    assert caught.value.code is Code.SANDBOX_UNRESPONSIVE
 
 
 async def test_init_is_silent(service: Service, sandbox: Sandbox) -> None:

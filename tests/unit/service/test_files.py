@@ -175,7 +175,7 @@ async def test_a_listing_has_so_many_bytes(
     service: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However few entries that are, where names and paths are long."""
-    monkeypatch.setattr("nsbox.service.files._MOST_ROWS", 150_000)
+    monkeypatch.setattr("nsbox.service.files._LONGEST_LISTING", 150_000)
     monkeypatch.setattr(Settings, "max_list_entries", 100_000)
     for number in range(2_000):
         (tmp_path / f"{number:0200}").write_bytes(b"")
@@ -257,11 +257,11 @@ def entry(**changes: Any) -> str:
 )  # fmt: skip
 async def test_rows_that_no_agent_of_ours_writes(service: Files, hostile: Box, row: str) -> None:
     work = service.list("ann", "sb", b"/", False)
-    assert await against(hostile, work, (Entries((row,), 0, 0), [0])) is Code.SANDBOX_UNRESPONSIVE
+    assert await against(hostile, work, (Entries((row,), 0, 0), [])) is Code.SANDBOX_UNRESPONSIVE
 
 
 async def test_a_listing_without_end(service: Files, hostile: Box) -> None:
-    part: tuple[Any, list[int]] = (Entries((entry(),) * 3, 1, 0), [0, 0])
+    part: tuple[Any, list[int]] = (Entries((entry(),) * 3, 1, 0), [])
     assert (
         await against(hostile, service.list("ann", "sb", b"/", False), *[part] * 20)
         is Code.SANDBOX_UNRESPONSIVE
@@ -270,7 +270,7 @@ async def test_a_listing_without_end(service: Files, hostile: Box) -> None:
 
 async def test_another_answer(service: Files, hostile: Box) -> None:
     work = read(service, b"/")
-    assert await against(hostile, work, (Done(1), [0, 0])) is Code.SANDBOX_UNRESPONSIVE
+    assert await against(hostile, work, (Done(1), [])) is Code.SANDBOX_UNRESPONSIVE
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
