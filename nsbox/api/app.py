@@ -62,7 +62,7 @@ def create_app(services: Services, settings: Settings) -> Gate:
         stdin.route(services.commands, limits["write_stdin"]),
         uploads.route(services.files, limits[caps.RAW_FILE]),
         downloads.route(services.files),
-        files.route(services, bodies, settings),
+        *files.routes(services, bodies, settings),
         pulling.images_route(services, bodies),
         pulling.templates_route(services, bodies),
         imports.route(services, limits["import_image"]),

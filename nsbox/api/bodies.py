@@ -1,19 +1,19 @@
-"""JSON bodies of requests: their type, their size, and how many large ones are read at once."""
+"""JSON bodies of requests: their type, their size, and where large ones wait until they are whole."""
 
 from __future__ import annotations
 
 import re
-from contextlib import AsyncExitStack
 
 from nsbox.api import caps
 from nsbox.api.exchange import Exchange
+from nsbox.api.spool import Spool
 from nsbox.api.turns import Turns
 from nsbox.model.errors import Code, Problem
 
-# Bodies above the first size are read by so many requests at a time, and by so many of one user: with 16 MiB
-# each, thousands of slow senders would otherwise own the memory, and sixteen of one tenant everybody's turn.
+# Bodies above the first size are read on disk, by so many requests of one user at a time. With 16 MiB each,
+# thousands of slow senders would otherwise own the memory; were there so many turns for all users together, a
+# few who send slowly would have them all. On disk nobody takes anything from anybody else.
 _LARGE = 64 * 1024
-_LARGE_AT_ONCE = 16
 _LARGE_OF_ONE = 4
 _JSON_TYPE = re.compile(rb"application/(?:[a-z0-9.!#$&^_-]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
@@ -24,21 +24,29 @@ class JsonBodies:
 
     def __init__(self, limits: dict[str, int]) -> None:
         self._limits = limits
-        self._large = Turns(_LARGE_AT_ONCE, _LARGE_OF_ONE)
+        self._large = Turns(_LARGE_OF_ONE)
 
     async def read(self, exchange: Exchange, operation: str) -> bytes:
         """The whole body; empty where there is none, and then its type does not matter."""
         limit = self._limits.get(operation, caps.SMALL)
         body = bytearray()
-        async with AsyncExitStack() as stack:
-            while chunk := await exchange.read(limit):
-                if not body:
-                    _check_type(exchange)
-                if len(body) <= _LARGE < len(body) + len(chunk):
-                    user = exchange.caller.user.id if exchange.caller is not None else ""
-                    await stack.enter_async_context(self._large.turn(user))
-                body += chunk
+        while chunk := await exchange.read(limit):
+            if not body:
+                _check_type(exchange)
+            body += chunk
+            if len(body) > _LARGE:
+                return await self._read_on(exchange, limit, body)
         return bytes(body)
+
+    async def _read_on(self, exchange: Exchange, limit: int, body: bytearray) -> bytes:
+        user = exchange.caller.user.id if exchange.caller is not None else ""
+        async with self._large.turn(user):
+            with Spool() as spool:
+                await spool.write(body)
+                body.clear()
+                while chunk := await exchange.read(limit):
+                    await spool.write(chunk)
+                return await spool.read()
 
 
 def check_not_compressed(exchange: Exchange) -> None:

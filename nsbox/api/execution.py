@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 from functools import partial
 
+import msgspec
+
 from nsbox.api import idempotency, leaving, parameters, query, schema, streaming, views
 from nsbox.api.bodies import JsonBodies
 from nsbox.api.exchange import Exchange
+from nsbox.api.gradual import Gradual
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
-from nsbox.model.sandbox import CommandSpec
+from nsbox.model.sandbox import CommandResult, CommandSpec, Encoding
 from nsbox.settings import Settings
 
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/exec"
@@ -50,7 +53,32 @@ async def _handle(
     request = idempotency.request(idempotency.presented(exchange), "exec", spec)
     async with leash, exchange.while_client_waits():
         outcome = await commands.run(owner, match[1], spec, request, leash.hold)
-    await exchange.answer_json(views.result(outcome, spec.encoding))
+    if outcome.stdout.source is None and outcome.stderr.source is None:
+        await exchange.answer_json(views.result(outcome, spec.encoding))
+    else:
+        await _answer_gradually(exchange, outcome, spec.encoding)
+
+
+async def _answer_gradually(exchange: Exchange, outcome: CommandResult, encoding: Encoding) -> None:
+    """As a short answer, but never whole in memory: the output is read as the client takes it."""
+    answer, members = Gradual(exchange), dict(views.result(outcome, encoding))
+    sources = {"stdout": outcome.stdout.source, "stderr": outcome.stderr.source}
+    try:
+        async with exchange.while_client_waits():
+            before = b"{"
+            for name, source in sources.items():
+                shown = members.pop(name)
+                await answer.write(before + b'"%s":' % name.encode())
+                before = b","
+                if source is None:
+                    await answer.write(msgspec.json.encode(shown))
+                else:
+                    await answer.write_text(source.next, encoding)
+            await answer.write_rest(members)
+    finally:
+        for source in sources.values():
+            if source is not None:
+                source.close()
 
 
 async def _stream(

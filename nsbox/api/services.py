@@ -304,10 +304,6 @@ class ReadinessService(Protocol):
 class FilesService(Protocol):
     """Files of a sandbox. Paths are absolute, as bytes: a file's name need not be UTF-8."""
 
-    async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
-        """The whole file; ``FILE_TOO_LARGE`` above ``limit``."""
-        ...
-
     def open(self, owner: str, sandbox_id: str, path: bytes) -> AbstractAsyncContextManager[OpenFile]:
         """Open a regular file for reading."""
         ...

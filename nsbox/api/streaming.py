@@ -7,11 +7,12 @@ meanwhile."""
 from __future__ import annotations
 
 import base64
-from typing import Any, Literal
+from typing import Any
 
-from nsbox.api import answers, parameters, query, views
+from nsbox.api import parameters, query, views
 from nsbox.api.events import Events, events
 from nsbox.api.exchange import Exchange
+from nsbox.api.gradual import Gradual
 from nsbox.api.services import FollowerService
 from nsbox.host.logs import Piece, Stream
 from nsbox.model.errors import Code, Problem
@@ -85,23 +86,34 @@ async def as_bytes(exchange: Exchange, follower: FollowerService, stream: str | 
 
 
 async def as_json(exchange: Exchange, follower: FollowerService, how: Encoding, limit: int) -> None:
-    """What is there now, up to ``limit`` bytes, and where to go on."""
-    chunks: list[answers.ChunkView] = []
+    """What is there now, up to ``limit`` bytes, and where to go on. Sent as it is read: of a command that
+    writes a byte here and a byte there, ten megabytes are many times that in chunks."""
+    answer, before = Gradual(exchange), b""
     dropped, begin, taken = 0, follower.offset, 0
     with follower:
-        while taken < limit and (found := await follower.look()) is not None:
-            if isinstance(found, Piece):
-                taken += len(found.data)
-                stream: Literal["stdout", "stderr"] = "stdout" if found.stream is Stream.STDOUT else "stderr"
-                chunks.append({"stream": stream, "offset": found.offset, "data": shown(found, how)})
-            else:
-                dropped += found.until - found.offset
-        told: answers.LogView = {
-            "offset": begin,
-            "nextOffset": follower.offset,
-            "dropped": dropped,
-            "encoding": how,
-            "chunks": chunks,
-            "process": views.process(follower.process()),
-        }
-    await exchange.answer_json(told)
+        async with exchange.while_client_waits():
+            await answer.write(b'{"offset":%d,"encoding":"%s","chunks":[' % (begin, how.value.encode()))
+            while taken < limit and (found := await follower.look()) is not None:
+                if isinstance(found, Piece):
+                    taken += len(found.data)
+                    await answer.write(before)
+                    await _write_chunk(answer, found, how)
+                    before = b","
+                else:
+                    dropped += found.until - found.offset
+            await answer.write(b"]")
+            process = views.process(follower.process())
+            await answer.write_rest({"nextOffset": follower.offset, "dropped": dropped, "process": process})
+
+
+async def _write_chunk(answer: Gradual, piece: Piece, how: Encoding) -> None:
+    """An ``answers.ChunkView``."""
+    rest = [piece.data]
+
+    async def once() -> bytes:
+        return rest.pop() if rest else b""
+
+    stream = b"stdout" if piece.stream is Stream.STDOUT else b"stderr"
+    await answer.write(b'{"stream":"%s","offset":%d,"data":' % (stream, piece.offset))
+    await answer.write_text(once, how)
+    await answer.write(b"}")

@@ -1,4 +1,4 @@
-"""So many at a time, and of one user fewer: whoever takes long over it keeps nobody else waiting."""
+"""So many of one user at a time: whoever takes long over it keeps nobody else waiting."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ class _User:
 
 
 class Turns:
-    """``most`` at a time, ``each`` of one user. Who has none at work and none waiting is not remembered."""
+    """``each`` of one user at a time. Who has none at work and none waiting is not remembered."""
 
-    def __init__(self, most: int, each: int) -> None:
-        self._all = trio.Semaphore(most)
+    def __init__(self, each: int) -> None:
         self._each = each
         self._users: dict[str, _User] = {}
 
@@ -27,12 +26,11 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, user: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it for the block. The user's own comes first: who waits for that must not
-        hold one that others could have."""
+        """Wait for a turn, and have it for the block."""
         one = self._users.setdefault(user, _User(self._each))
         one.here += 1
         try:
-            async with one.turn, self._all:
+            async with one.turn:
                 yield
         finally:
             one.here -= 1

@@ -14,7 +14,7 @@ from nsbox.model.lifecycle import State
 from nsbox.model.metrics import Sample
 from nsbox.model.network import NetworkMode, NetworkPolicy, NetworkState, Refusal
 from nsbox.model.ports import Exposed, Link, Protocol
-from nsbox.model.sandbox import CommandResult, Encoding, Entry, Listing, Outcome, Process, Sandbox
+from nsbox.model.sandbox import CommandResult, Encoding, Entry, Outcome, Process, Sandbox
 from nsbox.model.snapshot import ID_PREFIX, Change, Snapshot
 from nsbox.model.standby import Standby
 from nsbox.oci.snapshots.orders import Changes
@@ -383,18 +383,13 @@ def _told(text: str) -> tuple[str, str | None]:
     return _shown(text.encode("utf-8", "surrogateescape"))
 
 
-def listing(path: bytes, found: Listing) -> answers.ListingView:
-    """A directory: ``files`` for a quick look, ``entries`` for the rest."""
-    entries = [_entry(entry) for entry in found.entries]
-    return {
-        **path_view(path),
-        "files": [entry["name"] for entry in entries],
-        "entries": entries,
-        "truncated": found.truncated,
-    }
+def entry_name(found: Entry) -> str:
+    """An entry of a directory, for a quick look."""
+    return _told(found.name)[0]
 
 
-def _entry(entry: Entry) -> answers.EntryView:
+def entry(entry: Entry) -> answers.EntryView:
+    """An entry of a directory."""
     (name, raw_name), (path, raw_path) = _told(entry.name), _told(entry.path)
     view: answers.EntryView = {
         "name": name,

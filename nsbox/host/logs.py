@@ -381,6 +381,24 @@ class Reader:
             return None
         return Piece(stream, offset, data)
 
+    def some(self, stream: Stream, offset: int, end: int, most: int) -> tuple[bytes, int] | None:
+        """The next bytes of this stream from ``offset`` on, ``most`` of them, and where to go on; none at
+        ``end``. None where they are gone."""
+        found = bytearray()
+        while offset < end and len(found) < most:
+            if offset < self.log.start:
+                return None
+            whose, until = self.log.run(offset, end)
+            if whose is not stream:
+                offset = until
+                continue
+            piece = self.read(offset, until, most - len(found))
+            if piece is None:
+                return None
+            found += piece.data
+            offset += len(piece.data)
+        return bytes(found), offset
+
     def whole(self, end: int) -> tuple[bytes, bytes]:
         """All that is kept, stream by stream."""
         found = bytearray(), bytearray()

@@ -16,6 +16,8 @@ class Shelf:
 
     def __init__(self, state_dir: str, sandbox_id: str) -> None:
         self._folder = os.path.join(state_dir, "logs", sandbox_id)
+        #: Bytes of logs that were removed, and that somebody still reads: they take room until then.
+        self.unread = 0
 
     def _path(self, key: str) -> str:
         return f"{self._folder}/{key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -160,11 +161,25 @@ class Outcome(StrEnum):
     SANDBOX_GONE = "sandboxGone"
 
 
+class Source(Protocol):
+    """Bytes that are too many to be held at once. They are read once, in order."""
+
+    async def next(self) -> bytes:
+        """Some more; none at the end. Raises ``Problem`` where they are gone."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
 class Output(msgspec.Struct, frozen=True):
-    """What a command wrote to one stream, and whether the end of it was cut off."""
+    """What a command wrote to one stream, and whether the end of it was cut off. Where that is much, ``data``
+    is empty, and ``source`` has it."""
 
     data: bytes = b""
     truncated: bool = False
+    source: Source | None = None
 
 
 class CommandResult(msgspec.Struct, frozen=True, kw_only=True):

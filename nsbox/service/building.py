@@ -25,7 +25,7 @@ from nsbox.model.sandbox import (
 )
 from nsbox.oci.reference import parse
 from nsbox.oci.templatefile import TemplateFile
-from nsbox.service import clock
+from nsbox.service import clock, stored
 from nsbox.service.commands import Commands
 from nsbox.service.cuts import Cuts
 from nsbox.service.images import BUILT, Images
@@ -37,6 +37,8 @@ from nsbox.settings import Settings
 #: Not an owner that a key can have: those are names.
 OWNER = "\0builder"
 _TAIL = 2000
+#: And so many are in the message.
+_SAID = 300
 
 
 class Building:
@@ -117,12 +119,14 @@ class Building:
         )
         result = await self._commands.run(OWNER, sandbox_id, spec)
         if result.outcome is not Outcome.EXITED or result.exit_code != 0:
+            stderr = await stored.last(result.stderr, _TAIL)
+            said = stderr or await stored.last(result.stdout, _SAID)
             raise Problem(
                 Code.BUILD_FAILED,
-                f"the set-up command {command[:200]!r} failed: {_told(result)}",
+                f"the set-up command {command[:200]!r} failed: {_told(result, said)}",
                 field="setup",
                 exitCode=result.exit_code,
-                stderr=result.stderr.data[-_TAIL:].decode("utf-8", "replace"),
+                stderr=stderr.decode("utf-8", "replace"),
             )
 
     async def _keep(self, sandbox_id: str, name: str) -> Layer:
@@ -142,8 +146,8 @@ class Building:
         return Layer(digest="", size=0, diff_id="", name=name, unpacked=cut.bytes)
 
 
-def _told(result: CommandResult) -> str:
-    last = (result.stderr.data or result.stdout.data)[-300:].decode("utf-8", "replace").strip()
+def _told(result: CommandResult, said: bytes) -> str:
+    last = said[-_SAID:].decode("utf-8", "replace").strip()
     if result.outcome is Outcome.EXITED:
         return f"exit status {result.exit_code}; {last}"
     return f"{result.outcome.value}; {last}"

@@ -79,21 +79,6 @@ class Files:
                 Code.NO_SPACE, "the sandbox has used all of its storage", remedy="remove some of its files"
             )
 
-    async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
-        """The contents of a file of at most ``limit`` bytes. Raises ``Problem``."""
-        async with self.open(owner, sandbox_id, path) as file:
-            data = await file.read_at(0, limit + 1)
-            while len(data) <= limit and (more := await file.read_at(len(data), limit + 1 - len(data))):
-                data += more
-        if len(data) > limit:
-            raise Problem(
-                Code.FILE_TOO_LARGE,
-                f"{os.fsdecode(path)} has more than {limit} bytes",
-                field="path",
-                remedy="read it with raw=true, which streams files of any size",
-            )
-        return data
-
     @asynccontextmanager
     async def open(self, owner: str, sandbox_id: str, path: bytes) -> AsyncIterator["OpenFile"]:
         """A regular file, open for reading while the block lasts. The agent is free again at once."""

@@ -21,6 +21,7 @@ from nsbox.model.command import End, Kind, Note
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.model.sandbox import CommandResult, Outcome, Output
 from nsbox.service import clock, refusals
+from nsbox.service.stored import Stored
 from nsbox.wire.framing import PacketTooLarge
 from nsbox.wire.messages import Exec, Exited
 
@@ -99,7 +100,7 @@ class Job:
         self._followers: set[Follows] = set()
         self._read_on = trio.Event()
         self._news = trio.Event()
-        self._output: tuple[bytes, bytes] | None = None
+        self._output: tuple[Output, Output] | None = None
         self._stdin: tuple[int, bytes] | None = None
         #: Its stdin, if that is kept open; and what goes there first.
         self.input: Input | None = None
@@ -255,7 +256,7 @@ class Job:
             if self.kept:
                 self._write_down(self.end)
             elif self.waiting:
-                self._output = await self._gather()
+                self._output = self._gather()  # now: its log is about to be removed
         except* Refusal as refused:  # of one that was adopted before it had started
             self.problem = refusals.of_command(_first(refused))
         except* Exception:
@@ -427,30 +428,43 @@ class Job:
             if self.problem is not None:
                 raise self.problem
             assert self.end is not None
-            stdout, stderr = self._output or await self._gather()
+            stdout, stderr = self._output or self._gather()
         finally:
             self.waiting -= 1
             if not self.waiting:
                 self._output = None
-        freed = self.log.start > 0
         return CommandResult(
             outcome=self.end.outcome,
-            stdout=Output(stdout, freed or self.log.cut[Stream.STDOUT]),
-            stderr=Output(stderr, freed or self.log.cut[Stream.STDERR]),
+            stdout=stdout,
+            stderr=stderr,
             duration_ms=self.end.duration_ms,
             exit_code=self.end.exit_code,
             signal=self.end.signal,
         )
 
-    async def _gather(self) -> tuple[bytes, bytes]:
+    def _gather(self) -> tuple[Output, Output]:
+        """What it wrote until it ended. Little of it is read at once; of more, where to read it: answers that
+        wait for their readers would otherwise be held whole, ten mebibytes of each stream."""
         assert self.end is not None
-        reader, end = self.reader(), self.end.log_end
+        log, end = self.log, self.end.log_end
+        if end - log.start > CHUNK:
+            return self._stored(Stream.STDOUT, end), self._stored(Stream.STDERR, end)
+        reader = self.reader()
         try:
-            if end - self.log.start <= CHUNK:
-                return reader.whole(end)
-            return await trio.to_thread.run_sync(reader.whole, end)
+            stdout, stderr = reader.whole(end)
         finally:
             reader.close()
+        return (
+            Output(stdout, self._incomplete(Stream.STDOUT)),
+            Output(stderr, self._incomplete(Stream.STDERR)),
+        )
+
+    def _stored(self, stream: Stream, end: int) -> Output:
+        counted = None if self.kept else self._shelf  # one that is kept is counted anyway
+        return Output(b"", self._incomplete(stream), Stored(self.reader(), stream, end, counted))
+
+    def _incomplete(self, stream: Stream) -> bool:
+        return self.log.start > 0 or self.log.cut[stream]
 
     def reader(self) -> Reader:
         """Of its log. Raises ``Problem`` when that is gone."""

@@ -98,4 +98,4 @@ class Jobs:
                     await job.trim(share)
 
     def _size(self) -> int:
-        return sum(job.log.size for job in self.all())
+        return self.shelf.unread + sum(job.log.size for job in self.all())

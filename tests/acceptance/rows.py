@@ -32,6 +32,7 @@ def _row(number: int, name: str, tried: str, bad: str, tests: tuple[str, ...], *
 
 
 _WALLS: Final = "tests/security/test_walls.py"
+_LEAKS: Final = "tests/security/test_leaks.py"
 _SECCOMP: Final = "tests/kernel/test_seccomp.py"
 _REACH: Final = "tests/security/test_reach.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
@@ -67,9 +68,15 @@ ROWS: Final = (
             f"{_WALLS}::test_the_environment_is_what_it_should_be", f"{_WALLS}::test_process_1_shows_nothing",
             f"{_WALLS}::test_nsboxs_own_processes_show_nothing",
             f"{_WALLS}::test_nothing_of_the_host_is_there",
-            "tests/security/test_leaks.py::test_nothing_that_is_the_hosts_is_seen",
+            f"{_LEAKS}::test_nothing_that_is_the_hosts_is_seen",
+            f"{_LEAKS}::test_what_a_command_is_given_is_its_own",
+            f"{_LEAKS}::test_all_namespaces_are_its_own",
+            f"{_LEAKS}::test_processes_of_nsbox_show_and_take_nothing",
         ),
-        "the host's name stays outside",
+        "the host's name stays outside", "what a command sees: masks", "what a command sees: descriptors",
+        "what a command sees: its own cgroup is the root", "what a command sees: its own environment",
+        "what a command sees: its own /proc", "what a command sees: its own /sys",
+        "what a command sees: the old root is let go of", "what a command sees: nothing of process 1",
     ),
     Row(
         4, "kill -9 of api",

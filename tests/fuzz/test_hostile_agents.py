@@ -29,6 +29,7 @@ import trio.testing
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from nsbox.api import contents
 from nsbox.host.agents import Agents
 from nsbox.host.boxtime import BoxTime
 from nsbox.host.endpoint import Endpoint
@@ -122,12 +123,17 @@ async def _asked(box: Box, questions: list[int]) -> list[Problem | None]:
     files = Files(Registry(agents), Listings(), Reserve("/", 0))  # type: ignore[arg-type]
     told: list[Problem | None] = []
 
+    async def read() -> None:
+        async with files.open("ann", "sb", b"/f") as one:
+            await contents._begin(one)
+            await contents._Contents(one, b"/f", 1_000).look_through()
+
     async def upload() -> None:
         async with files.upload("ann", "sb", b"/f", None) as one:
             await one.write(b"x" * 1_000)
 
     asked: list[Callable[[], Awaitable[object]]] = [
-        lambda: files.read("ann", "sb", b"/f", 1_000),
+        read,
         lambda: files.list("ann", "sb", b"/", True),
         lambda: files.write("ann", "sb", b"/f", b"small", None),
         lambda: files.write("ann", "sb", b"/f", bytes(200_000), 0o644),

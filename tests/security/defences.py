@@ -46,6 +46,7 @@ _HEADS: Final = "tests/unit/api/test_heads.py"
 _ADMISSION: Final = "nsbox/api/admission.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
 _API_WALLS: Final = "tests/security/test_api_walls.py"
+_LARGE_ANSWERS: Final = "tests/security/test_large_answers.py"
 _PEERS: Final = "tests/fuzz/test_hostile_peers.py"
 _CLOSING: Final = "tests/unit/host/test_closing.py"
 _BOX: Final = "nsbox/host/box.py"
@@ -90,6 +91,27 @@ DEFENCES: Final = (
     Defence(
         "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "    pass\n",
         (f"{_API_WALLS}::test_behind_the_walls", f"{_API_WALLS}::test_the_real_api_stands_behind_them"),
+    ),
+    Defence(
+        "api: large output is sent as it is read", "nsbox/service/jobs.py",
+        "if end - log.start > CHUNK:", "if end - log.start > 1 << 60:",
+        (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[exec]",),
+    ),
+    Defence(
+        "api: large files are sent as they are read", "nsbox/api/contents.py",
+        "_SMALL = 64 * 1024\n", "_SMALL = 1 << 30\n",
+        (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[file]",),
+    ),
+    Defence(
+        "api: pages of logs are sent as they are read", "nsbox/api/gradual.py",
+        "        if len(self._waiting) < _PIECE:\n", "        if True:\n",
+        (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[log]",),
+    ),
+    Defence(
+        "http: large bodies come in on disk", "nsbox/api/bodies.py",
+        "            if len(body) > _LARGE:\n", "            if False:\n",
+        ("tests/unit/api/test_turns.py::test_slow_large_bodies_of_many_users_keep_nobody_waiting",
+         "tests/security/test_slow_clients.py::test_large_bodies_that_come_slowly"),
     ),
     Defence(
         "keeper: answers that do not fit", "nsbox/keeper/main.py",
@@ -216,7 +238,7 @@ DEFENCES: Final = (
     ),
     Defence(
         "http: turns of a user", "nsbox/api/turns.py",
-        "async with one.turn, self._all:", "async with self._all:",
+        "async with one.turn:", "if True:",
         ("tests/unit/api/test_turns.py::test_one_user_leaves_turns_for_others",),
     ),
     Defence(
@@ -655,6 +677,37 @@ DEFENCES: Final = (
         "what a command sees: its own cgroup is the root", "nsbox/inside/init.py",
         "child = init.come_in(cgroup, libc.CLONE_NEWCGROUP,", "child = init.come_in(cgroup, 0,",
         (f"{_LEAKS}::test_all_namespaces_are_its_own",),
+    ),
+    Defence(
+        "what a command sees: its own environment", "nsbox/plan/launch.py",
+        "{**template, **sandbox, **command}",
+        '{**__import__("os").environ, **template, **sandbox, **command}',
+        (f"{_WALLS}::test_the_environment_is_what_it_should_be",),
+    ),
+    Defence(
+        "what a command sees: its own /proc", "nsbox/inside/rootfs.py",
+        'mounts.mount_new("proc", f"{STAGING}/proc", attributes=_QUIET)',
+        'libc.mount(b"/proc", f"{STAGING}/proc".encode(), None, libc.MS_BIND)',
+        (f"{_LEAKS}::test_nothing_that_is_the_hosts_is_seen",),
+    ),
+    Defence(
+        "what a command sees: its own /sys", "nsbox/inside/rootfs.py",
+        'mounts.mount_new("sysfs", f"{STAGING}/sys", attributes=_QUIET | libc.MOUNT_ATTR_RDONLY)',
+        'libc.mount(b"/sys", f"{STAGING}/sys".encode(), None, libc.MS_BIND | 16384)',
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: the old root is let go of", "nsbox/kernel/mounts.py",
+        '    libc.umount(b".")\n', "    pass\n",
+        (f"{_LEAKS}::test_what_a_command_is_given_is_its_own",),
+    ),
+    Defence(
+        "what a command sees: nothing of process 1", "nsbox/kernel/namespaces.py", "    libc.stay_hidden()\n",
+        "    libc._prctl(4, libc._word(1), libc._ZERO, libc._ZERO, libc._ZERO)\n",
+        (
+            f"{_WALLS}::test_process_1_shows_nothing",
+            f"{_LEAKS}::test_processes_of_nsbox_show_and_take_nothing",
+        ),
     ),
     Defence(
         "denied: the filter", "nsbox/inside/privileges.py", "libc.seccomp_filter(program)", "pass",

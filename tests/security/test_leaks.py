@@ -146,7 +146,9 @@ def test_nothing_that_is_the_hosts_is_seen(
     assert len(seen) > 200
 
 
-def test_what_a_command_is_given_is_its_own(seen: dict[str, Any], pair: tuple[Sandbox, Sandbox]) -> None:
+def test_what_a_command_is_given_is_its_own(
+    seen: dict[str, Any], pair: tuple[Sandbox, Sandbox], figure: Say
+) -> None:
     descriptors = {place: value for place, value in seen.items() if place.startswith("descriptor ")}
     assert set(descriptors) == {"descriptor 0", "descriptor 1", "descriptor 2"}, descriptors
     assert all(str(value).startswith("pipe:") for value in descriptors.values())
@@ -162,9 +164,16 @@ def test_what_a_command_is_given_is_its_own(seen: dict[str, Any], pair: tuple[Sa
         path.split(":", 2)[2].startswith("/") and "box-" not in path
         for path in seen["/proc/self/cgroup"].split()
     )
+    # Its own links, and no bridge, card or address of the host's.
+    assert {"lo"} <= set(seen["/sys/class/net/"]) <= {"lo", "eth0"}, seen["/sys/class/net/"]
+    # Where everything comes from: of the host's tree nothing is left, hidden below or above its own.
+    points = [line.split()[4] for line in seen["/proc/self/mountinfo"].splitlines()]
+    outside = [point for point in points if point != "/" and not point.startswith(("/dev", "/proc", "/sys"))]
+    assert (outside, points.count("/")) == ([], 1), points
+    figure(3, tried=len(descriptors) + 8)
 
 
-def test_all_namespaces_are_its_own(pair: tuple[Sandbox, Sandbox], seen: dict[str, Any]) -> None:
+def test_all_namespaces_are_its_own(pair: tuple[Sandbox, Sandbox], seen: dict[str, Any], figure: Say) -> None:
     """Seven kinds, each another one than the host's and than the neighbour's."""
     kinds = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
     own = {kind: seen[f"namespace {kind}"] for kind in kinds}
@@ -173,10 +182,11 @@ def test_all_namespaces_are_its_own(pair: tuple[Sandbox, Sandbox], seen: dict[st
         "sh", "-c", "for kind in user mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done",
     ]).split(), strict=True))  # fmt: skip
     shared = {kind for kind in kinds if own[kind] in (hosts[kind], others[kind])}
+    figure(3, tried=len(kinds), bad=len(shared))
     assert shared == set()
 
 
-def test_processes_of_nsbox_show_and_take_nothing(seen: dict[str, Any]) -> None:
+def test_processes_of_nsbox_show_and_take_nothing(seen: dict[str, Any], figure: Say) -> None:
     """Not memory, environment or descriptors, and their program is not opened for writing (CVE-2019-5736)."""
     ours = {
         place.split("/")[2] for place, value in seen.items()
@@ -189,4 +199,5 @@ def test_processes_of_nsbox_show_and_take_nothing(seen: dict[str, Any]) -> None:
         place for pid in ours for name in private
         if not isinstance(seen[place := f"/proc/{pid}/{name}"], int) and seen[place]
     ]  # fmt: skip
+    figure(3, tried=len(ours) * len(private), bad=len(shown))
     assert shown == []

@@ -105,6 +105,50 @@ def test_the_others_are_served(world: World, kind: str, figure: Say) -> None:
     wait_until(lambda: daemon.residue().api_fds <= before + 5, 60, "descriptors of the crowd")
 
 
+def test_large_bodies_that_come_slowly(own_daemon: Daemon) -> None:
+    """Five users, each with as many large bodies as one may send at once, of which the end does not come:
+    another's comes through, and api's memory has none of them."""
+    host, port = own_daemon.url.removeprefix("http://").split(":")
+    size, users, each = 4 << 20, 5, 4
+    crowds = []
+    with own_daemon.api() as api:
+        box = api.sandbox()
+        box.write("/tmp/first", "x" * 200_000)  # what that needs is there
+        before = own_daemon.rss_kib()
+        try:
+            for number in range(users):
+                name = f"sends-slowly-{number}"
+                assert own_daemon.nsbox_on_state("users", "create", name).returncode == 0
+                made = own_daemon.nsbox_on_state("keys", "create", name, "--user", name)
+                told = f"Authorization: Bearer {made.stdout.strip()}\r\nContent-Length: {size + 1}\r\n\r\n"
+                head = f"PUT {BASE}/sandboxes/x/files?path=/x HTTP/1.1\r\nHost: x\r\n{told}"
+                crowds.append(Crowd((host, int(port)), Slow(head.encode() + b" " * size), each))
+            # The sockets hold some of what was sent; and it takes a moment to be read.
+            wait_until(lambda: spooled(own_daemon) >= users * each * size * 3 // 4, 60, "bodies on disk")
+            grown = own_daemon.rss_kib() - before
+            box.write("/tmp/other", "y" * 2_000_000)
+            assert box.out("wc -c </tmp/other").strip() == "2000000"
+        finally:
+            for crowd in crowds:
+                crowd.close()
+    print(f"\nslow large bodies: {users * each} of {size >> 20} MiB, api {grown / 1024:+.0f} MiB")
+    assert grown < 40 * 1024
+    wait_until(lambda: not spooled(own_daemon), 60, "the disk is given back")
+
+
+def spooled(daemon: Daemon) -> int:
+    """Bytes in files of api that have no name."""
+    total = 0
+    for name in os.listdir(f"/proc/{daemon.api_pid}/fd"):
+        path = f"/proc/{daemon.api_pid}/fd/{name}"
+        try:
+            if os.readlink(path).startswith(f"{daemon.state_dir}/#"):
+                total += os.stat(path).st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
 def settled(world: World) -> bool:
     """Whether what stood before the door is in: an answer is there within half a second."""
     begun = time.monotonic()

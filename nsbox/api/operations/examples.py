@@ -113,13 +113,13 @@ ENDED: JSON = {
 }
 LOG: JSON = {
     "offset": 0,
-    "nextOffset": 8,
-    "dropped": 0,
     "encoding": "utf8",
     "chunks": [
         {"stream": "stdout", "offset": 0, "data": "one\n"},
         {"stream": "stderr", "offset": 4, "data": "two\n"},
     ],
+    "nextOffset": 8,
+    "dropped": 0,
     "process": ENDED,
 }
 DOWNLOAD: JSON = {

@@ -444,13 +444,6 @@ class FakeFiles:
             raise Problem(Code.FILE_NOT_FOUND, f"there is no {path.decode('utf-8', 'surrogateescape')}")
         return self.files[path]
 
-    async def read(self, owner: str, sandbox_id: str, path: bytes, limit: int) -> bytes:
-        await self._sandboxes.get(owner, sandbox_id)
-        data = self._get(path)
-        if len(data) > limit:
-            raise Problem(Code.FILE_TOO_LARGE, "the file is too large for JSON", remedy="use ?raw=true")
-        return data
-
     @asynccontextmanager
     async def open(self, owner: str, sandbox_id: str, path: bytes) -> AsyncIterator[Any]:
         await self._sandboxes.get(owner, sandbox_id)

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsbox.api import views
-from nsbox.api.services import Listing
 from nsbox.model.sandbox import CommandResult, Encoding, Entry, FileType, Outcome, Output
 
 
@@ -60,7 +59,7 @@ def test_names_that_are_not_utf8_keep_their_bytes(name: bytes) -> None:
         mtime=0.0,
         target=text,
     )
-    (view,) = json.loads(msgspec.json.encode(views.listing(b"/" + name, Listing([entry]))))["entries"]
+    view = json.loads(msgspec.json.encode(views.entry(entry)))
     for member in ("name", "target"):
         kept = view.get(f"{member}Base64")
         assert (base64.b64decode(kept) if kept else view[member].encode()) == name

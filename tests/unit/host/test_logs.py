@@ -52,6 +52,21 @@ class Pipes:
     def of(self, stream: Stream) -> bytes:
         return b"".join(data for one, data in self.written if one is stream)
 
+    def some(self, stream: Stream, most: int) -> bytes:
+        """All that is kept of a stream, ``most`` bytes at a time."""
+        reader, found, offset, end = self.log.reader(), b"", self.log.start, self.log.end
+        try:
+            while piece := reader.some(stream, offset, end, most):
+                data, offset = piece
+                assert len(data) <= most
+                if not data:
+                    assert offset == end
+                    break
+                found += data
+        finally:
+            reader.close()
+        return found
+
     def kept(self) -> tuple[bytes, bytes]:
         reader = self.log.reader()
         try:
@@ -163,6 +178,7 @@ def test_the_head_of_each_stream(tmp_path: Path, head: int, steps: list[tuple[St
             if dies:
                 pipes.restart()
         assert pipes.kept() == (pipes.of(OUT)[:head], pipes.of(ERR)[:head])
+        assert pipes.kept() == (pipes.some(OUT, 7), pipes.some(ERR, 1000))
         assert pipes.log.cut == [len(pipes.of(one)) > head for one in Stream]
     finally:
         pipes.close()
@@ -178,7 +194,7 @@ def test_freed_blocks_are_given_back(pipes: Pipes) -> None:
     assert told.st_size == 64 * CHUNK
     assert told.st_blocks * 512 <= (1 << 20) + 2 * 4096
     assert pipes.log.start == 63 * CHUNK - (15 * CHUNK)
-    assert pipes.whole[pipes.log.start :] == pipes.kept()[OUT]
+    assert pipes.whole[pipes.log.start :] == pipes.kept()[OUT] == pipes.some(OUT, 1000)
 
 
 def test_marks_are_freed_too(pipes: Pipes) -> None:

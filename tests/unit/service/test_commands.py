@@ -15,12 +15,12 @@ import trio.testing
 from nsbox.host import pipes
 from nsbox.host.box import Adopted, RunningCommand, Use
 from nsbox.host.endpoint import Slot
-from nsbox.host.logs import Stream
+from nsbox.host.logs import CHUNK, Stream
 from nsbox.host.shelf import Shelf
 from nsbox.model.command import Kind, Note, Request
 from nsbox.model.errors import Code, Problem
-from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome, Sandbox
-from nsbox.service import clock, jobs
+from nsbox.model.sandbox import CommandResult, CommandSpec, Outcome, Output, Sandbox
+from nsbox.service import clock, jobs, stored
 from nsbox.settings import Settings
 from nsbox.store.database import Database
 from nsbox.wire.messages import Exited, Refused, Running
@@ -224,6 +224,89 @@ async def test_a_client_that_leaves_kills_nothing(service: Service, sandbox: San
     assert service.commands._active == {sandbox.id: 1}
     run.box.exit()
     await run.settled()
+
+
+def roomy(service: Service) -> Settings:
+    return msgspec.structs.replace(service.settings, output_limit_bytes=1_000_000)
+
+
+async def pour(service: Service, sandbox: Sandbox, stream: str, data: bytes) -> None:
+    """The first command writes more than is held."""
+    (job,) = service.commands._jobs[sandbox.id].known()
+    for start in range(0, len(data), 50_000):
+        behind = job.log.end + len(data[start : start + 50_000])
+        FakeBox.made[sandbox.id].write(0, stream, data[start : start + 50_000])
+        await until(lambda behind=behind: job.log.end == behind)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_large_output_stays_in_its_log(
+    service: Service, sandbox: Sandbox, left: bool, no_leaks: None
+) -> None:
+    """Until it is read, or whoever asked is gone: its room is counted for so long, and nothing stays open."""
+    service.commands._settings = roomy(service)
+    run = await begin(service, sandbox)
+    out, err = os.urandom(200_000), b"e" * 70_000
+    await pour(service, sandbox, "stdout", out)
+    await pour(service, sandbox, "stderr", err)
+    shelf = service.commands._jobs[sandbox.id].shelf
+    run.box.exit()
+    result = await run.outcome()
+    await run.settled()
+    assert os.listdir(Path(service.settings.state_dir) / "logs" / sandbox.id) == []  # already
+    assert shelf.unread == 270_000
+    assert service.commands._jobs[sandbox.id]._size() == 270_000
+    for output, whole in ((result.stdout, out), (result.stderr, err)):
+        assert (output.data, output.truncated) == (b"", False)
+        assert output.source is not None
+        if not left:
+            read = b""
+            while piece := await output.source.next():
+                assert len(piece) <= CHUNK
+                read += piece
+            assert read == whole
+            output.source.close()
+            output.source.close()
+    run.result = None
+    del result, output
+    assert shelf.unread == 0
+
+
+@pytest.mark.parametrize("most", [5, 90_000, 300_000])
+async def test_the_last_of_an_output(service: Service, sandbox: Sandbox, most: int) -> None:
+    service.commands._settings = roomy(service)
+    run = await begin(service, sandbox)
+    data = os.urandom(100_000)
+    await pour(service, sandbox, "stdout", data)
+    run.box.exit()
+    result = await run.outcome()
+    assert await stored.last(result.stdout, most) == data[-most:]
+    assert await stored.last(result.stderr, most) == b""
+    assert await stored.last(Output(b"abc"), 2) == b"bc"
+    await run.settled()
+
+
+async def test_output_that_is_freed_while_it_is_read(service: Service, sandbox: Sandbox) -> None:
+    """Of a command with an Idempotency-Key, to make room for others."""
+    service.commands._settings = roomy(service)
+    box = FakeBox.made[sandbox.id]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.commands.run, "ann", sandbox.id, LIST, REQUEST)
+        await until(lambda: len(box.exits) == 1)
+        await pour(service, sandbox, "stdout", b"x" * 150_000)
+        box.exit()
+    result = await service.commands.run("ann", sandbox.id, LIST, REQUEST)
+    await until(lambda: service.commands._active == {})
+    (job,) = service.commands._jobs[sandbox.id].all()
+    assert result.stdout.source is not None
+    assert len(await result.stdout.source.next()) == CHUNK
+    await job.trim(0)
+    with pytest.raises(Problem) as caught:
+        await result.stdout.source.next()
+    assert caught.value.code is Code.RANGE_NOT_SATISFIABLE
+    for output in (result.stdout, result.stderr):
+        assert output.source is not None
+        output.source.close()
 
 
 async def test_a_client_that_leaves_while_its_command_is_started(service: Service, sandbox: Sandbox) -> None:
