@@ -32,8 +32,10 @@ _CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection,unsupported_method,allow_header_conformance,ignored_auth"
 )
+#: The sandbox that is asked about must be there to the end.
+_LIFE_MS = int(120_000 * SLOWNESS)
 _SETTINGS = {
-    "timeout_ms": "1000,120000,5000",
+    "timeout_ms": f"1000,{_LIFE_MS},5000",
     "exec_timeout_ms": "1,1000,500",
     "max_sandboxes": "12",
     "max_snapshots": "6",
@@ -96,7 +98,7 @@ def test_no_question_that_the_document_allows_or_forbids_is_answered_otherwise(
     small_daemon: Daemon, tmp_path: Any, figure: Say
 ) -> None:
     with small_daemon.api() as api:
-        home = api.sandbox(timeoutMs=int(120_000 * SLOWNESS))
+        home = api.sandbox(timeoutMs=_LIFE_MS)
         spare = api.sandbox(timeoutMs=1_000)
         process = api.request("POST", f"/sandboxes/{home.id}/processes", {"command": "echo one"}).json["id"]
         assert api.request("GET", f"/sandboxes/{home.id}/processes/{process}/wait").json["status"] == "exited"
