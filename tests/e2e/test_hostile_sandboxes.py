@@ -139,9 +139,10 @@ class Neighbour:
 
 
 def memory(pid: int) -> int:
-    """In KiB; not what keeper shares with its forks and comes to own page by page."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("Anonymous:"))
+    """Anonymous memory in KiB; not what keeper shares with its forks and comes to own page by page. Of a
+    process that is not dumpable an ordinary user may read this, and not smaps_rollup."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon:"))
 
 
 def attack(api: Api, seed: int) -> list[Told]:
