@@ -32,7 +32,8 @@ PIECE = 256 * 1024
 # No answer is for a cache, nor for a browser to guess at.
 _COMMON: Headers = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _NO_HEADERS: Headers = []
-_JSON = (b"content-type", b"application/json")
+#: What an answer of JSON is sent with.
+JSON = (b"content-type", b"application/json")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -178,7 +179,7 @@ class Exchange:
 
     async def answer_json(self, value: Any, status: int = 200, headers: Headers = _NO_HEADERS) -> None:
         """A whole JSON answer."""
-        await self.answer(status, [_JSON, *headers], _ENCODER.encode(value))
+        await self.answer(status, [JSON, *headers], _ENCODER.encode(value))
 
     async def fail(self, error: BaseException) -> None:
         """Answer with a problem. An answer that has begun cannot be mended: it is left unfinished, which

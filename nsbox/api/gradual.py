@@ -14,14 +14,13 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
-from nsbox.api.exchange import Exchange
+from nsbox.api.exchange import JSON, Exchange
 from nsbox.model.sandbox import Encoding
 
 #: As much is sent at a time; an answer that is not longer is sent as any other, with its length.
 _PIECE = 64 * 1024
 #: And so much becomes text at a time: of zeros JSON makes six times that.
 _SLICE = 16 * 1024
-_JSON = (b"content-type", b"application/json")
 _ENCODER = msgspec.json.Encoder()
 
 #: Some more bytes; none at the end.
@@ -42,7 +41,7 @@ class Gradual:
         if len(self._waiting) < _PIECE:
             return
         if not self._exchange.started:
-            await self._exchange.send({"type": "http.response.start", "status": 200, "headers": [_JSON]})
+            await self._exchange.send({"type": "http.response.start", "status": 200, "headers": [JSON]})
         # Others have a turn, even where nobody is there any more to be waited for.
         await trio.lowlevel.checkpoint()
         body, self._waiting = bytes(self._waiting), bytearray()
@@ -64,7 +63,7 @@ class Gradual:
         if self._exchange.started:
             await self._exchange.send({"type": "http.response.body", "body": bytes(self._waiting)})
         else:
-            await self._exchange.answer(200, [_JSON], bytes(self._waiting))
+            await self._exchange.answer(200, [JSON], bytes(self._waiting))
 
 
 class _Text(Protocol):

@@ -10,7 +10,8 @@ import trio
 
 from nsbox.host.box import Box, Refusal, Unresponsive
 from nsbox.host.boxtime import BoxTime
-from nsbox.host.endpoint import Closed, Endpoint, Unread, close_all
+from nsbox.host.closing import close_all
+from nsbox.host.endpoint import Closed, Endpoint, Unread
 from nsbox.kernel import libc
 from nsbox.model.sandbox import new_command_id
 from nsbox.wire.messages import Message, Refused

@@ -10,8 +10,8 @@ import trio
 
 from nsbox.host import dialled, pipes
 from nsbox.host.boxtime import BoxTime
-from nsbox.host.closing import promptly
-from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
+from nsbox.host.closing import close_all, promptly
+from nsbox.host.endpoint import Closed, Endpoint, Slot
 from nsbox.wire.messages import (
     FROM_AGENT,
     FROM_INIT,

@@ -17,8 +17,6 @@ from nsbox.wire.framing import (
 )
 from nsbox.wire.messages import AgentReady, Dialled, Message, Opened, Running, Writing
 
-__all__ = ["Closed", "Endpoint", "Slot", "Unread", "close_all"]
-
 #: O_NONBLOCK is not enough: it is a property of the open file description, and that of an agent's socket came
 #: from the sandbox, which may have kept a duplicate and clear it.
 _RECEIVING = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from nsbox.host.endpoint import Closed, Endpoint, Slot, close_all
+from nsbox.host.closing import close_all
+from nsbox.host.endpoint import Closed, Endpoint, Slot
 from nsbox.model.errors import Code, HostProblem, Problem
 from nsbox.wire.messages import (
     FROM_KEEPER,

@@ -11,7 +11,7 @@ import trio
 
 from nsbox.host.agents import Agents, Conversation, plain_file
 from nsbox.host.box import Refusal, Unresponsive
-from nsbox.host.endpoint import close_all
+from nsbox.host.closing import close_all
 from nsbox.host.storage import Reserve
 from nsbox.model.errors import Code, Problem
 from nsbox.model.lifecycle import Action

@@ -13,7 +13,7 @@ import trio
 
 from nsbox.host import pipes
 from nsbox.host.box import Adopted, Box, Refusal, RunningCommand, Unresponsive
-from nsbox.host.endpoint import close_all
+from nsbox.host.closing import close_all
 from nsbox.host.logs import CHUNK, Log, Reader, Stream
 from nsbox.host.pipes import Input, Recorder
 from nsbox.host.shelf import Shelf

@@ -43,7 +43,7 @@ from nsbox.wire.messages import (
     Started,
 )
 from tests.fuzz.descriptors import none_leaked
-from tests.unit.host.inits import Peer, RunDir
+from tests.unit.host.inits import Peer, RunDir, attached
 
 _TIMES = min(int(os.environ.get("NSBOX_SOAK") or os.environ.get("NSBOX_FUZZ") or 1), 50)
 _FUZZED = settings(
@@ -265,11 +265,7 @@ async def _within(work: Callable[[trio.Nursery], Awaitable[None]]) -> None:
 def test_whatever_init_says_of_commands(moves: list[Any], asked: list[int]) -> None:
     async def main(folder: Path, nursery: trio.Nursery) -> None:
         run_dir = RunDir(str(folder))
-        run_dir.listen("sb_1")
-        box = Box(run_dir.descriptor, "sb_1")
-        peer = run_dir.accept("sb_1")
-        await peer.send(Attached(PROTOCOL_VERSION, 0))
-        await box.attach()
+        box, peer = await attached(run_dir)
         nursery.start_soon(box.listen)
         nursery.start_soon(Liar(peer, moves).run)
         commands = Commands(OneSandbox(box), None, _settings(folder), nursery)  # type: ignore[arg-type]

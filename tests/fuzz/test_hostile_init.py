@@ -38,7 +38,7 @@ from nsbox.wire.messages import (
     Started,
 )  # fmt: skip
 from tests.fuzz.descriptors import none_leaked
-from tests.unit.host.inits import Peer, RunDir
+from tests.unit.host.inits import Peer, RunDir, attached
 from tests.unit.wire.shapes import KINDS, example
 
 SEEDS = range(40)
@@ -184,11 +184,7 @@ async def test_a_flood_costs_no_memory_and_leaves_the_others_their_turn(tmp_path
     """20,000 messages that nobody asked for, of which 5,000 are read. Descriptors cannot be among them: the
     first would end it."""
     run_dir = RunDir(str(tmp_path))
-    run_dir.listen("sb_1")
-    box = Box(run_dir.descriptor, "sb_1")
-    peer = run_dir.accept("sb_1")
-    await peer.send(Attached(PROTOCOL_VERSION, 0))
-    await box.attach()
+    box, peer = await attached(run_dir)
     turns = 0
 
     async def flood(task_status: trio.TaskStatus[None]) -> None:
@@ -226,11 +222,7 @@ async def test_a_flood_costs_no_memory_and_leaves_the_others_their_turn(tmp_path
 async def test_clearing_o_nonblock_does_not_stop_the_loop(tmp_path: Path) -> None:
     """An agent's socket came from the sandbox, which may have kept a duplicate and set it to block."""
     run_dir = RunDir(str(tmp_path))
-    run_dir.listen("sb_1")
-    box = Box(run_dir.descriptor, "sb_1")
-    peer = run_dir.accept("sb_1")
-    await peer.send(Attached(PROTOCOL_VERSION, 0))
-    await box.attach()
+    box, peer = await attached(run_dir)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     async def init() -> None:

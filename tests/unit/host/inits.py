@@ -10,9 +10,10 @@ from typing import Any
 
 import trio
 
+from nsbox.host.box import Box
 from nsbox.inside import channel
 from nsbox.wire.framing import ANCILLARY_ROOM, MAX_PACKET, decode, descriptors_in, encode
-from nsbox.wire.messages import Message
+from nsbox.wire.messages import PROTOCOL_VERSION, Attached, Message
 from tests.unit.wire.shapes import EVERYTHING
 
 
@@ -90,3 +91,13 @@ class RunDir:
     def close(self) -> None:
         self.hush()
         os.close(self.descriptor)
+
+
+async def attached(run_dir: RunDir) -> tuple[Box, Peer]:
+    """A box, and its init, which has been attached to and had no commands."""
+    run_dir.listen("sb_1")
+    box = Box(run_dir.descriptor, "sb_1")
+    peer = run_dir.accept("sb_1")
+    await peer.send(Attached(PROTOCOL_VERSION, 0))
+    assert await box.attach() == []
+    return box, peer

@@ -32,7 +32,7 @@ from nsbox.wire.messages import (
     Running,
     Started,
 )  # fmt: skip
-from tests.unit.host.inits import Peer, RunDir
+from tests.unit.host.inits import Peer, RunDir, attached
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
@@ -44,12 +44,7 @@ RUNNING = Running("r", 5, ("sleep", "1"), "/srv", 1_000)
 @asynccontextmanager
 async def connected(run_dir: RunDir) -> AsyncIterator[tuple[Box, Peer]]:
     """A box that listens, and its init, which has been attached to."""
-    run_dir.listen("sb_1")
-    box = Box(run_dir.descriptor, "sb_1")
-    peer = run_dir.accept("sb_1")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.send, Attached(PROTOCOL_VERSION, 0))
-        assert await box.attach() == []
+    box, peer = await attached(run_dir)
     try:
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:

@@ -20,9 +20,9 @@ from nsbox.host import closing
 from nsbox.host.box import Box
 from nsbox.host.endpoint import Closed, Endpoint
 from nsbox.wire.framing import encode
-from nsbox.wire.messages import FROM_AGENT, PROTOCOL_VERSION, AgentReady, Attached, Done, Exited
+from nsbox.wire.messages import FROM_AGENT, AgentReady, Done, Exited
 from tests.fuzz.descriptors import none_leaked
-from tests.unit.host.inits import RunDir
+from tests.unit.host.inits import RunDir, attached
 
 #: How long the sockets here linger, in seconds, and in how much less they must be closed.
 _LINGER, _SOON = 20, 5.0
@@ -139,11 +139,7 @@ async def test_it_comes_for_an_agent(
     """The socket itself, or in the queue of one that would do."""
     monkeypatch.setattr(module, "_PATIENCE", 1)
     run_dir = RunDir(str(tmp_path))
-    run_dir.listen("sb_1")
-    box = Box(run_dir.descriptor, "sb_1")
-    peer = run_dir.accept("sb_1")
-    await peer.send(Attached(PROTOCOL_VERSION, 0))
-    await box.attach()
+    box, peer = await attached(run_dir)
     sent = in_a_queue(lingering.ours.detach())
     with soon():
         async with trio.open_nursery() as nursery:
@@ -186,11 +182,7 @@ async def _connected_twice(folder: int) -> None:
 async def test_thousands_of_packets_with_descriptors_cost_one(tmp_path: Path) -> None:
     """The first that nobody asked for is the last that is read."""
     run_dir = RunDir(str(tmp_path))
-    run_dir.listen("sb_1")
-    box = Box(run_dir.descriptor, "sb_1")
-    peer = run_dir.accept("sb_1")
-    await peer.send(Attached(PROTOCOL_VERSION, 0))
-    await box.attach()
+    box, peer = await attached(run_dir)
     sent = 0
     with trio.fail_after(_SOON), none_leaked():
         async with trio.open_nursery() as nursery:
