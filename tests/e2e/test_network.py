@@ -173,10 +173,7 @@ def test_addresses_are_used_again_and_nothing_of_the_last_owner_is_left(
 def test_pasta_that_dies_is_started_again(make: Callable[..., Sandbox], inhabitant: Inhabitant) -> None:
     box = make()
     assert dials(box, hosts.INTERNET4)
-    pid = next(
-        filter(None, (inhabitant.process(name) for name in ("pasta", "pasta.avx2", "passt.avx2", "passt")))
-    )
-    os.kill(pid, 9)
+    os.kill(inhabitant.pasta(), 9)
     wait_until(lambda: dials(box, hosts.INTERNET4), 60, "packets get out again")
     wait_until(lambda: inhabitant.api.get(box.id)["network"]["enforced"], 20, "the record says so")
 

@@ -61,5 +61,10 @@ class Inhabitant:
         family = descendants(self.daemon.pid)
         return next((one.pid for one in family if one.name == name and one.state != "Z"), 0)
 
+    def pasta(self) -> int:
+        """Its pid; it names itself after the instructions that it was built for."""
+        names = ("pasta", "pasta.avx2", "passt.avx2", "passt")
+        return next(filter(None, (self.process(name) for name in names)))
+
 
 __all__ = ["Api", "Inhabitant", "Sandbox", "world"]

@@ -35,6 +35,7 @@ _POLICY: Final = "nsbox/host/network/policy.py"
 _RESOLVER: Final = "nsbox/host/network/resolver.py"
 _PORTS: Final = "nsbox/host/network/ports.py"
 _MAIN: Final = "nsbox/host/network/main.py"
+_REMOVALS: Final = "nsbox/host/network/removals.py"
 _PLANS: Final = "tests/unit/service/test_plans.py"
 _LEDGER: Final = "tests/unit/store/test_ledger.py"
 _NAMED: Final = "nsbox/host/network/named.py"
@@ -347,9 +348,35 @@ DEFENCES: Final = (
         (f"{_REACH}::test_short_connections_are_bounded_by_their_rate",),
     ),
     Defence(
-        "closed connections leave the table soon", _MAIN,
-        "_write(_TIME_WAIT, str(_CLOSED), needed=False)", "pass",
+        "closed connections leave the table soon", _MAIN, "_CLOSED: Final = 10\n", "_CLOSED: Final = 120\n",
         (f"{_REACH}::test_the_connection_table_is_not_filled_by_one",),
+    ),
+    Defence(
+        "connections that are half closed keep their ports", _MAIN,
+        "_HALF_CLOSED, _CLOSING = 7_300, 70", "_HALF_CLOSED, _CLOSING = 120, 30",
+        (f"{_REACH}::test_the_connection_table_is_not_filled_by_one",),
+    ),
+    Defence(
+        "connections end with their sandbox", _REMOVALS,
+        "connections.end(one.connection for one in connections.known(self._tracker, link))", "pass",
+        (
+            f"{_REACH}::test_connections_of_a_killed_sandbox_are_in_nobodys_way[11.22.33.44]",
+            f"{_REACH}::test_connections_of_a_killed_sandbox_are_in_nobodys_way[2a0a:1234::44]",
+        ),
+    ),
+    Defence(
+        "connections that go on under a new policy stay known", _PORTS,
+        "connections.look_again(self._tracker, goes_on)", "connections.drop(self._tracker, goes_on)",
+        (f"{_REACH}::test_connections_of_a_killed_sandbox_are_in_nobodys_way[11.22.33.44]",),
+    ),
+    Defence(
+        "connections that a new policy refuses are not held", _PORTS,
+        "connections.end(one.connection for one in over)", "pass",
+        (
+            f"{_REACH}::test_connections_that_a_new_policy_refuses_are_not_held[wish0-0]",
+            f"{_REACH}::test_connections_that_a_new_policy_refuses_are_not_held[wish3-0]",
+            f"{_REACH}::test_connections_that_a_new_policy_refuses_are_not_held[wish4-0]",
+        ),
     ),
     Defence(
         "the rate of questions", _RULESET, "(200, 400), (100", "(1_000_000, 1_000_000), (100",
@@ -371,8 +398,8 @@ DEFENCES: Final = (
         (f"{_REACH}::test_a_list_of_names_opens_their_addresses_and_no_others",),
     ),
     Defence(
-        "connections are forgotten when the policy changes", _PORTS,
-        "conntrack.forget(self._tracker, links.index(slot))", "pass",
+        "connections meet a policy that changes", _PORTS,
+        "self._look_again(port.slot, earlier, wanted)", "pass",
         (f"{_REACH}::test_a_policy_changes_for_connections_that_are_there[wish1-stuck]",),
     ),
     Defence(

@@ -3,10 +3,12 @@ spelling, and whoever was tried says itself whether it was reached."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -342,6 +344,113 @@ time.sleep(5)
         world_api.kill(neighbour.id)
 
 
+_HELD = """
+import socket, sys, time
+address, port, count, seconds = sys.argv[1], *map(int, sys.argv[2:])
+held, late = [], time.monotonic() + 20
+for own in range(20_000, 20_000 + count):
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    s.bind(("", own))
+    s.setblocking(False)
+    s.connect_ex((address, port))
+    held.append(s)
+    if len(held) % 50 == 0:  # the host has a queue for those that are new
+        time.sleep(0.05)
+greeted = 0
+for s in held:
+    s.settimeout(max(0.001, late - time.monotonic()))
+    try:
+        greeted += s.recv(5) == b"hello"
+    except OSError:
+        pass
+print(greeted, flush=True)
+time.sleep(seconds)
+"""
+
+
+@pytest.fixture
+def hold(box: Sandbox) -> Callable[[str, int], int]:
+    """Open connections from ports that are always the same, and keep them: how many were made."""
+
+    def hold(address: str, count: int) -> int:
+        box.write("/tmp/hold.py", _HELD)
+        command = f"exec python3 /tmp/hold.py {address} {PORT} {count} 1000 >/tmp/held"
+        box.request("POST", "/processes", {"command": command})
+        return int(box.out("until test -s /tmp/held; do sleep 0.05; done; cat /tmp/held", timeoutMs=60_000))
+
+    return hold
+
+
+@pytest.mark.parametrize("address", [hosts.INTERNET4, hosts.INTERNET6])
+def test_connections_of_a_killed_sandbox_are_in_nobodys_way(
+    inhabitant: Inhabitant, world_api: Api, box: Sandbox, hold: Callable[[str, int], int], address: str
+) -> None:
+    """They end with it, also where the other side never closes. Bites: pasta held them for hours, and a
+    sandbox that got the same port towards the same address was answered nothing."""
+    before = _at_rest(inhabitant)
+    assert hold(address, 500) == 500
+    assert _held_by_pasta(inhabitant) >= before + 500 - _POOLS
+    # Also after a policy that lets them go on.
+    assert box.request("PUT", "/network", {"mode": "public", "deny": [hosts.OTHER4]}).status == 200
+    world_api.kill(box.id)
+    wait_until(lambda: _held_by_pasta(inhabitant) <= before + _POOLS, 20, "pasta has let go of them")
+    following = world_api.sandbox()
+    following.write("/tmp/hold.py", _HELD)
+    try:
+        hold_again = ["python3", "/tmp/hold.py", address, str(PORT), "500", "0"]
+        assert int(following.out(hold_again, timeoutMs=60_000)) == 500
+    finally:
+        world_api.kill(following.id)
+
+
+@pytest.mark.parametrize(
+    ("wish", "stay"),
+    [
+        ({"mode": "off"}, 0),
+        ({"mode": "public", "deny": [hosts.OTHER4]}, 300),
+        ({"mode": "allowlist", "allow": [hosts.INTERNET4]}, 300),
+        ({"mode": "allowlist", "allow": [hosts.OTHER4]}, 0),
+        ({"mode": "public", "ports": [443]}, 0),
+    ],
+)
+def test_connections_that_a_new_policy_refuses_are_not_held(
+    inhabitant: Inhabitant, box: Sandbox, hold: Callable[[str, int], int], wish: dict[str, object], stay: int
+) -> None:
+    """By changing its policy to and fro a sandbox would hold ever more of the host's sockets, uncounted."""
+    before = _at_rest(inhabitant)
+    assert hold(hosts.INTERNET4, 300) == 300
+    assert box.request("PUT", "/network", wish).status == 200
+    try:
+        wait_until(lambda: _held_by_pasta(inhabitant) <= before + stay + _POOLS, 20, "the others are ended")
+        time.sleep(0.3)
+        assert _held_by_pasta(inhabitant) >= before + stay - _POOLS
+    finally:
+        box.request("PUT", "/network", {"mode": "public"})
+
+
+#: Sockets that pasta keeps ready, 32 of each family; it has them or not.
+_POOLS = 64
+
+
+def _held_by_pasta(inhabitant: Inhabitant) -> int:
+    """Its sockets: one for each connection, and some."""
+    folder, count = f"/proc/{inhabitant.pasta()}/fd", 0
+    for one in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            count += os.readlink(f"{folder}/{one}").startswith("socket:")
+    return count
+
+
+def _at_rest(inhabitant: Inhabitant) -> int:
+    """What it holds when what other tests have left is gone."""
+    counts = [_held_by_pasta(inhabitant)]
+    while len(counts) < 5 or len(set(counts[-5:])) > 1:
+        assert len(counts) < 200
+        time.sleep(0.1)
+        counts.append(_held_by_pasta(inhabitant))
+    return counts[-1]
+
+
 _SHORT = """
 import select, socket, struct, sys, time
 address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
@@ -513,5 +622,12 @@ def test_the_connection_table_is_not_filled_by_one(
     print(f"\nconnection table: {tried} tried, {entries} entries; without the bounds {without}")
     assert tried > 10_000
     assert entries < 5_000
-    assert _kernels_word(inhabitant.process("nsbox-network"), "nf_conntrack_tcp_timeout_time_wait") == 10
+    keeps = {
+        one: _kernels_word(inhabitant.process("nsbox-network"), f"nf_conntrack_tcp_timeout_{one}")
+        for one in ("time_wait", "fin_wait", "close_wait", "last_ack")
+    }
+    assert keeps["time_wait"] == 10
+    # No port is given to somebody else while pasta holds it for two hours, and for a minute.
+    assert min(keeps["fin_wait"], keeps["close_wait"]) > 7_200
+    assert keeps["last_ack"] > 60
     assert without > 2 * entries

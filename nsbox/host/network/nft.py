@@ -35,6 +35,7 @@ IFINDEX, IPV4, IPV6, _VERDICT = 20, 7, 8, 0xFFFFFF00
 _TYPE_BITS = 6
 
 _REG_1, _REG32_00 = 1, 8
+_CT_MARK = 3
 
 
 class Hook(IntEnum):
@@ -341,9 +342,17 @@ def connections_over(name: str, count: int) -> list[bytes]:
     return _per_link(name, _expression("connlimit", attribute(1, be32(count)), attribute(2, be32(1))), 0)
 
 
+def mark_lacks(bit: int) -> list[bytes]:
+    """Of the connection's mark."""
+    return [_load("ct", _CT_MARK), _mask(native(bit)), _compare(0, native(0))]
+
+
 def mark_by_link() -> list[bytes]:
     """The connection is marked with the index of the link that it came by."""
-    return [_load("meta", Meta.IIF), _expression("ct", attribute(2, be32(3)), attribute(4, be32(_REG_1)))]
+    return [
+        _load("meta", Meta.IIF),
+        _expression("ct", attribute(2, be32(_CT_MARK)), attribute(4, be32(_REG_1))),
+    ]
 
 
 def log(group: int, prefix: str, length: int) -> bytes:

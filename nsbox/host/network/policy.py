@@ -1,7 +1,7 @@
 """A sandbox's policy, as it comes over the wire, and the chain that it becomes."""
 
 import json
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
 
 from nsbox.host.network import links, nft, ruleset
@@ -11,6 +11,7 @@ from nsbox.model import domains
 
 _MAP: Final = "policies"
 Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
 #: Ports of name servers: with names to refuse, other resolvers than ours are not asked.
 _NAME_SERVERS: Final = (53, 853)
 
@@ -37,8 +38,28 @@ class Policy(NamedTuple):
             return False
         return self.mode == ruleset.PUBLIC or domains.matches(self.names, name)
 
+    def keeps(self, address: Address, port: int, earlier: "Policy") -> bool:
+        """Whether a TCP connection that ``earlier`` let through goes on. The rules below decide; this only
+        says which connections need not be held any more. What names had opened is shut by then, and an
+        address that the operator had granted is inside without it."""
+        if self.mode == ruleset.OFF or _within(address, self.deny):
+            return False
+        if self.refused and port in _NAME_SERVERS:
+            return False
+        if self.ports and not any(low <= port <= high for low, high in self.ports):
+            return False
+        if _within(address, self.granted):
+            return True
+        if _within(address, earlier.granted):
+            return False
+        return self.mode == ruleset.PUBLIC or _within(address, self.allow)
+
 
 OFF = Policy(ruleset.OFF)
+
+
+def _within(address: Address, networks: tuple[Network, ...]) -> bool:
+    return any(address in one for one in networks)
 
 
 def parse(text: str) -> Policy:

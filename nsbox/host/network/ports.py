@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from typing import Final
 
-from nsbox.host.network import conntrack, dns, links, nft, policy, refusals, ruleset
+from nsbox.host.network import connections, dns, links, nft, policy, refusals, ruleset
 from nsbox.host.network.named import Named
 from nsbox.host.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
 from nsbox.host.network.policy import Policy
@@ -69,17 +69,26 @@ class Ports:
         port = self._boxes[number]
         if port.policy == wanted:
             return
-        fresh = port.policy == policy.OFF
+        earlier = port.policy
         self._put(port, wanted)
-        if not fresh:
-            self._forget_connections(port.slot)
+        if earlier not in (None, policy.OFF):
+            self._look_again(port.slot, earlier, wanted)
 
-    def _forget_connections(self, slot: int) -> None:
-        """Their next packet is looked at as if it were the first."""
+    def _look_again(self, slot: int, earlier: Policy, wanted: Policy) -> None:
+        """At connections that an earlier policy let through. Those that would be refused are ended, for pasta
+        would hold them for hours; what is no TCP is as if it had never been."""
         try:
-            conntrack.forget(self._tracker, links.index(slot))
+            goes_on: list[connections.Entry] = []
+            over: list[connections.Entry] = []
+            for one in connections.known(self._tracker, links.index(slot)):
+                to = one.connection
+                stays = to is not None and wanted.keeps(to.peer, to.peer_port, earlier)
+                (goes_on if stays else over).append(one)
+            connections.look_again(self._tracker, goes_on)
+            connections.end(one.connection for one in over)
+            connections.drop(self._tracker, over)
         except OSError as error:
-            print(f"nsbox network: conntrack: {error}", file=sys.stderr, flush=True)
+            print(f"nsbox network: connections: {error}", file=sys.stderr, flush=True)
 
     def unplug(self, number: int) -> None:
         """For a box that is dead. Its policy is gone when this returns; the slot is free when its link is."""
@@ -102,7 +111,6 @@ class Ports:
             if error is not None:
                 print(f"nsbox network: link {slot}: {error}", file=sys.stderr, flush=True)
                 continue  # the slot is not used again
-            self._forget_connections(slot)
             self._free.append(slot)
 
     def log(self, number: int) -> refusals.Log | None:

@@ -1,8 +1,8 @@
-"""Links that are being removed, by a thread.
+"""Links that are being removed, and their connections with them, by a thread.
 
-The kernel takes 11 to 36 ms for each, nearly all of it waiting for readers of the device to be gone. Nobody
-waits for that itself; but a policy that is set behind it in the same loop would, and with it a create that
-follows a kill.
+The kernel takes 11 to 36 ms for each link, nearly all of it waiting for readers of the device to be gone.
+Nobody waits for that itself; but a policy that is set behind it in the same loop would, and with it a create
+that follows a kill.
 """
 
 import os
@@ -11,8 +11,8 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
-from nsbox.host.network import links
-from nsbox.host.network.netlink import NETLINK_ROUTE, Netlink
+from nsbox.host.network import connections, links
+from nsbox.host.network.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
 
 
 class Removed(NamedTuple):
@@ -23,10 +23,11 @@ class Removed(NamedTuple):
 
 
 class Removals:
-    """Made in the network namespace; the thread has a socket there and touches nothing else."""
+    """Made in the network namespace; the thread has sockets there and touches nothing else."""
 
     def __init__(self) -> None:
         self._routes = Netlink(NETLINK_ROUTE)
+        self._tracker = Netlink(NETLINK_NETFILTER)
         self._wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._done: deque[Removed] = deque()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -54,7 +55,13 @@ class Removals:
             error = None
             try:
                 links.unplug(self._routes, slot)
+                self._end_connections(links.index(slot))
             except OSError as failed:
                 error = failed
             self._done.append(Removed(slot, error))
             os.eventfd_write(self._event, 1)
+
+    def _end_connections(self, link: int) -> None:
+        """Ended before they are forgotten: a port is nobody else's until pasta has let go of it."""
+        connections.end(one.connection for one in connections.known(self._tracker, link))
+        connections.forget(self._tracker, link)

@@ -3,8 +3,9 @@
     raw         a source address that does not belong to the link is dropped; DNS is not tracked
     input       from a sandbox: DNS to the gateway, within a rate, and nothing else
     forward     from a sandbox → ``out``; to a sandbox: answers only
-    out         known connections pass; other sandboxes, the host itself and too many connections do not;
-                then the sandbox's own chain, by its link. A link without one goes nowhere
+    out         known connections pass, but for those that the sandbox's chain has changed for since; other
+                sandboxes, the host itself and too many connections do not; then the sandbox's own chain, by
+                its link. A link without one goes nowhere
     postrouting what leaves takes the address that pasta's interface has
 
 Everything is decided on the address that is dialled, in a namespace that no sandbox has a right in. Names
@@ -16,6 +17,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Final, NamedTuple
 
 from nsbox.host.network import nft
+from nsbox.host.network.connections import LOOK_AGAIN
 from nsbox.host.network.links import GROUP, Plan
 from nsbox.host.network.netlink import Request
 from nsbox.host.network.nft import TCP, UDP, Hook, Meta, Verdict
@@ -167,7 +169,9 @@ def _forward(limits: Limits) -> list[Request]:
     return [
         nft.rule("forward", _from_sandbox(), nft.then(Verdict.GOTO, "out")),
         nft.rule("forward", nft.meta_is(Meta.OIFGROUP, GROUP), known, nft.then(Verdict.ACCEPT)),
-        nft.rule("out", known, nft.then(Verdict.ACCEPT)),
+        nft.rule("out", known, nft.mark_lacks(LOOK_AGAIN), nft.then(Verdict.ACCEPT)),
+        nft.rule("out", known, nft.verdict_by_link(_POLICY)),
+        nft.rule("out", known, nft.then(Verdict.GOTO, "refuse_policy")),
         nft.rule(
             "out",
             nft.meta_is(Meta.OIFNAME, uplink.INTERFACE, negate=True),

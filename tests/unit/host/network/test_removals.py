@@ -23,6 +23,8 @@ def test_nobody_waits_and_everybody_hears(monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError(errno.EBUSY, "busy")
 
     monkeypatch.setattr(links, "unplug", unplug)
+    ended: list[int] = []
+    monkeypatch.setattr(Removals, "_end_connections", lambda _, link: ended.append(link))
     removals = Removals()
     for slot in (7, 8, 9):
         removals.remove(slot)
@@ -35,3 +37,4 @@ def test_nobody_waits_and_everybody_hears(monkeypatch: pytest.MonkeyPatch) -> No
     assert [one.slot for one in found] == [7, 8, 9]
     assert [one.error and one.error.errno for one in found] == [None, errno.EBUSY, None]
     assert select.select([removals.fileno()], [], [], 0)[0] == []
+    assert ended == [links.index(7), links.index(9)]  # the other may still be used
