@@ -252,6 +252,7 @@ def services(living: Living, front: Front, watches: Watches, nursery: trio.Nurse
     commands, keeper, kept = living.commands, living.keeper, living.kept
     counts = front.edge.counts
     return Services(
+        reserve=living.reserve,
         sandboxes=living.sandboxes,
         creations=living.creations,
         standbys=watches.standbys,

@@ -38,8 +38,9 @@ from nsbox.api import (
     websocket,
 )
 from nsbox.api.admission import Admission
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
+from nsbox.api.inputs import Inputs
 from nsbox.api.middleware import Gate, RawRoute
 from nsbox.api.ongoing import Ongoing
 from nsbox.api.operations import match
@@ -54,12 +55,12 @@ def create_app(services: Services, settings: Settings) -> Gate:
     """The ASGI application for ``api.server.serve``."""
     admission = Admission(services.keys, settings)
     limits = caps.table(settings)
-    bodies = JsonBodies(limits)
+    bodies, inputs = Bodies(limits, services.reserve), Inputs(services.reserve)
     raw_routes = [
-        execution.route(services.commands, bodies, settings),
+        execution.route(services.commands, bodies, inputs, settings),
         *sandboxes.routes(services, bodies, settings),
         logs.route(services.commands),
-        stdin.route(services.commands, limits["write_stdin"]),
+        stdin.route(services.commands, bodies, inputs),
         uploads.route(services.files, limits[caps.RAW_FILE]),
         downloads.route(services.files),
         *files.routes(services, bodies, settings),

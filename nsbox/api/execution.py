@@ -11,11 +11,13 @@ from functools import partial
 import msgspec
 
 from nsbox.api import idempotency, leaving, parameters, query, schema, streaming, views
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.gradual import Gradual
+from nsbox.api.inputs import Inputs
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
+from nsbox.model.command import Request
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import CommandResult, CommandSpec, Encoding
 from nsbox.settings import Settings
@@ -26,9 +28,9 @@ _RUN = schema.Reader(schema.RunCommand)
 _KNOWN = parameters.names(parameters.EXEC)
 
 
-def route(commands: CommandsService, bodies: JsonBodies, settings: Settings) -> RawRoute:
+def route(commands: CommandsService, bodies: Bodies, inputs: Inputs, settings: Settings) -> RawRoute:
     """The route, ready for the gate."""
-    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, bodies, settings))
+    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, bodies, inputs, settings))
 
 
 def _takes(exchange: Exchange) -> bool:
@@ -36,21 +38,30 @@ def _takes(exchange: Exchange) -> bool:
 
 
 async def _handle(
-    commands: CommandsService, bodies: JsonBodies, settings: Settings, exchange: Exchange, owner: str
+    commands: CommandsService,
+    bodies: Bodies,
+    inputs: Inputs,
+    settings: Settings,
+    exchange: Exchange,
+    owner: str,
 ) -> None:
     match = _EXEC.fullmatch(exchange.scope["path"])
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
+    stream = parameters.STREAM.of(asked)
     spec = _RUN.read(await bodies.read(exchange, "exec_command")).spec(settings)
+    request = idempotency.request(idempotency.presented(exchange), "stream" if stream else "exec", spec)
+    if isinstance(spec.stdin, bytes):
+        # Here and by this name: nothing else may hold what waits for the command to read it.
+        spec = msgspec.structs.replace(spec, stdin=await inputs.lay_down(owner, spec.stdin))
     leash = leaving.Leash(commands, match[1], exchange, kill=leaving.kills(asked))
-    if parameters.STREAM.of(asked):
+    if stream:
         begin = streaming.offset(exchange, asked)
         async with leash:
-            await _stream(commands, exchange, owner, match[1], spec, begin, leash)
+            await _stream(commands, exchange, owner, match[1], spec, begin, request, leash)
         return
     if "offset" in asked:
         raise Problem(Code.INVALID_REQUEST, "offset goes with stream=true", field="offset")
-    request = idempotency.request(idempotency.presented(exchange), "exec", spec)
     async with leash, exchange.while_client_waits():
         outcome = await commands.run(owner, match[1], spec, request, leash.hold)
     if outcome.stdout.source is None and outcome.stderr.source is None:
@@ -88,11 +99,11 @@ async def _stream(
     sandbox_id: str,
     spec: CommandSpec,
     begin: int,
+    request: Request | None,
     leash: leaving.Leash,
 ) -> None:
     """A client that lost its connection may as well ask again, with the same Idempotency-Key and the last id:
     it gets the rest of what it was getting."""
-    request = idempotency.request(idempotency.presented(exchange), "stream", spec)
     if begin and request is None:
         raise Problem(
             Code.INVALID_REQUEST,

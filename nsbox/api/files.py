@@ -7,7 +7,7 @@ import msgspec
 
 from nsbox.api import answers, contents, parameters, schema, views
 from nsbox.api.asked import Asked
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.quick import Answer, Way
 from nsbox.api.quick import route as quick
@@ -19,7 +19,7 @@ _PUT = parameters.names((parameters.PATH,))
 _DELETE = parameters.names(parameters.REMOVE_FILE)
 
 
-def routes(services: Services, bodies: JsonBodies, settings: Settings) -> list[RawRoute]:
+def routes(services: Services, bodies: Bodies, settings: Settings) -> list[RawRoute]:
     """The routes, behind those of ``uploads`` and ``downloads``: they take what these leave."""
 
     async def put(asked: Asked, sandbox_id: str) -> Answer:

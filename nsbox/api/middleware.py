@@ -13,7 +13,7 @@ import msgspec
 
 from nsbox.api import scopes
 from nsbox.api.admission import Admission
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import ClientLeftError, Exchange, Headers, Receive, Scope, Send
 from nsbox.api.ongoing import Ongoing
 from nsbox.api.operations import match
@@ -81,7 +81,7 @@ class Gate:
         services: Services,
         admission: Admission,
         recorder: Recorder,
-        bodies: JsonBodies,
+        bodies: Bodies,
         sockets: Sockets,
         ongoing: Ongoing,
         outside: dict[str, Callable[[Exchange], Awaitable[None]]] | None = None,

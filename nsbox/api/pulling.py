@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from nsbox.api import answers, events, query, schema, views
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import PullService, Services
@@ -24,13 +24,13 @@ _BUILD = schema.Reader(schema.BuildTemplate)
 _NONE: frozenset[str] = frozenset()
 
 
-def images_route(services: Services, bodies: JsonBodies) -> RawRoute:
+def images_route(services: Services, bodies: Bodies) -> RawRoute:
     """The route, ready for the gate."""
     rule = f"{BASE}/images"
     return RawRoute(rule, ("POST",), partial(_is_post, rule), partial(_pull, services, bodies))
 
 
-def templates_route(services: Services, bodies: JsonBodies) -> RawRoute:
+def templates_route(services: Services, bodies: Bodies) -> RawRoute:
     """The route, ready for the gate."""
     rule = f"{BASE}/templates"
     return RawRoute(rule, ("POST",), partial(_is_post, rule), partial(_build, services, bodies))
@@ -40,7 +40,7 @@ def _is_post(path: str, exchange: Exchange) -> bool:
     return bool(exchange.scope["method"] == "POST" and exchange.scope["path"] == path)
 
 
-async def _pull(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
+async def _pull(services: Services, bodies: Bodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
     wish = _PULL.read(await bodies.read(exchange, "pull_image"))
     pull = services.images.pull(registries.read(wish.image))
@@ -61,7 +61,7 @@ async def _follow(pull: PullService, send: Callable[[str, Any], Any]) -> None:
     await send("image", views.image(await pull.wait()))
 
 
-async def _build(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
+async def _build(services: Services, bodies: Bodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
     file = _BUILD.read(await bodies.read(exchange, "build_template")).file()
     async with exchange.while_client_waits():

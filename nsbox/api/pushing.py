@@ -10,7 +10,7 @@ from contextlib import aclosing
 from functools import partial
 
 from nsbox.api import events, query, schema, views
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import PushService, Services
@@ -22,12 +22,12 @@ _IMAGE = re.compile(f"{BASE}/images/push")
 _NONE: frozenset[str] = frozenset()
 
 
-def images_route(services: Services, bodies: JsonBodies) -> RawRoute:
+def images_route(services: Services, bodies: Bodies) -> RawRoute:
     """The route, ready for the gate."""
     return RawRoute(f"{BASE}/images/push", ("POST",), _is_post(_IMAGE), partial(_image, services, bodies))
 
 
-def snapshots_route(services: Services, bodies: JsonBodies) -> RawRoute:
+def snapshots_route(services: Services, bodies: Bodies) -> RawRoute:
     """The route, ready for the gate."""
     rule = f"{BASE}/snapshots/<snapshot_id>/push"
     return RawRoute(rule, ("POST",), _is_post(_SNAPSHOT), partial(_snapshot, services, bodies))
@@ -40,13 +40,13 @@ def _is_post(path: re.Pattern[str]) -> Callable[[Exchange], bool]:
     return takes
 
 
-async def _image(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
+async def _image(services: Services, bodies: Bodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
     wish = _OF_IMAGE.read(await bodies.read(exchange, "push_image"))
     await _answer(exchange, services.pushes.image(wish.image, wish.to))
 
 
-async def _snapshot(services: Services, bodies: JsonBodies, exchange: Exchange, owner: str) -> None:
+async def _snapshot(services: Services, bodies: Bodies, exchange: Exchange, owner: str) -> None:
     query.parse(exchange.scope["query_string"], _NONE)
     found = _SNAPSHOT.fullmatch(exchange.scope["path"])
     assert found is not None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from nsbox.api import idempotency, query
 from nsbox.api.asked import Asked
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.middleware import RawRoute
 
@@ -34,7 +34,7 @@ class Way(NamedTuple):
     handle: Callable[..., Awaitable[Answer]]
 
 
-def route(rule: str, bodies: JsonBodies, *ways: Way) -> RawRoute:
+def route(rule: str, bodies: Bodies, *ways: Way) -> RawRoute:
     """A path of which nothing is left to Quart. Raw routes before it may take a part of it."""
     pattern = re.compile(_NAMED.sub("([^/]+)", rule))
     by_method = {way.method: way for way in ways}

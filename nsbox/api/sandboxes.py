@@ -7,7 +7,7 @@ import msgspec
 
 from nsbox.api import answers, idempotency, parameters, schema, views
 from nsbox.api.asked import Asked
-from nsbox.api.bodies import JsonBodies
+from nsbox.api.bodies import Bodies
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.quick import Answer, Way, route
 from nsbox.api.services import Services
@@ -21,7 +21,7 @@ _NONE: frozenset[str] = frozenset()
 _STATUS = parameters.names((parameters.STATUS,))
 
 
-def routes(services: Services, bodies: JsonBodies, settings: Settings) -> list[RawRoute]:
+def routes(services: Services, bodies: Bodies, settings: Settings) -> list[RawRoute]:
     """The routes, ready for the gate."""
 
     async def create(asked: Asked) -> Answer:

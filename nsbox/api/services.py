@@ -29,6 +29,7 @@ from nsbox.model.sandbox import (
     Process,
     Sandbox,
     SandboxSpec,
+    StoredInput,
     Template,
     TerminalSize,
 )
@@ -268,7 +269,9 @@ class CommandsService(Protocol):
         """Send it a signal. Raises ``PROCESS_ENDED``."""
         ...
 
-    async def write_stdin(self, owner: str, sandbox_id: str, key: str, data: bytes, patience: float) -> int:
+    async def write_stdin(
+        self, owner: str, sandbox_id: str, key: str, data: bytes | StoredInput, patience: float
+    ) -> int:
         """Write to its stdin; how much was taken in time. Raises ``PROCESS_ENDED``, ``STDIN_CLOSED``."""
         ...
 
@@ -565,6 +568,14 @@ class UsageService(Protocol):
         ...
 
 
+class ReserveService(Protocol):
+    """The free disk that is kept for those who are there already."""
+
+    def check(self, more: int = 0) -> None:
+        """Whether there is room for so many bytes. Raises ``Problem(HOST_FULL)``."""
+        ...
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """All that the HTTP layer needs."""
 
@@ -591,3 +602,4 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     plans: PlansService
     usage: UsageService
     audit: AuditService
+    reserve: ReserveService

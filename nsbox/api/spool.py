@@ -28,6 +28,10 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What it holds is gone. Idempotent."""
         self._file.close()
 
     async def write(self, data: bytes | bytearray) -> None:
@@ -41,6 +45,12 @@ class Spool:
         if self._waiting:
             await self._flush()
         return await trio.to_thread.run_sync(self._all)
+
+    async def some(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset`` on; none at the end."""
+        if self._waiting:
+            await self._flush()
+        return await trio.to_thread.run_sync(os.pread, self._file.fileno(), size, offset)
 
     def _all(self) -> bytes:
         self._file.seek(0)

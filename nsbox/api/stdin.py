@@ -6,11 +6,13 @@ import re
 from functools import partial
 
 from nsbox.api import answers, parameters, query, schema
-from nsbox.api.bodies import check_not_compressed
+from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
+from nsbox.api.inputs import Inputs
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
+from nsbox.model.sandbox import StoredInput
 
 _RULE = f"{BASE}/sandboxes/<sandbox_id>/processes/<key>/stdin"
 _STDIN = re.compile(f"{BASE}/sandboxes/([^/]+)/processes/([^/]+)/stdin")
@@ -18,41 +20,46 @@ _KNOWN = parameters.names(parameters.STDIN)
 _WRITE = schema.Reader(schema.WriteStdin)
 
 
-def route(commands: CommandsService, most: int) -> RawRoute:
-    """The route, ready for the gate. ``most``: so large may a piece be; more of them may follow."""
-    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, most))
+def route(commands: CommandsService, bodies: Bodies, inputs: Inputs) -> RawRoute:
+    """The route, ready for the gate."""
+    return RawRoute(_RULE, ("POST",), _takes, partial(_handle, commands, bodies, inputs))
 
 
 def _takes(exchange: Exchange) -> bool:
     return _STDIN.fullmatch(exchange.scope["path"]) is not None
 
 
-async def _handle(commands: CommandsService, most: int, exchange: Exchange, owner: str) -> None:
+async def _handle(
+    commands: CommandsService, bodies: Bodies, inputs: Inputs, exchange: Exchange, owner: str
+) -> None:
     match = _STDIN.fullmatch(exchange.scope["path"])
     assert match is not None
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     patience, close = parameters.PATIENCE_MS.of(asked) / 1000, parameters.CLOSE.of(asked)
-    check_not_compressed(exchange)
-    data = bytearray()
-    while piece := await exchange.read(most):
-        data += piece
-    kind = (exchange.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if kind == b"application/json":
-        wish = _WRITE.read(bytes(data))
-        raw, close = wish.raw(), close or wish.close
-    else:
-        raw = bytes(data)
-    written = 0
-    if raw:
+    data, closes = await _read(exchange, bodies, inputs, owner)
+    close, size, written = close or closes, len(data), 0
+    if size:
         async with exchange.while_client_waits():
-            written = await commands.write_stdin(owner, match[1], match[2], raw, patience)
-    if written < len(raw):
+            written = await commands.write_stdin(owner, match[1], match[2], data, patience)
+    if written < size:
         raise Problem(
             Code.STDIN_FULL,
-            f"it took {written} of {len(raw)} bytes within {patience:g} s",
+            f"it took {written} of {size} bytes within {patience:g} s",
             remedy=f"send the rest, from byte {written} on, when it reads again; stdin is not closed",
             written=written,
         )
     if close:
         await commands.close_stdin(owner, match[1], match[2])
     await exchange.answer_json(answers.StdinView(written=written, closed=close))
+
+
+async def _read(
+    exchange: Exchange, bodies: Bodies, inputs: Inputs, owner: str
+) -> tuple[bytes | StoredInput, bool]:
+    """What is to be written, and whether that is all. Here, so that nothing else of it is held meanwhile."""
+    data = await bodies.read_any(exchange, "write_stdin")
+    kind = (exchange.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        return await inputs.lay_down(owner, data), False
+    wish = _WRITE.read(data)
+    return await inputs.lay_down(owner, wish.raw()), wish.close

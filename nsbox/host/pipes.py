@@ -9,6 +9,7 @@ import trio
 
 from nsbox.host.closing import close_all
 from nsbox.host.logs import Log, Stream, waiting
+from nsbox.model.sandbox import Source
 
 _CHUNK = 65_536
 #: Up to so many bytes are written at once, without a thread.
@@ -70,6 +71,20 @@ def reopened_input(descriptor: int) -> int:
     return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
+class _Held:
+    """A ``Source`` of what is in memory already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def next(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def close(self) -> None:
+        self._data = b""
+
+
 class Input:
     """The stdin of a command that is kept open: written in pieces, by one after the other."""
 
@@ -82,19 +97,30 @@ class Input:
         """By us, or by whoever read it."""
         return self._descriptor < 0
 
-    async def write(self, data: bytes, patience: float) -> int:
+    async def write(self, data: bytes | Source, patience: float) -> int:
         """How much of it was taken, within so many seconds: all, or what there was room for."""
-        taken = 0
-        with trio.move_on_after(patience):
-            async with self._turn:
-                while taken < len(data) and not self.closed:
-                    try:
-                        taken += os.write(self._descriptor, memoryview(data)[taken:])
-                    except BlockingIOError:
-                        await self._room()
-                    except BrokenPipeError:
-                        self.close()
+        source, taken = _source(data), 0
+        try:
+            with trio.move_on_after(patience):
+                async with self._turn:
+                    while not self.closed and (piece := await source.next()):
+                        left = memoryview(piece)
+                        while left and not self.closed:
+                            count = await self._put(left)
+                            taken, left = taken + count, left[count:]
+        finally:
+            source.close()
         return taken
+
+    async def _put(self, data: memoryview) -> int:
+        """What there is room for; waits for some where there is none."""
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            await self._room()
+        except BrokenPipeError:
+            self.close()
+        return 0
 
     async def _room(self) -> None:
         try:
@@ -233,17 +259,28 @@ def _writers() -> trio.CapacityLimiter:
         return limiter
 
 
-async def feed(descriptor: int, data: bytes) -> None:
-    """Write ``data`` and close. A command that closes its stdin or ends early is no error."""
+async def feed(descriptor: int, data: bytes | Source) -> None:
+    """Write ``data`` and close both. A command that closes its stdin or ends early is no error."""
     os.set_blocking(descriptor, False)
-    view = memoryview(data)
+    source = _source(data)
     try:
-        while view:
-            try:
-                view = view[os.write(descriptor, view) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(descriptor)
+        while piece := await source.next():
+            await _push(descriptor, piece)
     except BrokenPipeError:
         pass
     finally:
         os.close(descriptor)
+        source.close()
+
+
+async def _push(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(descriptor)
+
+
+def _source(data: bytes | Source) -> Source:
+    return _Held(data) if isinstance(data, bytes) else data

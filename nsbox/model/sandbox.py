@@ -135,6 +135,24 @@ class TerminalSize(msgspec.Struct, frozen=True):
         return self.rows << 16 | self.columns
 
 
+class Source(Protocol):
+    """Bytes that are too many to be held at once. They are read once, in order."""
+
+    async def next(self) -> bytes:
+        """Some more; none at the end. Raises ``Problem`` where they are gone."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+class StoredInput(Source, Protocol):
+    """Input that waits outside of memory. Whoever has it last closes it."""
+
+    def __len__(self) -> int: ...
+
+
 class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A validated wish for a command. ``argv`` is what is executed; ``command`` what the client wrote."""
 
@@ -143,7 +161,7 @@ class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str | None = None
     env: dict[str, str] = {}
     user: str | None = None
-    stdin: bytes = b""
+    stdin: bytes | StoredInput = b""
     timeout_ms: int | None = None
     encoding: Encoding = Encoding.UTF8
     stdin_open: bool = False
@@ -159,18 +177,6 @@ class Outcome(StrEnum):
     OOM = "oom"
     STORAGE_FULL = "storageFull"  # ended for having passed a storage limit that is watched
     SANDBOX_GONE = "sandboxGone"
-
-
-class Source(Protocol):
-    """Bytes that are too many to be held at once. They are read once, in order."""
-
-    async def next(self) -> bytes:
-        """Some more; none at the end. Raises ``Problem`` where they are gone."""
-        ...
-
-    def close(self) -> None:
-        """Idempotent."""
-        ...
 
 
 class Output(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from nsbox.model.sandbox import (
     Outcome,
     Process,
     Sandbox,
+    StoredInput,
     TerminalSize,
     new_command_id,
 )
@@ -405,7 +406,9 @@ class Commands:
             raise Problem(Code.PROCESS_ENDED, "it has ended", remedy="ask for it: its exit code is there")
         return view(job)
 
-    async def write_stdin(self, owner: str, sandbox_id: str, key: str, data: bytes, patience: float) -> int:
+    async def write_stdin(
+        self, owner: str, sandbox_id: str, key: str, data: bytes | StoredInput, patience: float
+    ) -> int:
         """Write to a command's stdin; how much of it was taken within ``patience`` seconds. Raises
         ``Problem``; ``STDIN_CLOSED`` tells in ``written`` what was taken before."""
         job = await self.find(owner, sandbox_id, key)

@@ -19,7 +19,7 @@ from nsbox.host.pipes import Input, Recorder
 from nsbox.host.shelf import Shelf
 from nsbox.model.command import End, Kind, Note
 from nsbox.model.errors import Code, HostProblem, Problem
-from nsbox.model.sandbox import CommandResult, Outcome, Output
+from nsbox.model.sandbox import CommandResult, Outcome, Output, StoredInput
 from nsbox.service import clock, refusals
 from nsbox.service.stored import Stored
 from nsbox.wire.framing import PacketTooLarge
@@ -41,11 +41,11 @@ class Streams(msgspec.Struct):
     stdout: int
     stderr: int
     theirs: tuple[int, ...]
-    data: bytes
+    data: bytes | StoredInput
     open: bool
 
     @classmethod
-    def make(cls, data: bytes, open_: bool = False) -> "Streams":
+    def make(cls, data: bytes | StoredInput, open_: bool = False) -> "Streams":
         """Raises ``OSError`` when api is out of descriptors; none stays open then."""
         opened: list[int] = []
         try:
@@ -101,10 +101,10 @@ class Job:
         self._read_on = trio.Event()
         self._news = trio.Event()
         self._output: tuple[Output, Output] | None = None
-        self._stdin: tuple[int, bytes] | None = None
+        self._stdin: tuple[int, bytes | StoredInput] | None = None
         #: Its stdin, if that is kept open; and what goes there first.
         self.input: Input | None = None
-        self._typed = b""
+        self._typed: bytes | StoredInput = b""
         self.log: Log
         #: Held by whoever changes the log.
         self.writing = trio.Lock()
@@ -116,7 +116,7 @@ class Job:
 
     # ---- begun
 
-    async def start(self, order: Exec, stdin: bytes) -> None:
+    async def start(self, order: Exec, stdin: bytes | StoredInput) -> None:
         """Start it. Raises ``Problem``; nothing is left then."""
         try:
             self._since, self._known_since = self._box.time.now(), time.monotonic()
@@ -144,7 +144,7 @@ class Job:
                 remedy="free space on the disk of the state folder",
             ) from error
 
-    async def _start(self, order: Exec, stdin: bytes) -> None:
+    async def _start(self, order: Exec, stdin: bytes | StoredInput) -> None:
         streams = Streams.make(stdin, self.note.input_open)
         try:
             # The read ends go along: init keeps them, so that the output outlives this process.
@@ -277,7 +277,10 @@ class Job:
         if self.input is not None:
             self.input.close()
         if self._stdin is not None:
-            os.close(self._stdin[0])
+            descriptor, data = self._stdin
+            os.close(descriptor)
+            if not isinstance(data, bytes):
+                data.close()
             self._stdin = None
 
     async def _the_end(self, recorder: Recorder) -> End:

@@ -48,6 +48,7 @@ _ADMISSION: Final = "nsbox/api/admission.py"
 _TENANTS: Final = "tests/security/test_tenants.py"
 _API_WALLS: Final = "tests/security/test_api_walls.py"
 _LARGE_ANSWERS: Final = "tests/security/test_large_answers.py"
+_LARGE_INPUTS: Final = "tests/security/test_large_inputs.py"
 _PEERS: Final = "tests/fuzz/test_hostile_peers.py"
 _CLOSING: Final = "tests/unit/host/test_closing.py"
 _BOX: Final = "nsbox/host/box.py"
@@ -92,6 +93,13 @@ DEFENCES: Final = (
     Defence(
         "api: its memory", "nsbox/host/walls.py", "    _bound_memory(found.memory_mb)\n", "    pass\n",
         (f"{_API_WALLS}::test_behind_the_walls", f"{_API_WALLS}::test_the_real_api_stands_behind_them"),
+    ),
+    Defence(
+        "api: input that waits is on disk", "nsbox/api/inputs.py", "if len(data) <= _PIECE:", "if True:",
+        (
+            f"{_LARGE_INPUTS}::test_stdin_that_no_command_reads_is_not_in_memory",
+            f"{_LARGE_INPUTS}::test_what_is_written_to_a_stdin_and_waits_is_not_in_memory",
+        ),
     ),
     Defence(
         "api: large output is sent as it is read", "nsbox/service/jobs.py",

@@ -71,7 +71,7 @@ OPERATIONS = (
                 (Content(type=answers.ResultView, example=examples.RESULT), _OUTPUT),
             ),
         ),
-        errors=(*_START, Code.PROCESS_NOT_FOUND, Code.RANGE_NOT_SATISFIABLE),
+        errors=(*_START, Code.STDIN_FULL, Code.PROCESS_NOT_FOUND, Code.RANGE_NOT_SATISFIABLE),
     ),
     Operation(
         name="start_process",
@@ -162,7 +162,7 @@ OPERATIONS = (
             Content(OCTETS),
         ),
         answers=json_of(answers.StdinView, "It was taken.", {"written": 7, "closed": True}),
-        errors=(*_ON_PROCESS, Code.PROCESS_ENDED, Code.STDIN_CLOSED, Code.STDIN_FULL),
+        errors=(*_ON_PROCESS, Code.PROCESS_ENDED, Code.STDIN_CLOSED, Code.STDIN_FULL, Code.HOST_FULL),
     ),
     Operation(
         name="process_logs",

@@ -161,7 +161,7 @@ OPERATIONS = (
         text="It holds when the answer comes, for connections that are there too.",
         body=body_of(schema.SetNetwork, {"allow": ["pypi.org", "files.pythonhosted.org"], "ports": [443]}),
         answers=json_of(answers.NetworkView, "The policy as it holds.", examples.NETWORK),
-        errors=(*ON_SANDBOX, Code.NETWORK_FAILED),
+        errors=(*ON_SANDBOX, Code.NETWORK_FAILED, Code.HOST_FULL),
     ),
     Operation(
         name="network_log",

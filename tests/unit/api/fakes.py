@@ -602,6 +602,17 @@ class FakeUsage:
         return Report(period, by, self.lines.get(owner, []))
 
 
+class FakeReserve:
+    """``full``: what is said of anything more."""
+
+    def __init__(self) -> None:
+        self.full: Problem | None = None
+
+    def check(self, more: int = 0) -> None:
+        if self.full is not None:
+            raise self.full
+
+
 class Fakes:
     """The fakes, and the bundle of them."""
 
@@ -623,6 +634,7 @@ class Fakes:
         self.exports = FakeExports()
         self.pushes = FakePushes()
         self.plans, self.usage = FakePlans(), FakeUsage()
+        self.reserve = FakeReserve()
         self.services = Services(
             sandboxes=self.sandboxes,
             creations=FakeCreations(self.sandboxes, self.commands),
@@ -647,4 +659,5 @@ class Fakes:
             plans=self.plans,
             usage=self.usage,
             audit=self.audit,
+            reserve=self.reserve,
         )

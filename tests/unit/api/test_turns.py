@@ -15,10 +15,11 @@ from nsbox.api.exchange import Exchange
 from nsbox.api.operations import OPERATIONS
 from nsbox.api.turns import Turns
 from nsbox.model.account import Role
+from nsbox.model.errors import Code, Problem
 from nsbox.settings import MIB, Settings
 from tests.fuzz.descriptors import none_leaked
 from tests.unit.api.client import running
-from tests.unit.api.fakes import KEY, FakeKeys
+from tests.unit.api.fakes import KEY, FakeKeys, FakeReserve
 
 
 async def test_one_user_leaves_turns_for_others() -> None:
@@ -105,10 +106,20 @@ async def test_slow_large_bodies_of_one_user_keep_nobody_waiting(monkeypatch: py
         assert taken == [server.fakes.keys.find(KEY).user.id]  # type: ignore[union-attr]
 
 
+async def test_a_large_body_does_not_touch_the_reserve() -> None:
+    """It waits on the disk that is kept free for those who are there."""
+    async with running() as server:
+        target = f"/sandboxes/{await server.sandbox()}/files?path=/a"
+        server.fakes.reserve.full = Problem(Code.HOST_FULL, "full")
+        assert (await server.ask("PUT", target, {"content": "x" * 1_000})).status == 200
+        answer = await server.ask("PUT", target, {"content": "x" * 200_000})
+        assert (answer.status, answer.json()["code"]) == (503, "host_full")
+
+
 async def test_slow_large_bodies_of_many_users_keep_nobody_waiting() -> None:
     """However many users send slowly, and however many bodies each: nobody else's turn is taken, and memory
     does not have them."""
-    reader, keys = bodies.JsonBodies({"write_file": 16 * MIB}), FakeKeys()
+    reader, keys = bodies.Bodies({"write_file": 16 * MIB}, FakeReserve()), FakeKeys()
     body = b"[" + b"1," * MIB
     arrived = 0
 

@@ -260,3 +260,56 @@ async def test_a_cancelled_feed_closes(pipe: Pipe) -> None:
     while os.read(pipe[0], 1 << 20):
         pass
     os.close(pipe[0])
+
+
+class Pieces:
+    """A ``Source``."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces, self.closed = list(pieces), False
+
+    async def next(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_pieces_are_fed_one_after_the_other() -> None:
+    read, write = os.pipe()
+    source, found = Pieces(b"a" * 100_000, b"b" * 100_000), bytearray()
+
+    async def take() -> None:
+        while data := await trio.to_thread.run_sync(os.read, read, 65_536):
+            found.extend(data)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await pipes.feed(write, source)
+    os.close(read)
+    assert found == b"a" * 100_000 + b"b" * 100_000
+    assert source.closed
+
+
+async def test_pieces_that_nobody_reads_any_more_are_let_go() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    source = Pieces(b"a" * 10, b"b")
+    await pipes.feed(write, source)
+    assert source.closed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(write)
+
+
+async def test_what_was_taken_of_pieces_is_told() -> None:
+    """The rest of a piece that there was no room for is not."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    stdin, source = pipes.Input(write), Pieces(b"a" * 40_000, b"b" * 40_000)
+    taken = await stdin.write(source, 0.1)
+    assert 40_000 < taken < 80_000  # a pipe holds pages, and the first piece ends within one
+    assert source.closed
+    assert os.read(read, 80_000) == (b"a" * 40_000 + b"b" * 40_000)[:taken]
+    stdin.close()
+    os.close(read)
