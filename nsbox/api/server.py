@@ -161,4 +161,5 @@ def _config(settings: Settings) -> Config:
     config.websocket_max_message_size = websocket.MAX_MESSAGE
     config.websocket_ping_interval = websocket.PING_S
     config.keep_alive_max_requests = 1_000_000
+    config.max_app_queue_size = 2  # pieces of 64 KiB that have come and nobody asks for; ten are hypercorn's
     return config

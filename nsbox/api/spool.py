@@ -36,6 +36,9 @@ class Spool:
 
     async def write(self, data: bytes | bytearray) -> None:
         """Append. Raises ``HostProblem`` where there is no room."""
+        if len(data) >= _PIECE and not self._waiting:
+            await self._put(bytes(data))
+            return
         self._waiting += data
         if len(self._waiting) >= _PIECE:
             await self._flush()
@@ -50,7 +53,14 @@ class Spool:
         """Up to ``size`` bytes from ``offset`` on; none at the end."""
         if self._waiting:
             await self._flush()
-        return await trio.to_thread.run_sync(os.pread, self._file.fileno(), size, offset)
+        await trio.lowlevel.checkpoint()
+        buffer = bytearray(size)
+        try:
+            # Mostly it is in the page cache still, and a thread would cost more than the copy.
+            count = os.preadv(self._file.fileno(), [buffer], offset, os.RWF_NOWAIT)
+        except OSError:  # EAGAIN: from the disk. Some file systems do not know the flag
+            return await trio.to_thread.run_sync(os.pread, self._file.fileno(), size, offset)
+        return bytes(memoryview(buffer)[:count])
 
     def _all(self) -> bytes:
         self._file.seek(0)
@@ -58,6 +68,9 @@ class Spool:
 
     async def _flush(self) -> None:
         data, self._waiting = bytes(self._waiting), bytearray()
+        await self._put(data)
+
+    async def _put(self, data: bytes) -> None:
         try:
             await trio.to_thread.run_sync(_write_all, self._file.fileno(), data)
         except OSError as error:

@@ -23,6 +23,8 @@ from nsbox.kernel.landlock import READ, Files, Scope
 
 #: Below it no file can be renamed into another folder (EXDEV), which the record and the blobs do.
 _LEAST_ABI: Final = 2
+#: Bytes from which on a block of memory is given back when it is freed.
+_LARGE_BLOCK: Final = 256 * 1024
 #: Software, its data and the host's configuration: modules that are imported late, certificates, zones, how
 #: names are resolved; and the default template is picked from here. What there is only for root stays so.
 _HOST: Final = (
@@ -94,7 +96,9 @@ def put_up(places: Places, memory_mb: int, environment: Mapping[str, str]) -> In
 def _bound_memory(megabytes: int) -> None:
     """RLIMIT_DATA: what is private and can be written. What does not fit fails in the one request with
     MemoryError. A cgroup's bound would end api as a whole, and is not to be had everywhere; RLIMIT_AS would
-    count what malloc only reserves, 64 MiB for each thread."""
+    count what malloc only reserves, 64 MiB for each thread. What counts has to go when it is freed:
+    otherwise ever new large requests fill the bound with holes."""
+    libc.map_large_blocks(_LARGE_BLOCK)
     size = megabytes << 20
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 

@@ -295,6 +295,7 @@ def syncfs(fd: int) -> None:
 
 
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
+_M_MMAP_THRESHOLD: Final = -3
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
@@ -305,6 +306,19 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     result = fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length))
     _checked(result, "fallocate", (fd, offset, length))
+
+
+def map_large_blocks(least: int) -> None:
+    """malloc(3) maps blocks of so many bytes each on its own, and unmaps them when they are freed.
+
+    glibc does so from 128 KiB on until one is freed, and from then on takes blocks up to that one's size, and
+    up to 32 MiB, from the heap, mallopt(3). There, what is freed between two small blocks that live stays
+    resident, and a block that is a little larger does not fit in. Does nothing with a libc that has no
+    mallopt: musl maps large blocks always.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(ctypes.c_int(_M_MMAP_THRESHOLD), ctypes.c_int(least))
 
 
 def close_range(first: int, last: int = 0xFFFF_FFFF, flags: int = 0) -> None:

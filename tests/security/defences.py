@@ -102,6 +102,11 @@ DEFENCES: Final = (
         ),
     ),
     Defence(
+        "api: input, and the memory of large requests goes back", "nsbox/host/walls.py",
+        "    libc.map_large_blocks(_LARGE_BLOCK)\n", "    pass\n",
+        (f"{_LARGE_INPUTS}::test_stdin_that_no_command_reads_is_not_in_memory",),
+    ),
+    Defence(
         "api: large output is sent as it is read", "nsbox/service/jobs.py",
         "if end - log.start > CHUNK:", "if end - log.start > 1 << 60:",
         (f"{_LARGE_ANSWERS}::test_who_does_not_read_has_no_answer_in_memory[exec]",),

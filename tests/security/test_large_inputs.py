@@ -19,10 +19,10 @@ from tests.e2e.client import BASE, Sandbox
 from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
 
 MIB = 1 << 20
-#: Whole, they are 320 MiB, and 80.
-EXECS, WRITES = 40, 80
+#: Whole, they are 320 MiB, and 150.
+EXECS, WRITES = 40, 150
 #: What they may cost: a piece of each, and what reading and decoding a few at a time has left behind.
-MOST_KIB, MOST_OF_WRITES_KIB = 160 * 1024, 50 * 1024
+MOST_KIB, MOST_OF_WRITES_KIB = 22 * 1024, 120 * 1024
 _INPUT = random.Random(1).randbytes(8 * MIB)
 _WAIT = "touch /tmp/began.$$; until test -e /tmp/go; do sleep 0.1; done; sha256sum"
 
