@@ -379,7 +379,7 @@ DEFENCES: Final = (
     ),
     Defence(
         "connections that go on under a new policy stay known", _PORTS,
-        "connections.look_again(self._tracker, goes_on)", "connections.drop(self._tracker, goes_on)",
+        "connections.drop(self._tracker, over)", "connections.drop(self._tracker, there)",
         (f"{_REACH}::test_connections_of_a_killed_sandbox_are_in_nobodys_way[11.22.33.44]",),
     ),
     Defence(

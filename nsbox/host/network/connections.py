@@ -8,6 +8,7 @@ by the reset that the sandbox would have sent.
 Entries are marked with the index of the link that they came by.
 """
 
+import contextlib
 import socket
 import struct
 import time
@@ -112,14 +113,22 @@ def _connection(answers: bytes) -> Connection | None:
 
 def end(connections: Iterable[Connection | None]) -> None:
     """Reset those that are TCP where pasta holds them; it does not ask for a sequence number. Takes 2 ms for
-    each hundred. Raises ``OSError``."""
+    each hundred. One that cannot be sent to, for there is no route, stays: nobody else gets there either.
+    Raises ``OSError`` where nothing can be sent at all."""
     waiting = [one for one in connections if one is not None]
-    with _raw(socket.AF_INET) as v4, _raw(socket.AF_INET6) as v6:
-        for first in range(0, len(waiting), _AT_ONCE):
-            if first:
-                time.sleep(_PAUSE)
-            for one in waiting[first : first + _AT_ONCE]:
-                (v4 if one.peer.version == 4 else v6).sendto(reset(one), (str(one.peer), 0))
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        of_family = [one for one in waiting if one.peer.version == version]
+        if of_family:
+            with _raw(family) as sender:
+                _reset_each(sender, of_family)
+
+
+def _reset_each(sender: socket.socket, connections: Sequence[Connection]) -> None:
+    for number, one in enumerate(connections, 1):
+        with contextlib.suppress(OSError):
+            sender.sendto(reset(one), (str(one.peer), 0))
+        if number % _AT_ONCE == 0:
+            time.sleep(_PAUSE)
 
 
 def _raw(family: socket.AddressFamily) -> socket.socket:

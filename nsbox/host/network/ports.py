@@ -75,20 +75,25 @@ class Ports:
             self._look_again(port.slot, earlier, wanted)
 
     def _look_again(self, slot: int, earlier: Policy, wanted: Policy) -> None:
-        """At connections that an earlier policy let through. Those that would be refused are ended, for pasta
-        would hold them for hours; what is no TCP is as if it had never been."""
+        """At connections that an earlier policy let through: each packet of theirs meets the new one, before
+        anything else is tried. Then those that would be refused are ended, for pasta would hold them for
+        hours; what is no TCP is as if it had never been. Raises ``OSError``."""
+        there = self._marked(links.index(slot))
+        over = [one for one in there if not _stays(one, earlier, wanted)]
         try:
-            goes_on: list[connections.Entry] = []
-            over: list[connections.Entry] = []
-            for one in connections.known(self._tracker, links.index(slot)):
-                to = one.connection
-                stays = to is not None and wanted.keeps(to.peer, to.peer_port, earlier)
-                (goes_on if stays else over).append(one)
-            connections.look_again(self._tracker, goes_on)
             connections.end(one.connection for one in over)
             connections.drop(self._tracker, over)
         except OSError as error:
-            print(f"nsbox network: connections: {error}", file=sys.stderr, flush=True)
+            print(f"nsbox network: connections of {slot}: {error}", file=sys.stderr, flush=True)
+
+    def _marked(self, link: int) -> list[connections.Entry]:
+        try:
+            there = connections.known(self._tracker, link)
+            connections.look_again(self._tracker, there)
+        except OSError:
+            connections.forget(self._tracker, link)  # their next packet is as if it were the first
+            return []
+        return there
 
     def unplug(self, number: int) -> None:
         """For a box that is dead. Its policy is gone when this returns; the slot is free when its link is."""
@@ -148,3 +153,8 @@ class Ports:
                 self.firewall.transact(nft.SUBSYSTEM, port.named.open(one.address, one.seconds))
             except OSError as error:
                 print(f"nsbox network: an address of {name}: {error}", file=sys.stderr, flush=True)
+
+
+def _stays(entry: connections.Entry, earlier: Policy, wanted: Policy) -> bool:
+    one = entry.connection
+    return one is not None and wanted.keeps(one.peer, one.peer_port, earlier)

@@ -7,6 +7,7 @@ that follows a kill.
 
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from typing import NamedTuple
@@ -55,13 +56,18 @@ class Removals:
             error = None
             try:
                 links.unplug(self._routes, slot)
-                self._end_connections(links.index(slot))
             except OSError as failed:
                 error = failed
+            else:
+                self._end_connections(links.index(slot))
             self._done.append(Removed(slot, error))
             os.eventfd_write(self._event, 1)
 
     def _end_connections(self, link: int) -> None:
-        """Ended before they are forgotten: a port is nobody else's until pasta has let go of it."""
-        connections.end(one.connection for one in connections.known(self._tracker, link))
-        connections.forget(self._tracker, link)
+        """Ended before they are forgotten: a port is nobody else's until pasta has let go of it. The slot is
+        free also where this fails."""
+        try:
+            connections.end(one.connection for one in connections.known(self._tracker, link))
+            connections.forget(self._tracker, link)
+        except OSError as error:
+            print(f"nsbox network: connections of {link}: {error}", file=sys.stderr, flush=True)

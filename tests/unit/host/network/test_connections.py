@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from ipaddress import ip_address, ip_network
@@ -91,6 +92,42 @@ def test_a_reset_of_ipv6(own: object, port: int, peer: object, peer_port: int) -
     assert _sums_up(head[8:] + struct.pack(">HH", 6, len(segment)) + segment)
 
 
+class Sender:
+    """A socket that some addresses cannot be reached by."""
+
+    def __init__(self, lost: str) -> None:
+        self.lost, self.sent = lost, list[str]()
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def sendto(self, packet: bytes, address: tuple[str, int]) -> None:
+        if address[0] == self.lost:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        self.sent.append(address[0])
+
+
+def test_one_that_cannot_be_reached_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a family that nothing is of is not asked for: a kernel may not have it."""
+    sender, asked = Sender("11.22.33.44"), []
+
+    def raw(family: socket.AddressFamily) -> Sender:
+        asked.append(family)
+        return sender
+
+    monkeypatch.setattr(connections, "_raw", raw)
+    monkeypatch.setattr(connections, "_PAUSE", 0)
+    peers = [ip_address(int(ip_address("11.22.33.0")) + number) for number in range(250)]
+    connections.end([Connection(_OWN, 50_000, peer, 443) for peer in peers] + [None])
+    assert sender.lost in map(str, peers)
+    assert asked == [socket.AF_INET]
+    assert sender.sent == [str(one) for one in peers if str(one) != sender.lost]
+
+
+_OWN = ip_address("11.7.7.7")
 _INSIDE, _FAR, _OTHER = ip_address("10.1.2.3"), ip_address("11.22.33.44"), ip_address("11.22.33.45")
 _PUBLIC = Policy("public")
 _GRANTED = Policy("public", granted=(ip_network("10.1.2.0/24"),))

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from nsbox.host.network import links
+from nsbox.host.network import connections, links
 from nsbox.host.network.netlink import Netlink
 from nsbox.host.network.removals import Removals
 
@@ -38,3 +38,17 @@ def test_nobody_waits_and_everybody_hears(monkeypatch: pytest.MonkeyPatch) -> No
     assert [one.error and one.error.errno for one in found] == [None, errno.EBUSY, None]
     assert select.select([removals.fileno()], [], [], 0)[0] == []
     assert ended == [links.index(7), links.index(9)]  # the other may still be used
+
+
+def test_a_slot_is_free_also_where_its_connections_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a route nothing can be told to pasta; addresses must not run out for that."""
+
+    def refuse(*_: object) -> list[connections.Entry]:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(links, "unplug", lambda *_: None)
+    monkeypatch.setattr(connections, "known", refuse)
+    removals = Removals()
+    removals.remove(7)
+    assert select.select([removals.fileno()], [], [], 30)[0]
+    assert [(one.slot, one.error) for one in removals.finished()] == [(7, None)]
