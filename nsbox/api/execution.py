@@ -14,7 +14,7 @@ from nsbox.api import idempotency, leaving, parameters, query, schema, streaming
 from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
 from nsbox.api.gradual import Gradual
-from nsbox.api.inputs import Inputs
+from nsbox.api.inputs import Inputs, held
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
 from nsbox.model.command import Request
@@ -50,20 +50,22 @@ async def _handle(
     asked = query.parse(exchange.scope["query_string"], _KNOWN)
     stream = parameters.STREAM.of(asked)
     spec = _RUN.read(await bodies.read(exchange, "exec_command")).spec(settings)
-    request = idempotency.request(idempotency.presented(exchange), "stream" if stream else "exec", spec)
-    if isinstance(spec.stdin, bytes):
-        # Here and by this name: nothing else may hold what waits for the command to read it.
-        spec = msgspec.structs.replace(spec, stdin=await inputs.lay_down(owner, spec.stdin))
-    leash = leaving.Leash(commands, match[1], exchange, kill=leaving.kills(asked))
-    if stream:
-        begin = streaming.offset(exchange, asked)
-        async with leash:
-            await _stream(commands, exchange, owner, match[1], spec, begin, request, leash)
-        return
-    if "offset" in asked:
+    begin = streaming.offset(exchange, asked) if stream else None
+    if not stream and "offset" in asked:
         raise Problem(Code.INVALID_REQUEST, "offset goes with stream=true", field="offset")
-    async with leash, exchange.while_client_waits():
-        outcome = await commands.run(owner, match[1], spec, request, leash.hold)
+    request = idempotency.request(idempotency.presented(exchange), "stream" if stream else "exec", spec)
+    leash = leaving.Leash(commands, match[1], exchange, kill=leaving.kills(asked))
+    assert isinstance(spec.stdin, bytes)
+    stdin = await inputs.lay_down(owner, spec.stdin)
+    with held(stdin):
+        # By this name: nothing else may hold what waits for the command to read it.
+        spec = msgspec.structs.replace(spec, stdin=stdin)
+        if begin is not None:
+            async with leash:
+                await _stream(commands, exchange, owner, match[1], spec, begin, request, leash)
+            return
+        async with leash, exchange.while_client_waits():
+            outcome = await commands.run(owner, match[1], spec, request, leash.hold)
     if outcome.stdout.source is None and outcome.stderr.source is None:
         await exchange.answer_json(views.result(outcome, spec.encoding))
     else:

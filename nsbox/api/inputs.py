@@ -6,6 +6,8 @@ In memory it would be up to 12 MiB for each request, and a user may have a thous
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from nsbox.api.services import ReserveService
@@ -28,7 +30,8 @@ class Inputs:
         self.waiting: Counter[str] = Counter()
 
     async def lay_down(self, user: str, data: bytes) -> bytes | StoredInput:
-        """``data`` as it is where it is little. Raises ``Problem``: STDIN_FULL, HOST_FULL."""
+        """``data`` as it is where it is little. ``held`` sees to its end. Raises ``Problem``: STDIN_FULL,
+        HOST_FULL."""
         if len(data) <= _PIECE:
             return data
         if self.waiting[user] + len(data) > _MOST_OF_ONE:
@@ -48,12 +51,23 @@ class Inputs:
         return laid
 
 
+@contextmanager
+def held(data: bytes | StoredInput) -> Iterator[None]:
+    """For as long as the request. Not left to the interpreter: an error holds the frames that it came
+    through, and with them what they knew, until the next collection."""
+    try:
+        yield
+    finally:
+        if isinstance(data, _Laid):
+            data.release()
+
+
 class _Laid:
     """A ``StoredInput``. It counts for its user until it is closed."""
 
     def __init__(self, waiting: Counter[str], user: str, size: int) -> None:
         self._waiting, self._user, self._size = waiting, user, size
-        self._offset = 0
+        self._offset, self._taken = 0, False
         self._spool: Spool | None = Spool()
         waiting[user] += size
 
@@ -80,6 +94,10 @@ class _Laid:
         if not self._waiting[self._user]:
             del self._waiting[self._user]
 
-    def __del__(self) -> None:
-        # A request may come to nothing before a command has it: then nobody has it to close it.
-        self.close()
+    def take(self) -> None:
+        self._taken = True
+
+    def release(self) -> None:
+        """Close it, unless it was taken."""
+        if not self._taken:
+            self.close()

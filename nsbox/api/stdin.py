@@ -8,7 +8,7 @@ from functools import partial
 from nsbox.api import answers, parameters, query, schema
 from nsbox.api.bodies import Bodies
 from nsbox.api.exchange import Exchange
-from nsbox.api.inputs import Inputs
+from nsbox.api.inputs import Inputs, held
 from nsbox.api.middleware import BASE, RawRoute
 from nsbox.api.services import CommandsService
 from nsbox.model.errors import Code, Problem
@@ -38,9 +38,10 @@ async def _handle(
     patience, close = parameters.PATIENCE_MS.of(asked) / 1000, parameters.CLOSE.of(asked)
     data, closes = await _read(exchange, bodies, inputs, owner)
     close, size, written = close or closes, len(data), 0
-    if size:
-        async with exchange.while_client_waits():
-            written = await commands.write_stdin(owner, match[1], match[2], data, patience)
+    with held(data):
+        if size:
+            async with exchange.while_client_waits():
+                written = await commands.write_stdin(owner, match[1], match[2], data, patience)
     if written < size:
         raise Problem(
             Code.STDIN_FULL,

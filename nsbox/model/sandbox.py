@@ -148,9 +148,14 @@ class Source(Protocol):
 
 
 class StoredInput(Source, Protocol):
-    """Input that waits outside of memory. Whoever has it last closes it."""
+    """Input that waits outside of memory. It ends with the request that brought it, unless a command took it:
+    then the command closes it."""
 
     def __len__(self) -> int: ...
+
+    def take(self) -> None:
+        """From now on it is the command's."""
+        ...
 
 
 class CommandSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -155,6 +155,8 @@ class Job:
         finally:
             streams.close_theirs()
         self.pid = self._running.pid
+        if not isinstance(stdin, bytes):
+            stdin.take()
         if streams.open:
             self.input, self._typed = Input(streams.stdin), streams.data
         else:

@@ -102,6 +102,13 @@ DEFENCES: Final = (
         ),
     ),
     Defence(
+        "api: input ends with its request", "nsbox/api/inputs.py", "data.release()", "pass",
+        (
+            "tests/unit/api/test_inputs.py::test_it_ends_with_its_request_unless_a_command_took_it",
+            "tests/e2e/test_hostile_sandboxes.py::test_others_do_not_notice",
+        ),
+    ),
+    Defence(
         "api: input, and the memory of large requests goes back", "nsbox/host/walls.py",
         "    libc.map_large_blocks(_LARGE_BLOCK)\n", "    pass\n",
         (f"{_LARGE_INPUTS}::test_stdin_that_no_command_reads_is_not_in_memory",),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from nsbox.api import inputs
-from nsbox.api.inputs import Inputs
+from nsbox.api.inputs import Inputs, held
 from nsbox.model.errors import Code, Problem
 from nsbox.model.sandbox import StoredInput
 from tests.unit.api.fakes import FakeReserve
@@ -50,19 +48,30 @@ async def test_so_much_of_one_user(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Problem) as refused:
         await made.lay_down("ann", bytes(70_000))
     assert refused.value.code is Code.STDIN_FULL
-    assert len(await _laid(made, "bob", bytes(MIB))) == MIB  # nobody else's matter
+    others = await _laid(made, "bob", bytes(MIB))  # nobody else's matter
     first.close()
-    assert len(await _laid(made, "ann", bytes(70_000))) == 70_000
-    second.close()
+    again = await _laid(made, "ann", bytes(70_000))
+    assert made.waiting == {"ann": MIB // 2 + 70_000, "bob": MIB}
+    for one in (second, others, again):
+        one.close()
 
 
-async def test_what_nobody_took_counts_no_more() -> None:
-    """A request may be refused between its input and its command."""
+async def test_it_ends_with_its_request_unless_a_command_took_it() -> None:
+    """Also where the request ends with an error, which holds on to whatever its frames knew."""
     made = Inputs(FakeReserve())
     laid = await _laid(made, "ann", bytes(MIB))
-    del laid
-    gc.collect()
+    with pytest.raises(ZeroDivisionError) as kept, held(laid):
+        raise ZeroDivisionError
+    assert kept.value.__traceback__ is not None
     assert not made.waiting
+    taken = await _laid(made, "ann", bytes(MIB))
+    with held(taken):
+        taken.take()
+    assert made.waiting["ann"] == MIB
+    taken.close()
+    assert not made.waiting
+    with held(b"little"):
+        pass
 
 
 async def test_the_reserve_is_not_touched() -> None:
