@@ -37,6 +37,15 @@ def wait_until(condition: Callable[[], object], patience: float = 10.0, what: st
     return time.monotonic() - begun
 
 
+def open_files(pid: int) -> list[str]:
+    """What a process has open, by what its descriptors lead to."""
+    folder, found = f"/proc/{pid}/fd", []
+    for one in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"{folder}/{one}"))
+    return sorted(found)
+
+
 class Process(NamedTuple):
     """A process as /proc shows it. ``name`` is comm."""
 

@@ -25,7 +25,7 @@ from tests.acceptance.plugin import Say
 from tests.conftest import new_key
 from tests.e2e.account import CHECKOUT
 from tests.e2e.client import Answer, Api, Sandbox
-from tests.e2e.daemon import SLOWNESS, Daemon, Residue, settle, wait_until
+from tests.e2e.daemon import SLOWNESS, Daemon, Residue, open_files, settle, wait_until
 from tests.hostile import inside
 
 ROUNDS = min(int(os.environ.get("NSBOX_SOAK") or 2), 100)
@@ -202,7 +202,7 @@ def test_others_do_not_notice(daemon: Daemon) -> None:
     assert "Traceback" not in daemon.log(), daemon.log()
     with contextlib.suppress(AssertionError):  # what is left says more than that it is
         wait_until(lambda: not _left(daemon, before), 30)
-    assert _left(daemon, before) == {}, _held(daemon)
+    assert _left(daemon, before) == {}, open_files(daemon.api_pid)
     grown = memory(pids[0]) - api_before, memory(pids[1]) - keeper_before
     print(f"api {grown[0]:+} KiB, keeper {grown[1]:+} KiB")
     assert grown[0] < _API_GROWS
@@ -237,12 +237,3 @@ def _left(daemon: Daemon, before: Residue) -> dict[str, tuple[int, int]]:
     """What there is more of, by its name: how much there was, and is."""
     told = zip(before._fields, before, daemon.residue(), strict=True)
     return {name: (then, now) for name, then, now in told if now > then}
-
-
-def _held(daemon: Daemon) -> list[str]:
-    """api's descriptors."""
-    folder, found = f"/proc/{daemon.api_pid}/fd", []
-    for one in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(f"{folder}/{one}"))
-    return sorted(found)

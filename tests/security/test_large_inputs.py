@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.client
 import json
-import os
 import random
 import socket
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.e2e.client import BASE, Sandbox
-from tests.e2e.daemon import SLOWNESS, Daemon, wait_until
+from tests.e2e.daemon import SLOWNESS, Daemon, open_files, wait_until
 
 MIB = 1 << 20
 #: Whole, they are 320 MiB, and 150.
@@ -89,8 +87,4 @@ def test_what_is_written_to_a_stdin_and_waits_is_not_in_memory(own_daemon: Daemo
 
 def _waiting(daemon: Daemon) -> int:
     """Files without a name that api holds."""
-    folder, found = f"/proc/{daemon.api_pid}/fd", 0
-    for one in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):
-            found += os.readlink(f"{folder}/{one}").endswith("(deleted)")
-    return found
+    return sum(one.endswith("(deleted)") for one in open_files(daemon.api_pid))

@@ -3,7 +3,6 @@ spelling, and whoever was tried says itself whether it was reached."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from tests.acceptance.plugin import Say
 from tests.conftest import new_key
 from tests.e2e import hosts
 from tests.e2e.client import Api, Sandbox
-from tests.e2e.daemon import wait_until
+from tests.e2e.daemon import open_files, wait_until
 from tests.e2e.hosts import PORT, World
 from tests.e2e.world import Inhabitant, world
 
@@ -434,11 +433,7 @@ _POOLS = 64
 
 def _held_by_pasta(inhabitant: Inhabitant) -> int:
     """Its sockets: one for each connection, and some."""
-    folder, count = f"/proc/{inhabitant.pasta()}/fd", 0
-    for one in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):
-            count += os.readlink(f"{folder}/{one}").startswith("socket:")
-    return count
+    return sum(one.startswith("socket:") for one in open_files(inhabitant.pasta()))
 
 
 def _at_rest(inhabitant: Inhabitant) -> int:
