@@ -106,6 +106,8 @@ def _connection(answers: bytes) -> Connection | None:
     own = addresses.get(_V4_DST) or addresses.get(_V6_DST)
     if peer is None or own is None or len(source) != 2 or len(target) != 2:
         return None
+    if (len(peer), len(own)) not in ((4, 4), (16, 16)):
+        return None
     return Connection(
         ip_address(own), int.from_bytes(target, "big"), ip_address(peer), int.from_bytes(source, "big")
     )

@@ -62,6 +62,14 @@ def test_whatever_the_kernel_says_is_taken(body: bytes) -> None:
     assert told is None or 0 <= told.port <= 65_535
 
 
+@given(st.binary(max_size=20), st.binary(max_size=20), st.binary(max_size=4))
+def test_addresses_and_ports_of_any_length_are_taken(peer: bytes, own: bytes, port: bytes) -> None:
+    ends = nest(1, attribute(1, peer), attribute(2, own))
+    ports = nest(2, attribute(1, b"\x06"), attribute(2, port), attribute(3, port))
+    told = connections.parse(bytes(4) + nest(2, ends, ports)).connection
+    assert (told is None) is not (len(port) == 2 and len(peer) == len(own) and len(peer) in (4, 16))
+
+
 def _sums_up(data: bytes) -> bool:
     """As a receiver looks at a checksum: the words and it make all ones."""
     total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
