@@ -1,6 +1,7 @@
 """What commands write, moved into their logs; what they read, written. Without waiting in the loop."""
 
 import fcntl
+import math
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
@@ -262,24 +263,11 @@ def _writers() -> trio.CapacityLimiter:
 async def feed(descriptor: int, data: bytes | Source) -> None:
     """Write ``data`` and close both. A command that closes its stdin or ends early is no error."""
     os.set_blocking(descriptor, False)
-    source = _source(data)
+    stdin = Input(descriptor)
     try:
-        while piece := await source.next():
-            await _push(descriptor, piece)
-    except BrokenPipeError:
-        pass
+        await stdin.write(data, math.inf)
     finally:
-        os.close(descriptor)
-        source.close()
-
-
-async def _push(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[os.write(descriptor, left) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(descriptor)
+        stdin.close()
 
 
 def _source(data: bytes | Source) -> Source:

@@ -13,9 +13,10 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
+from nsbox.host.network.links import Address
 from nsbox.host.network.netlink import Netlink, Request, attribute, attributes, be32, nest
 
 #: In a mark: the policy has changed since, so each packet is held against it (ruleset.py).
@@ -36,8 +37,6 @@ _BATCH: Final = 256
 #: How many packets are sent at once, and the seconds between: pasta's interface queues 500, and what does not
 #: fit is lost without a word.
 _AT_ONCE, _PAUSE = 100, 0.002
-
-Address = IPv4Address | IPv6Address
 
 
 class Connection(NamedTuple):

@@ -1,17 +1,17 @@
 """A sandbox's policy, as it comes over the wire, and the chain that it becomes."""
 
 import json
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, NamedTuple
 
 from nsbox.host.network import links, nft, ruleset
+from nsbox.host.network.links import Address
 from nsbox.host.network.netlink import Request
 from nsbox.host.network.nft import TCP, UDP, Verdict
 from nsbox.model import domains
 
 _MAP: Final = "policies"
 Network = IPv4Network | IPv6Network
-Address = IPv4Address | IPv6Address
 #: Ports of name servers: with names to refuse, other resolvers than ours are not asked.
 _NAME_SERVERS: Final = (53, 853)
 
